@@ -1,0 +1,91 @@
+//! Score networks: what turns a state and a time into an epsilon (or whatever its spec says it predicts).
+//!
+//! Two implementations: [`onnxruntime`] runs an ONNX model, [`analytic`] computes the exact epsilon of a
+//! Gaussian mixture and needs no library.
+
+pub mod analytic;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime;
+
+use crate::Result;
+use crate::spec::ModelSpec;
+
+/// The floating-point type of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Double precision.
+    F64,
+}
+
+/// Values of either precision, read.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Double precision.
+    F64(&'a [f64]),
+}
+
+/// Values of either precision, written.
+#[derive(Debug)]
+pub enum ValuesMut<'a> {
+    /// Single precision.
+    F32(&'a mut [f32]),
+    /// Double precision.
+    F64(&'a mut [f64]),
+}
+
+/// One evaluation of `t.len()` samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// States, [n, k*C, ...] in row-major order.
+    pub z: Values<'a>,
+    /// Forward time of each sample, in (0, 1].
+    pub t: &'a [f64],
+    /// Class of each sample; `None` is the null class for all.
+    pub labels: Option<&'a [i64]>,
+}
+
+/// Where and on what a network really runs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Backend {
+    /// "onnxruntime" or "analytic".
+    pub name: &'static str,
+    /// Version of the library that runs the network.
+    pub version: String,
+    /// The execution provider really used: "cpu", "cuda", "tensorrt".
+    pub provider: String,
+    /// Path of the library, where there is one.
+    pub library: Option<String>,
+}
+
+/// A network with its spec. Shared: any thread, at once.
+pub trait Network: Send + Sync {
+    /// What the network was trained on and what its output means.
+    fn spec(&self) -> &ModelSpec;
+
+    /// What runs it.
+    fn backend(&self) -> Backend;
+
+    /// The precision of the outputs for states of precision `state`.
+    fn output_precision(&self, state: Precision) -> Precision;
+
+    /// SHA-256 of the model's bytes, in hexadecimal; computed when first asked for.
+    fn hash(&self) -> String;
+
+    /// Opens an evaluator, the per-run part of a network: its buffers and bindings.
+    fn evaluator(&self) -> Result<Box<dyn Evaluator>>;
+}
+
+/// The per-run part of a network. One thread at a time.
+pub trait Evaluator: Send {
+    /// Writes the network's raw output, [n, blocks*C, ...], for the samples of `inputs`.
+    ///
+    /// `out` has [`Network::output_precision`]. After the first call with buffers at given addresses, further
+    /// calls with the same buffers allocate nothing in this library.
+    fn evaluate(&mut self, inputs: Inputs<'_>, out: ValuesMut<'_>) -> Result<()>;
+}

@@ -1,0 +1,9 @@
+//! What a caller describes: the model's spec (from ONNX metadata) and the sampler's options; parsed strictly,
+//! completed with defaults, checked.
+
+mod model;
+mod sampler;
+pub(crate) mod strict;
+
+pub use model::{DataSpec, ModelSpec, NetworkSpec, Predicts, Prediction, ProcessKind, ProcessSpec, SPEC_KEY};
+pub use sampler::{DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec};
