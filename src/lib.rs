@@ -5,8 +5,10 @@
 //! **execute** the plan (one fused kernel, one network call a row).
 
 pub mod error;
+pub mod network;
 pub mod noise;
 pub mod onnx;
 pub mod process;
+pub mod spec;
 
 pub use error::{Error, Result, Status};
