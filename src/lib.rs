@@ -5,6 +5,7 @@
 //! **execute** the plan (one fused kernel, one network call a row).
 
 pub mod error;
+pub mod isa;
 pub mod noise;
 pub mod onnx;
 pub mod process;
