@@ -34,11 +34,8 @@ pub struct Model {
 impl Model {
     /// Wraps any network. `threads` as in [`ModelOptions::threads`].
     pub fn new(network: Arc<dyn Network>, threads: usize) -> Result<Self> {
-        let threads = if threads == 0 {
-            std::thread::available_parallelism().map_or(1, usize::from)
-        } else {
-            threads
-        };
+        let threads =
+            if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads > 1024 {
             return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
         }
@@ -54,7 +51,13 @@ impl Model {
             let network = MixtureNetwork::parse(&text).map_err(|e| e.context(path.display()))?;
             return Self::new(Arc::new(network), options.threads);
         }
-        onnx_from_file(path, options)
+        Self::from_onnx_file(path, options)
+    }
+
+    #[cfg(not(feature = "onnxruntime"))]
+    fn from_onnx_file(path: &Path, _: ModelOptions) -> Result<Self> {
+        let what = format!("{}: this build of psld has no ONNX Runtime support", path.display());
+        Err(Error::new(Status::Unsupported, what).hint("build with the feature `onnxruntime`"))
     }
 
     /// What the network was trained on and what its output means.

@@ -70,7 +70,6 @@ impl Buffer {
 pub(crate) trait Float:
     Real + Default + Send + Sync + Add<Output = Self> + AddAssign + Mul<Output = Self> + PartialOrd + 'static
 {
-    fn from_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
     fn finite(self) -> bool;
     /// The values of a buffer that is known to have this precision.
@@ -81,10 +80,6 @@ pub(crate) trait Float:
 macro_rules! float {
     ($t:ty, $variant:ident) => {
         impl Float for $t {
-            #[inline(always)]
-            fn from_f64(x: f64) -> Self {
-                x as $t
-            }
             #[inline(always)]
             fn to_f64(self) -> f64 {
                 self as f64

@@ -9,6 +9,7 @@ use crate::isa::{Isa, Kernel};
 use crate::noise::{self, Purpose};
 use crate::plan::Update;
 use crate::process::{MAX_K, Mat};
+use std::marker::PhantomData;
 
 const CHUNK: usize = 256;
 
@@ -56,7 +57,14 @@ fn add_scaled<T: Float, E: Float>(sum: &mut [T], c: f64, x: &[E]) {
 
 /// sums[b] += M[b, c] x[c] over the blocks, for the elements `at..at + len` of each block.
 #[inline(always)]
-fn add_product<T: Float, E: Float>(sums: &mut [[T; CHUNK]], m: &Mat, x: &[E], d: usize, at: usize, len: usize) {
+fn add_product<T: Float, E: Float>(
+    sums: &mut [[T; CHUNK]],
+    m: &Mat,
+    x: &[E],
+    d: usize,
+    at: usize,
+    len: usize,
+) {
     for (b, sum) in sums.iter_mut().enumerate().take(m.rows()) {
         for c in 0..m.cols() {
             let coefficient = m[(b, c)];
@@ -108,7 +116,7 @@ pub(super) struct Sample<'a, T, E> {
     pub index: usize,
     pub d: usize,
     pub noise: Noise<'a>,
-    pub outputs: std::marker::PhantomData<E>,
+    pub outputs: PhantomData<E>,
 }
 
 /// The part of slot `slot` that belongs to sample `index`.
@@ -123,7 +131,7 @@ impl<T: Float, E: Float> Kernel for Sample<'_, T, E> {
 
     #[inline(always)]
     fn run(self) -> bool {
-        let Self { row, from, into, slots, index, d, noise } = self;
+        let Self { row, from, into, slots, index, d, noise, .. } = self;
         let k = row.a.rows();
         let mut finite = true;
         for (at, len) in chunks(d) {
@@ -241,6 +249,7 @@ pub(super) struct Norm<'a, T, E> {
     pub d: usize,
     pub atol: f64,
     pub rtol: f64,
+    pub outputs: PhantomData<E>,
 }
 
 impl<T: Float, E: Float> Kernel for Norm<'_, T, E> {
@@ -248,7 +257,7 @@ impl<T: Float, E: Float> Kernel for Norm<'_, T, E> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let Self { row, from, scale, slots, index, d, atol, rtol } = self;
+        let Self { row, from, scale, slots, index, d, atol, rtol, .. } = self;
         let k = row.a.rows();
         let mut total = 0.0;
         for (at, len) in chunks(d) {

@@ -12,8 +12,9 @@ use crate::isa::Isa;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Norm, Noise, Prior, Replace, Sample, X0};
+use kernel::{Noise, Norm, Prior, Replace, Sample, X0};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -63,7 +64,8 @@ impl Executor {
         let pool = match threads {
             0 | 1 => None,
             n => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("psld-{i}"));
+                let pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("psld-{i}"));
                 Some(Arc::new(pool.build().map_err(|e| {
                     Error::new(Status::OutOfMemory, format!("{n} threads cannot be started")).source(e)
                 })?))
@@ -116,6 +118,7 @@ impl Executor {
                 index: i,
                 d: view.d,
                 noise: Noise::of(view, i, self.isa),
+                outputs: PhantomData,
             };
             if !self.isa.run(sample) {
                 first_bad.fetch_min(i, Ordering::Relaxed);
@@ -162,11 +165,23 @@ impl Executor {
     }
 
     /// Writes the data estimate on_z z + on_output output into `out`, [n, d].
-    pub fn x0(&self, batch: &Batch, state: usize, slot: usize, on_z: &Mat, on_output: &Mat, out: &mut Buffer) {
+    pub fn x0(
+        &self,
+        batch: &Batch,
+        state: usize,
+        slot: usize,
+        on_z: &Mat,
+        on_output: &Mat,
+        out: &mut Buffer,
+    ) {
         match (&batch.states[state], &batch.slots[slot]) {
             (Buffer::F32(_), _) => self.x0_in::<f32, f32>(batch, state, slot, on_z, on_output, out),
-            (Buffer::F64(_), Buffer::F32(_)) => self.x0_in::<f64, f32>(batch, state, slot, on_z, on_output, out),
-            (Buffer::F64(_), Buffer::F64(_)) => self.x0_in::<f64, f64>(batch, state, slot, on_z, on_output, out),
+            (Buffer::F64(_), Buffer::F32(_)) => {
+                self.x0_in::<f64, f32>(batch, state, slot, on_z, on_output, out)
+            }
+            (Buffer::F64(_), Buffer::F64(_)) => {
+                self.x0_in::<f64, f64>(batch, state, slot, on_z, on_output, out)
+            }
         }
     }
 
@@ -196,7 +211,14 @@ impl Executor {
     /// atol + rtol max(|scale_a|, |scale_b|), where the scales are states.
     ///
     /// Summed a sample at a time and then in the order of the samples, so threads and batches do not change it.
-    pub fn scaled_rms(&self, batch: &mut Batch, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> f64 {
+    pub fn scaled_rms(
+        &self,
+        batch: &mut Batch,
+        row: &Update,
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+    ) -> f64 {
         let mut partial = std::mem::take(&mut batch.partial);
         match (&batch.states[0], batch.slots.first()) {
             (Buffer::F32(_), _) => self.norms::<f32, f32>(batch, row, scale, atol, rtol, &mut partial),
@@ -231,6 +253,7 @@ impl Executor {
                 d: batch.d,
                 atol,
                 rtol,
+                outputs: PhantomData,
             });
         });
     }

@@ -133,7 +133,8 @@ fn given(spec: &SamplerSpec, points: Vec<f64>) -> Result<Vec<f64>> {
 /// A grid file: a JSON array, or times separated by white space or commas.
 fn read(path: &str) -> Result<Vec<f64>> {
     let text = std::fs::read_to_string(path).map_err(|e| {
-        let error = Error::new(Status::ReadFailed, format!("time_grid: no named grid, and no readable file: {path}"));
+        let error =
+            Error::new(Status::ReadFailed, format!("time_grid: no named grid, and no readable file: {path}"));
         error.source(e).hint(did_you_mean(path, NAMES.iter().copied()))
     })?;
     let parsed = if text.trim_start().starts_with('[') {

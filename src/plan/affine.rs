@@ -36,8 +36,8 @@ impl Affine {
     /// The update that writes this expression into a state.
     pub fn into_update(self, step: usize, into: usize) -> Update {
         // Zero coefficients arise by algebra (position noise of CLD, say) and must not cost a pass.
-        let terms = self.terms.into_iter().filter(|(_, b)| !b.is_zero()).collect();
-        let noise = self.noise.into_iter().filter(|(_, _, c)| !c.is_zero()).collect();
+        let terms = self.terms.into_iter().filter(|(_, b)| b.max_abs() > 0.0).collect();
+        let noise = self.noise.into_iter().filter(|(_, _, c)| c.max_abs() > 0.0).collect();
         Update { step, from: self.from, a: self.a, terms, noise, into }
     }
 }
@@ -57,7 +57,7 @@ impl Mul<Affine> for Mat {
 impl Mul<Affine> for f64 {
     type Output = Affine;
     fn mul(self, x: Affine) -> Affine {
-        Mat::identity(x.a.rows()).scale(self) * x
+        Mat::identity(x.a.rows()) * self * x
     }
 }
 
@@ -92,12 +92,7 @@ pub(crate) fn push(rows: &mut Vec<Row>, next: Update) {
 /// The update that does `first` and then `second` (which reads and overwrites what `first` wrote).
 fn compose(first: &Update, second: Update) -> Update {
     let mapped = second.a
-        * Affine {
-            from: first.from,
-            a: first.a,
-            terms: first.terms.clone(),
-            noise: first.noise.clone(),
-        };
+        * Affine { from: first.from, a: first.a, terms: first.terms.clone(), noise: first.noise.clone() };
     let added = Affine {
         from: first.from,
         a: Mat::zeros(second.a.rows(), second.a.rows()),
@@ -112,13 +107,13 @@ mod tests {
     use super::*;
 
     fn update(from: usize, into: usize, scale: f64, draw: u32) -> Update {
-        let m = Mat::from_rows(&[&[scale, 0.5], &[-0.25, 1.0]]).unwrap();
+        let m = Mat::from_rows([[scale, 0.5], [-0.25, 1.0]]);
         Update {
             step: 0,
             from,
             a: m,
-            terms: vec![(0, m.scale(0.1))],
-            noise: vec![(Purpose::Solver, draw, m.scale(0.2))],
+            terms: vec![(0, m * 0.1)],
+            noise: vec![(Purpose::Solver, draw, m * 0.2)],
             into,
         }
     }

@@ -189,7 +189,10 @@ impl Plan {
         }
         // A slot or state is a whole batch of samples: a count past this is a damaged file.
         if !(1..=64).contains(&self.states) || self.slots > 64 {
-            return bad(format!("{} states and {} slots: expected 1 to 64 and at most 64", self.states, self.slots));
+            return bad(format!(
+                "{} states and {} slots: expected 1 to 64 and at most 64",
+                self.states, self.slots
+            ));
         }
         let nfe = self.rows.iter().filter(|row| matches!(row, Row::Eval(_))).count();
         if nfe != self.nfe {
@@ -199,7 +202,8 @@ impl Plan {
         written_states[0] = true;
         let mut written_slots = vec![false; self.slots];
         for (i, row) in self.rows.iter().enumerate() {
-            self.check_row(row, &mut written_states, &mut written_slots).or_else(|what| bad(format!("row {i}: {what}")))?;
+            self.check_row(row, &mut written_states, &mut written_slots)
+                .or_else(|what| bad(format!("row {i}: {what}")))?;
         }
         Ok(())
     }
@@ -237,7 +241,8 @@ impl Plan {
                 for (_, _, c) in &update.noise {
                     shape(c, self.k, "C")?;
                 }
-                *states.get_mut(update.into).ok_or(format!("state {} of {}", update.into, self.states))? = true;
+                *states.get_mut(update.into).ok_or(format!("state {} of {}", update.into, self.states))? =
+                    true;
             }
             Row::Map(Map { kind: MapKind::Replace { mean, noise, .. }, into, .. }) => {
                 read(states, *into, "state")?;

@@ -4,10 +4,11 @@ mod options;
 mod sample;
 
 pub use options::{Inpaint, RunOptions, Tensor};
-pub use sample::{Samples, Seconds, sample};
+pub use sample::{Overall, Samples, Seconds, sample};
 
+use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
-use crate::network::{Evaluator, Inputs, Network, Precision};
+use crate::network::{Evaluator, Inputs, Precision};
 use crate::plan::{Eval, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
 use crate::solver::{Decoder, Rows, Sampler};
@@ -104,7 +105,8 @@ impl Run {
     /// # Errors
     /// [`Status::InvalidArgument`] or [`Status::ShapeMismatch`] naming the option; [`Status::MemoryLimit`] or
     /// [`Status::OutOfMemory`] where memory does not suffice.
-    pub fn start(network: Arc<dyn Network>, sampler: Arc<Sampler>, options: RunOptions) -> Result<Self> {
+    pub fn start(model: &Model, sampler: &Arc<Sampler>, mut options: RunOptions) -> Result<Self> {
+        let network = model.network();
         let spec = network.spec();
         if *spec != sampler.model {
             return Err(Error::argument("the sampler was compiled for another model")
@@ -114,12 +116,9 @@ impl Run {
         let (n, d) = (options.n, spec.data_len());
         options.check(spec, &sampler)?;
         let output_blocks = spec.output_blocks(k);
-        let (states, slots) = match &sampler.rows {
-            Rows::Planned(plan) => (plan.states, plan.slots),
-            Rows::Adaptive(_) => (rk45::STATES, rk45::SLOTS),
-        };
+        let (states, slots) = sampler.buffers();
         let output_precision = network.output_precision(options.precision);
-        options.check_memory(d, k, output_blocks, states, slots, output_precision)?;
+        options.check_memory(n as u128 * sampler.elements())?;
 
         let buffers = |count: usize, precision, blocks: usize| -> Result<Vec<Buffer>> {
             (0..count).map(|_| Buffer::zeros(precision, n * blocks * d)).collect()
@@ -139,7 +138,7 @@ impl Run {
             }),
             partial: vec![0.0; n],
         };
-        let executor = options.executor()?;
+        let executor = model.executor().clone();
         match options.init {
             Some(init) => init.copy_to(&mut batch.states[0]),
             None => executor.prior(&mut batch, &sampler.process.prior_factor()),
@@ -149,7 +148,11 @@ impl Run {
         let (rows, of, t) = match &sampler.rows {
             Rows::Planned(plan) => {
                 let of = plan.rows.last().map_or(0, |row| row.step() + 1);
-                (Cursor::Planned { plan: plan.clone(), next: 0 }, of, plan.grid.first().copied().unwrap_or(1.0))
+                (
+                    Cursor::Planned { plan: plan.clone(), next: 0 },
+                    of,
+                    plan.grid.first().copied().unwrap_or(1.0),
+                )
             }
             Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, &sampler.model)), 0, o.t_start),
         };
@@ -164,11 +167,11 @@ impl Run {
                 x0,
                 seconds: Duration::ZERO,
             },
-            sampler,
+            sampler: sampler.clone(),
             batch,
             executor,
             rows,
-            progress: Progress { step: 0, of, fraction: 0.0, t, nfe: 0, done: of == 0 && t == 0.0 },
+            progress: Progress { step: 0, of, fraction: 0.0, t, nfe: 0, done: false },
             deadline: options.deadline.map(|d| Instant::now() + d),
             cancel: options.cancel,
             poisoned: false,
@@ -231,7 +234,10 @@ impl Run {
 
     fn interrupted(&self) -> Result<()> {
         if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
-            return Err(Error::new(Status::Cancelled, format!("cancelled after step {}", self.progress.step)));
+            return Err(Error::new(
+                Status::Cancelled,
+                format!("cancelled after step {}", self.progress.step),
+            ));
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Error::new(
@@ -276,9 +282,10 @@ impl Run {
         let Err(sample) = self.executor.update(&mut self.batch, row) else { return Ok(()) };
         let output_len = self.calls.output_blocks * self.batch.d;
         let range = sample * output_len..(sample + 1) * output_len;
-        let guilty = row.terms.iter().any(|(slot, _)| {
-            self.batch.slots[*slot].first_non_finite(range.clone()).is_some()
-        });
+        let guilty = row
+            .terms
+            .iter()
+            .any(|(slot, _)| self.batch.slots[*slot].first_non_finite(range.clone()).is_some());
         let what = if guilty { "the network's output" } else { "the state" };
         Err(Error::new(
             Status::NonFinite,
@@ -352,7 +359,10 @@ impl Run {
                         .hint("start it with `previews`"));
                 }
                 Some(_) if self.progress.nfe == 0 => {
-                    return Err(Error::new(Status::RunState, "there is no data estimate before the first step"));
+                    return Err(Error::new(
+                        Status::RunState,
+                        "there is no data estimate before the first step",
+                    ));
                 }
                 Some(x0) => T::copy(x0, 0..wanted, out),
             },

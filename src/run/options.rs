@@ -175,16 +175,22 @@ impl RunOptions {
         self.check_labels(spec)?;
         match (&self.inpaint, sampler.inpaint) {
             (None, None) => {}
-            (Some(_), None) => return Err(Error::argument("inpaint: the sampler was not compiled for inpainting")),
+            (Some(_), None) => {
+                return Err(Error::argument("inpaint: the sampler was not compiled for inpainting"));
+            }
             (None, Some(_)) => {
-                return Err(Error::argument("inpaint: the sampler completes images and needs an image and a mask"));
+                return Err(Error::argument(
+                    "inpaint: the sampler completes images and needs an image and a mask",
+                ));
             }
             (Some(Inpaint { image, mask }), Some(_)) => {
                 expect_shared("inpaint image", image.shape(), n, &spec.data.shape, false)?;
                 expect_shared("inpaint mask", mask.shape(), n, &spec.data.shape, true)?;
                 finite("inpaint image", image)?;
                 if !mask.all(|x| (0.0..=1.0).contains(&x)) {
-                    return Err(Error::argument("inpaint mask: expected values from 0 (unknown) to 1 (known)"));
+                    return Err(Error::argument(
+                        "inpaint mask: expected values from 0 (unknown) to 1 (known)",
+                    ));
                 }
             }
         }
@@ -195,7 +201,9 @@ impl RunOptions {
         let (n, classes) = (self.n, spec.network.classes);
         let Some(labels) = &mut self.labels else { return Ok(()) };
         if spec.network.label_input.is_none() {
-            return Err(Error::argument("label: the model is not class-conditional (its spec has no label_input)"));
+            return Err(Error::argument(
+                "label: the model is not class-conditional (its spec has no label_input)",
+            ));
         }
         if labels.len() != n && labels.len() != 1 {
             return Err(Error::argument(format!("label: expected 1 or {n} labels, got {}", labels.len())));
@@ -237,8 +245,14 @@ impl RunOptions {
             seed: self.seed.wrapping_add(range.start as u64),
             init: self.init.as_ref().map(|t| t.slice(0, range.clone())),
             noise: self.noise.as_ref().map(|t| t.slice(1, range.clone())),
-            labels: self.labels.as_ref().map(|l| if l.len() == 1 { l.clone() } else { l[range.clone()].to_vec() }),
-            inpaint: self.inpaint.as_ref().map(|i| Inpaint { image: shared(&i.image), mask: shared(&i.mask) }),
+            labels: self
+                .labels
+                .as_ref()
+                .map(|l| if l.len() == 1 { l.clone() } else { l[range.clone()].to_vec() }),
+            inpaint: self
+                .inpaint
+                .as_ref()
+                .map(|i| Inpaint { image: shared(&i.image), mask: shared(&i.mask) }),
             cancel: self.cancel.clone(),
             ..*self
         }
@@ -288,5 +302,9 @@ fn expect_shared(name: &str, got: &[usize], n: usize, data: &[usize], one_channe
 }
 
 fn finite(name: &str, tensor: &Tensor) -> Result<()> {
-    if tensor.all(f64::is_finite) { Ok(()) } else { Err(Error::argument(format!("{name}: a value is not finite"))) }
+    if tensor.all(f64::is_finite) {
+        Ok(())
+    } else {
+        Err(Error::argument(format!("{name}: a value is not finite")))
+    }
 }

@@ -1,8 +1,7 @@
 //! The whole way at once: any number of samples, in batches.
 
 use super::{Element, Progress, Run, RunOptions, What};
-use crate::model::Model;
-use crate::network::Precision;
+use crate::Model;
 use crate::solver::{Rows, Sampler};
 use crate::{Error, Result, Status};
 use ndarray::ArrayD;
@@ -64,7 +63,7 @@ pub fn sample<T: Element>(
     let spec = &sampler.model;
     let blocks = if what == What::State { sampler.process.k() } else { 1 };
     let result = n as u128 * (blocks * spec.data_len()) as u128;
-    let in_flight = at_once as u128 * Run::elements(model, sampler, options.precision);
+    let in_flight = at_once as u128 * sampler.elements();
     let mut whole = RunOptions { batch: Some(batch), ..options.clone() };
     whole.check(spec, sampler)?;
     whole.check_memory(result + in_flight)?;
@@ -106,15 +105,4 @@ pub fn sample<T: Element>(
         solver: began.elapsed().saturating_sub(network).as_secs_f64(),
     };
     Ok(Samples { values, nfe, seconds })
-}
-
-impl Run {
-    /// Elements that one sample of a run occupies, counted in the state's precision.
-    pub(crate) fn elements(model: &Model, sampler: &Sampler, precision: Precision) -> u128 {
-        let (states, slots) = sampler.buffers();
-        let (k, blocks) = (sampler.process.k(), sampler.model.output_blocks(sampler.process.k()));
-        // Twice the output where it is narrower than the state would be an overestimate; never the other way.
-        let _ = (model, precision);
-        ((states * k + slots * blocks + 1) * sampler.model.data_len()) as u128
-    }
 }

@@ -29,13 +29,13 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let z = c.state(0);
         let eps = c.epsilon(0, t, &z)?;
         let process = c.process;
-        let inverse = process.inverse_factor(t)?;
+        let inverse = process.inverse_factor(t);
         let precision = inverse.transpose() * inverse;
         let posterior = process.covariance(u) * process.transition(u, t).transpose() * precision;
         let down = process.transition(t, u);
         let spread = process.covariance(u) - posterior * process.covariance(t) * posterior.transpose();
-        let noise = c.solver_noise(spread.psd_factor()?);
-        c.set(0, down * z + (posterior - down) * process.factor(t)? * eps + noise);
+        let noise = c.solver_noise(spread.psd_factor());
+        c.set(0, down * z + (posterior - down) * process.factor(t) * eps + noise);
         inpaint::after_step(c, t)?;
         c.end_step();
     }

@@ -5,7 +5,7 @@ use super::{Solver, inpaint};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Plan, Row, push};
 use crate::process::{Mat, Process};
-use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Predicts, Prediction, SamplerSpec};
+use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Prediction, Predicts, SamplerSpec};
 use crate::{Error, Result, Status};
 
 /// Turns a raw network output into epsilon: eps = P z + R output, with z the state that the network saw.
@@ -37,15 +37,15 @@ impl Decoder {
         let unit = |i: usize| Mat::from_fn(1, k, |_, j| f64::from(i == j));
         Ok(match (self.prediction, half) {
             (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
-            (Prediction::Score, None) => (Mat::zeros(k, k), process.eps_from_score(t)?),
+            (Prediction::Score, None) => (Mat::zeros(k, k), process.eps_from_score(t)),
             (Prediction::X0 | Prediction::V, _) => {
-                let inverse = process.inverse_factor(t)?;
+                let inverse = process.inverse_factor(t);
                 // x0 = X z + Y output
                 let (x, y) = match self.prediction {
                     Prediction::X0 => (Mat::zeros(1, k), 1.0),
                     // v = alpha eps - sigma x0 with z = alpha x0 + sigma eps.
                     _ => {
-                        let (alpha, sigma) = (process.mean(t)[(0, 0)], process.factor(t)?[(0, 0)]);
+                        let (alpha, sigma) = (process.mean(t)[(0, 0)], process.factor(t)[(0, 0)]);
                         let norm = alpha * alpha + sigma * sigma;
                         (Mat::from_fn(1, 1, |_, _| alpha / norm), -sigma / norm)
                     }
@@ -53,7 +53,7 @@ impl Decoder {
                 Self::from_x0(inverse, process.mean(t), x, y)
             }
             (prediction, Some(i)) => {
-                let inverse = process.inverse_factor(t)?;
+                let inverse = process.inverse_factor(t);
                 // One row of what is predicted reads w z - (w a) x0, up to sign.
                 let (row, sign) = match prediction {
                     Prediction::Epsilon => (unit(i) * inverse, 1.0),
@@ -67,7 +67,7 @@ impl Decoder {
                     ));
                 }
                 let (mut p, mut r) =
-                    Self::from_x0(inverse, process.mean(t), row.scale(1.0 / visible), -sign / visible);
+                    Self::from_x0(inverse, process.mean(t), row * (1.0 / visible), -sign / visible);
                 if prediction == Prediction::Epsilon {
                     for j in 0..k {
                         p[(i, j)] = 0.0;
@@ -82,7 +82,7 @@ impl Decoder {
     /// eps = L^-1 (z - a x0) for x0 = X z + y output.
     fn from_x0(inverse: Mat, mean: Mat, x: Mat, y: f64) -> (Mat, Mat) {
         let seen = inverse * mean;
-        (inverse - seen * x, seen.scale(-y))
+        (inverse - seen * x, seen * -y)
     }
 
     /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
@@ -91,7 +91,7 @@ impl Decoder {
             return Ok((Mat::zeros(1, process.k()), Mat::identity(1)));
         }
         let (p, r) = self.epsilon(process, t)?;
-        let (on_z, on_eps) = process.x0_from_eps(t)?;
+        let (on_z, on_eps) = process.x0_from_eps(t);
         Ok((on_z + on_eps * p, on_eps * r))
     }
 }
@@ -191,15 +191,22 @@ impl<'a> Compiler<'a> {
 
     /// The score of the same call.
     pub fn score(&self, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
-        Ok(self.process.score_from_eps(t)? * self.epsilon(slot, t, z)?)
+        Ok(self.process.score_from_eps(t) * self.epsilon(slot, t, z)?)
     }
 
     /// Calls the network on state `from` (which `z` expresses) and gives the drift of the reverse-time dynamics,
     /// -F z + weight G G^T score: weight 1 for the SDE, 1/2 for the probability flow.
-    pub fn reverse_drift(&mut self, from: usize, t: f64, slot: usize, z: &Affine, weight: f64) -> Result<Affine> {
+    pub fn reverse_drift(
+        &mut self,
+        from: usize,
+        t: f64,
+        slot: usize,
+        z: &Affine,
+        weight: f64,
+    ) -> Result<Affine> {
         self.eval(from, t, slot);
         let score = self.score(slot, t, z)?;
-        Ok(self.process.drift(t).scale(-1.0) * z.clone() + self.process.diffusion(t).scale(weight) * score)
+        Ok(-self.process.drift(t) * z.clone() + self.process.diffusion(t) * weight * score)
     }
 
     /// A fresh solver draw, C xi.

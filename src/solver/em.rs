@@ -23,7 +23,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let (t, h) = (pair[0], pair[0] - pair[1]);
         let z = c.state(0);
         let drift = c.reverse_drift(0, t, 0, &z, 1.0)?;
-        let diffusion = c.process.diffusion(t).scale(h).psd_factor()?;
+        let diffusion = (c.process.diffusion(t) * h).psd_factor();
         let noise = c.solver_noise(diffusion);
         c.set(0, z + h * drift + noise);
         inpaint::after_step(c, t)?;

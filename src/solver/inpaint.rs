@@ -31,7 +31,7 @@ pub(super) fn close(c: &mut Compiler<'_>, t: f64) -> Result<()> {
 fn replace(c: &mut Compiler<'_>, t: f64, noisy: bool) -> Result<()> {
     let mean = c.process.mean(t);
     let noise = match noisy {
-        true => Some((Purpose::Inpaint, c.draw(Purpose::Inpaint), c.process.factor(t)?)),
+        true => Some((Purpose::Inpaint, c.draw(Purpose::Inpaint), c.process.factor(t))),
         false => None,
     };
     let step = c.step();

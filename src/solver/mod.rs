@@ -91,8 +91,11 @@ impl Sampler {
             ];
             reject(name, &excluded, "it chooses its own steps; bound them with rtol, atol and max_nfe")?;
             if inpaint.is_some() {
-                return Err(Error::new(Status::Unsupported, "inpainting needs a sampler with fixed steps, not `rk45`")
-                    .hint("use `em` or `sscs`"));
+                return Err(Error::new(
+                    Status::Unsupported,
+                    "inpainting needs a sampler with fixed steps, not `rk45`",
+                )
+                .hint("use `em` or `sscs`"));
             }
             (rk45::INFO, Rows::Adaptive(rk45::Options::new(options)?))
         } else {
@@ -170,6 +173,21 @@ impl Sampler {
         }
     }
 
+    /// States and slots of a run.
+    pub(crate) fn buffers(&self) -> (usize, usize) {
+        match &self.rows {
+            Rows::Planned(plan) => (plan.states, plan.slots),
+            Rows::Adaptive(_) => (rk45::STATES, rk45::SLOTS),
+        }
+    }
+
+    /// Elements of all buffers that a run holds for one sample, the data estimate included.
+    pub(crate) fn elements(&self) -> u128 {
+        let (states, slots) = self.buffers();
+        let k = self.process.k();
+        ((states * k + slots * self.model.output_blocks(k) + 1) as u128) * self.model.data_len() as u128
+    }
+
     /// SHA-256 of what the sampler does: of the plan, or of the adaptive solver's options.
     pub fn hash(&self) -> String {
         match &self.rows {
@@ -182,6 +200,8 @@ impl Sampler {
 fn reject(name: &str, options: &[(&str, bool)], why: &str) -> Result<()> {
     match options.iter().find(|(_, given)| *given) {
         None => Ok(()),
-        Some((option, _)) => Err(Error::argument(format!("`{option}` is no option of sampler `{name}`: {why}"))),
+        Some((option, _)) => {
+            Err(Error::argument(format!("`{option}` is no option of sampler `{name}`: {why}")))
+        }
     }
 }

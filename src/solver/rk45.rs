@@ -106,17 +106,9 @@ const STAGES: [&[f64]; 6] = [
     &[19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0],
     &[9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0],
 ];
-const WEIGHTS: [f64; 6] =
-    [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0];
-const ERROR: [f64; 7] = [
-    -71.0 / 57600.0,
-    0.0,
-    71.0 / 16695.0,
-    -71.0 / 1920.0,
-    17253.0 / 339200.0,
-    -22.0 / 525.0,
-    1.0 / 40.0,
-];
+const WEIGHTS: [f64; 6] = [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0];
+const ERROR: [f64; 7] =
+    [-71.0 / 57600.0, 0.0, 71.0 / 16695.0, -71.0 / 1920.0, 17253.0 / 339200.0, -22.0 / 525.0, 1.0 / 40.0];
 
 /// Slots: seven stages.
 pub(crate) const SLOTS: usize = 7;
@@ -154,8 +146,8 @@ impl Rk45 {
     fn drift(&self, process: &Process, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         let (p, r) = self.decoder.epsilon(process, t)?;
         let eps = p * z.clone() + Affine::slot(z.from(), slot, r);
-        let score = process.score_from_eps(t)? * eps;
-        Ok(process.drift(t) * -1.0 * z.clone() + process.diffusion(t) * 0.5 * score)
+        let score = process.score_from_eps(t) * eps;
+        Ok(-process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score)
     }
 
     /// One attempted step, or the closing one. On an error the solution in state 0 is untouched, and the step can

@@ -7,8 +7,7 @@
 
 use super::compiler::Compiler;
 use super::{SamplerInfo, Solver, inpaint};
-use crate::plan::Affine;
-use crate::process::Process;
+use crate::process::{Decomposition, Mat, Process};
 use crate::{Error, Result, Status};
 
 pub(super) const SOLVER: Solver = Solver {
@@ -27,7 +26,10 @@ pub(super) const SOLVER: Solver = Solver {
 
 fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let Some(reversed) = c.process.time_reversed_ou() else {
-        return Err(Error::new(Status::Unsupported, "sampler `sscs` needs a process built by the recipe (D, Q, S)"));
+        return Err(Error::new(
+            Status::Unsupported,
+            "sampler `sscs` needs a process built by the recipe (D, Q, S)",
+        ));
     };
     let inverse_s = c.process.prior_covariance().inverse()?;
     for pair in grid.windows(2) {
@@ -38,7 +40,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         c.eval(0, t, 0);
         let z = c.state(0);
         let score = c.score(0, t, &z)?;
-        c.set(0, z.clone() + c.process.diffusion(t).scale(h) * (score + inverse_s * z));
+        c.set(0, z.clone() + c.process.diffusion(t) * h * (score + inverse_s * z));
         half(c, &reversed, middle, u)?;
         inpaint::after_step(c, t)?;
         c.end_step();
@@ -48,11 +50,16 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
 
 /// The exact half step from t down to u. Its covariance gets `numerical_eps` as the published code's does.
 fn half(c: &mut Compiler<'_>, reversed: &Process, t: f64, u: f64) -> Result<()> {
-    let k = reversed.k();
     // The reversed process runs over the same increment of b(t); where it starts does not matter.
-    let covariance = reversed.added_noise(u, t)? + crate::process::Mat::identity(k).scale(reversed.numerical_eps());
-    let factor = reversed.decompose(covariance)?;
-    let noise: Affine = c.solver_noise(factor);
+    let covariance = reversed.added_noise(u, t) + Mat::identity(reversed.k()) * reversed.numerical_eps();
+    let factor = match reversed.decomposition() {
+        Decomposition::Lower => covariance.cholesky_lower(),
+        Decomposition::Upper => covariance.cholesky_upper(),
+    };
+    let factor = factor.map_err(|e| {
+        Error::new(Status::Numeric, format!("sscs: the noise of the step from {t} to {u}")).source(e)
+    })?;
+    let noise = c.solver_noise(factor);
     c.set(0, reversed.transition(u, t) * c.state(0) + noise);
     Ok(())
 }
