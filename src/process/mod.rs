@@ -1,1 +1,5 @@
-//! process (to come)
+//! Gaussian paths: the forward processes that data are diffused along.
+
+mod mat;
+
+pub use mat::{MAX_K, Mat};
