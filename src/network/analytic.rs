@@ -1,10 +1,9 @@
 //! The exact network of a Gaussian mixture: ground truth for every sampler, without ONNX Runtime.
 //!
-//! For data x_0 ~ sum_j w_j N(mu_j, v_j I) and the kernel N(a x_0, Sigma) with Sigma = L L^T, put y = L^-1 z,
-//! p = L^-1 a and, for component j, e_j = y - p mu_j. Then the component's epsilon is
-//! e_j - v_j p (p . e_j) / (1 + v_j |p|^2), its data estimate mu_j + v_j (p . e_j) / (1 + v_j |p|^2), and its
-//! responsibility follows from |e_j|^2 - v_j (p . e_j)^2 / (1 + v_j |p|^2): no covariance is ever inverted, so
-//! nothing cancels at small t.
+//! For data x_0 ~ sum_j w_j N(mu_j, v_j I) and z_t | x_0 ~ N(a x_0, C), put y = C^-1/2 z, p = C^-1/2 a and, for
+//! component j, e_j = y - p mu_j. Then the component's whitened residual is e_j - v_j p (p . e_j) / (1 + v_j |p|^2),
+//! its data estimate mu_j + v_j (p . e_j) / (1 + v_j |p|^2), and its responsibility follows from
+//! |e_j|^2 - v_j (p . e_j)^2 / (1 + v_j |p|^2): no mixture covariance is ever inverted, so nothing cancels at small t.
 
 use super::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
 use crate::process::{MAX_K, Mat, Process};
@@ -146,7 +145,7 @@ impl Network for MixtureNetwork {
         Ok(Box::new(MixtureEvaluator {
             model: self.0.clone(),
             y: vec![0.0; k * d],
-            eps: vec![0.0; k * d],
+            residual: vec![0.0; k * d],
             x0: vec![0.0; d],
             log_weights: vec![0.0; count],
         }))
@@ -155,9 +154,10 @@ impl Network for MixtureNetwork {
 
 struct MixtureEvaluator {
     model: Arc<Inner>,
-    /// L^-1 z, [k, d].
+    /// C^-1/2 z, [k, d].
     y: Vec<f64>,
-    eps: Vec<f64>,
+    /// E[C^-1/2 (z - a x0) | z], [k, d].
+    residual: Vec<f64>,
     x0: Vec<f64>,
     /// Log weights of the components, then their responsibilities.
     log_weights: Vec<f64>,
@@ -189,26 +189,30 @@ impl Evaluator for MixtureEvaluator {
 /// The perturbation kernel at one time.
 struct Kernel {
     k: usize,
-    inverse: Mat,
-    score_from_eps: Mat,
+    whitening: Mat,
+    /// The network's epsilon from the whitened residual.
+    eps: Mat,
+    /// The score from the whitened residual.
+    score: Mat,
     alpha: f64,
     sigma: f64,
-    /// L^-1 a.
+    /// C^-1/2 a.
     p: [f64; MAX_K],
-    /// |L^-1 a|^2.
+    /// |C^-1/2 a|^2.
     signal: f64,
 }
 
 impl Kernel {
     fn at(process: &Process, t: f64) -> Self {
-        let inverse = process.inverse_factor(t);
-        let seen = inverse * process.mean(t);
+        let whitening = process.whitening(t);
+        let seen = whitening * process.mean(t);
         let mut p = [0.0; MAX_K];
         (0..process.k()).for_each(|b| p[b] = seen[(b, 0)]);
         Self {
             k: process.k(),
-            inverse,
-            score_from_eps: process.score_from_eps(t),
+            whitening,
+            eps: process.eps_from_whitened(t),
+            score: -whitening.transpose(),
             alpha: process.mean(t)[(0, 0)],
             sigma: process.factor(t)[(0, 0)],
             p,
@@ -218,17 +222,17 @@ impl Kernel {
 }
 
 impl MixtureEvaluator {
-    /// y = L^-1 z.
+    /// y = C^-1/2 z.
     fn whiten(&mut self, kernel: &Kernel, z: impl Fn(usize) -> f64) {
         let d = self.x0.len();
         for j in 0..d {
             for b in 0..kernel.k {
-                self.y[b * d + j] = (0..kernel.k).map(|c| kernel.inverse[(b, c)] * z(c * d + j)).sum();
+                self.y[b * d + j] = (0..kernel.k).map(|c| kernel.whitening[(b, c)] * z(c * d + j)).sum();
             }
         }
     }
 
-    /// Epsilon and data estimate of the state in `y`, among the components of class `label`.
+    /// Whitened residual and data estimate of the state in `y`, among the components of class `label`.
     fn estimate(&mut self, kernel: &Kernel, label: Option<i64>) {
         let Inner { mixture, spec, .. } = &*self.model;
         let (k, d, p) = (kernel.k, self.x0.len(), &kernel.p);
@@ -261,7 +265,7 @@ impl MixtureEvaluator {
             *w = libm::exp(*w - largest);
             sum += *w;
         }
-        self.eps.fill(0.0);
+        self.residual.fill(0.0);
         self.x0.fill(0.0);
         for (i, mean) in mixture.means.iter().enumerate() {
             let share = self.log_weights[i] / sum;
@@ -272,7 +276,7 @@ impl MixtureEvaluator {
                 let (e, along) = residual(&self.y, j, *mu);
                 let step = shrink(i) * along;
                 self.x0[j] += share * (mu + step);
-                (0..k).for_each(|b| self.eps[b * d + j] += share * (e[b] - p[b] * step));
+                (0..k).for_each(|b| self.residual[b * d + j] += share * (e[b] - p[b] * step));
             }
         }
     }
@@ -286,17 +290,19 @@ impl MixtureEvaluator {
             Some(Predicts::Position) => 0..1,
             _ => 0..k,
         };
+        let mapped = |m: &Mat, b: usize, j: usize| -> f64 {
+            (0..k).map(|c| m[(b, c)] * self.residual[c * d + j]).sum()
+        };
         for j in 0..d {
             match network.prediction {
                 Prediction::X0 => out(j, self.x0[j]),
-                Prediction::V => out(j, kernel.alpha * self.eps[j] - kernel.sigma * self.x0[j]),
+                Prediction::V => out(j, kernel.alpha * mapped(&kernel.eps, 0, j) - kernel.sigma * self.x0[j]),
                 Prediction::Epsilon => {
-                    blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, self.eps[b * d + j]));
+                    blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, mapped(&kernel.eps, b, j)));
                 }
-                Prediction::Score => blocks.clone().enumerate().for_each(|(o, b)| {
-                    let score = (0..k).map(|c| kernel.score_from_eps[(b, c)] * self.eps[c * d + j]).sum();
-                    out(o * d + j, score);
-                }),
+                Prediction::Score => {
+                    blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, mapped(&kernel.score, b, j)));
+                }
             }
         }
     }

@@ -114,7 +114,7 @@ impl Run {
         }
         let k = sampler.process.k();
         let (n, d) = (options.n, spec.data_len());
-        options.check(spec, &sampler)?;
+        options.check(spec, sampler)?;
         let output_blocks = spec.output_blocks(k);
         let (states, slots) = sampler.buffers();
         let output_precision = network.output_precision(options.precision);

@@ -25,7 +25,7 @@ impl Decoder {
 
     /// (P: k x k, R: k x output blocks) at time `t`.
     ///
-    /// Half outputs determine the other half: the exact epsilon is L^-1 (z - a x0) with one unknown x0 for each
+    /// Half outputs determine the other half: the exact epsilon is W (z - a x0) with one unknown x0 for each
     /// element, which either half gives. The half that is predicted passes through unchanged.
     pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
         let k = process.k();
@@ -39,7 +39,6 @@ impl Decoder {
             (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
             (Prediction::Score, None) => (Mat::zeros(k, k), process.eps_from_score(t)),
             (Prediction::X0 | Prediction::V, _) => {
-                let inverse = process.inverse_factor(t);
                 // x0 = X z + Y output
                 let (x, y) = match self.prediction {
                     Prediction::X0 => (Mat::zeros(1, k), 1.0),
@@ -50,14 +49,14 @@ impl Decoder {
                         (Mat::from_fn(1, 1, |_, _| alpha / norm), -sigma / norm)
                     }
                 };
-                Self::from_x0(inverse, process.mean(t), x, y)
+                Self::from_x0(process, t, x, y)
             }
             (prediction, Some(i)) => {
-                let inverse = process.inverse_factor(t);
                 // One row of what is predicted reads w z - (w a) x0, up to sign.
+                let whole = Self::eps_of_residual(process, t);
                 let (row, sign) = match prediction {
-                    Prediction::Epsilon => (unit(i) * inverse, 1.0),
-                    _ => (unit(i) * inverse.transpose() * inverse, -1.0),
+                    Prediction::Epsilon => (unit(i) * whole, 1.0),
+                    _ => (unit(i) * -process.score_from_eps(t) * whole, -1.0),
                 };
                 let visible = (row * process.mean(t))[(0, 0)];
                 if visible == 0.0 {
@@ -66,8 +65,7 @@ impl Decoder {
                         format!("the predicted half of the output does not determine x0 at t = {t}"),
                     ));
                 }
-                let (mut p, mut r) =
-                    Self::from_x0(inverse, process.mean(t), row * (1.0 / visible), -sign / visible);
+                let (mut p, mut r) = Self::from_x0(process, t, row * (1.0 / visible), -sign / visible);
                 if prediction == Prediction::Epsilon {
                     for j in 0..k {
                         p[(i, j)] = 0.0;
@@ -79,10 +77,17 @@ impl Decoder {
         })
     }
 
-    /// eps = L^-1 (z - a x0) for x0 = X z + y output.
-    fn from_x0(inverse: Mat, mean: Mat, x: Mat, y: f64) -> (Mat, Mat) {
-        let seen = inverse * mean;
-        (inverse - seen * x, seen * -y)
+    /// W, by which the exact epsilon is W (z - a x0): -L^T score, with the score of z given x0 alone. Under HSM that
+    /// is L^-1; a network trained by DSM has an L that leaves the spread of m_0 out.
+    fn eps_of_residual(process: &Process, t: f64) -> Mat {
+        process.eps_from_whitened(t) * process.whitening(t)
+    }
+
+    /// eps = W (z - a x0) for x0 = X z + y output.
+    fn from_x0(process: &Process, t: f64, x: Mat, y: f64) -> (Mat, Mat) {
+        let whole = Self::eps_of_residual(process, t);
+        let seen = whole * process.mean(t);
+        (whole - seen * x, seen * -y)
     }
 
     /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
