@@ -3,6 +3,7 @@
 use crate::exec::Executor;
 use crate::network::analytic::MixtureNetwork;
 use crate::network::{Backend, Network};
+use crate::run::What;
 use crate::spec::ModelSpec;
 use crate::{Error, Result, Status};
 use std::path::Path;
@@ -54,15 +55,39 @@ impl Model {
         Self::from_onnx_file(path, options)
     }
 
+    /// Reads a model from memory: the content of a file that [`Self::from_file`] reads, but without external data.
+    pub fn from_bytes(bytes: &[u8], options: ModelOptions) -> Result<Self> {
+        // No ONNX model begins with a brace: its first byte is the key of a protobuf field that it has.
+        if bytes.trim_ascii_start().first() == Some(&b'{') {
+            let text = std::str::from_utf8(bytes)
+                .map_err(|e| Error::new(Status::ModelInvalid, "analytic model: not UTF-8").source(e))?;
+            return Self::new(Arc::new(MixtureNetwork::parse(text)?), options.threads);
+        }
+        Self::from_onnx_bytes(bytes, options)
+    }
+
     #[cfg(not(feature = "onnxruntime"))]
     fn from_onnx_file(path: &Path, _: ModelOptions) -> Result<Self> {
-        let what = format!("{}: this build of psld has no ONNX Runtime support", path.display());
-        Err(Error::new(Status::Unsupported, what).hint("build with the feature `onnxruntime`"))
+        Err(no_onnxruntime().context(path.display()))
+    }
+
+    #[cfg(not(feature = "onnxruntime"))]
+    fn from_onnx_bytes(_: &[u8], _: ModelOptions) -> Result<Self> {
+        Err(no_onnxruntime())
     }
 
     /// What the network was trained on and what its output means.
     pub fn spec(&self) -> &ModelSpec {
         self.network.spec()
+    }
+
+    /// The shape of `what` of one sample: [C, ...] or [k*C, ...].
+    pub fn sample_shape(&self, what: What) -> Result<Vec<usize>> {
+        let mut shape = self.spec().data.shape.clone();
+        if what == What::State {
+            shape[0] *= self.spec().process()?.k();
+        }
+        Ok(shape)
     }
 
     /// What runs the network.
@@ -82,4 +107,10 @@ impl Model {
     pub(crate) fn executor(&self) -> &Executor {
         &self.executor
     }
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn no_onnxruntime() -> Error {
+    Error::new(Status::Unsupported, "this build of psld has no ONNX Runtime support")
+        .hint("build with the feature `onnxruntime`")
 }
