@@ -6,6 +6,9 @@
 //! * [`Model`]: a model file with its ports and metadata, checked when it is read;
 //! * [`Graph`]: a builder that makes writing a network feel like writing the mathematics.
 //!
+//! [`networks`] are generators written with the builder: exact networks of Gaussian mixtures, and U-Nets of
+//! random weights for tests and benchmarks.
+//!
 //! ```
 //! use psld::onnx::{Dim, ElementType, Graph, Model};
 //!
@@ -25,6 +28,7 @@
 mod builder;
 mod element;
 mod model;
+pub mod networks;
 pub mod proto;
 
 pub use builder::{Attribute, Conv2d, Graph, Operand, Value};
