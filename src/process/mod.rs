@@ -1,1 +1,639 @@
-//! process (to come)
+//! Gaussian paths: the forward processes that data are diffused along.
+//!
+//! A [`Process`] is z_t | x_0 ~ N(a(t) x_0, Σ(t)) with dz = F(t) z dt + G(t) dw, for k coordinates per data
+//! dimension (k = 1: VP; 2: position and momentum; 3: third-order Langevin). All its matrices are k x k
+//! and act as K ⊗ I; coordinate 0 is the position, where the data live. Times are forward times: t = 0 is
+//! data, t = 1 the prior.
+//!
+//! Every process here is an instance of the *complete recipe* (Ma, Chen and Fox, 2015; arXiv 2303.01748)
+//! with constant D, Q, S per unit of b(t) = ∫₀ᵗ β: F = −β (D + Q) S⁻¹, G Gᵀ = 2 β D, and N(0, S) stationary.
+//!
+//! ```
+//! use psld::process::{Process, Psld};
+//!
+//! let process = Process::psld(Psld { gamma: 0.02, nu: 4.02, ..Psld::default() })?;
+//! assert_eq!(process.k(), 2);
+//! let position = process.covariance(0.1)[(0, 0)];
+//! assert!((position - 0.23416202188).abs() < 1e-11);
+//! # Ok::<(), psld::Error>(())
+//! ```
+//!
+//! # Accuracy
+//! Transition, covariance, determinant, factor and its inverse are within 1e-9, relative, elementwise, for t
+//! in [1e-7, 1], and bit-identical on every platform. The textbook form Σ = S + Φ (Σ₀ − S) Φᵀ cancels near the
+//! data: at t = 1e-7 third-order Langevin has Σ₁₁ ~ b⁵ without momentum. VP, CLD and PSLD have closed forms
+//! that do not; a general recipe is summed in double-double.
+//!
+//! At t = 0 Σ is singular unless `numerical_eps` is positive, and L⁻¹, with all that is made from it, is not
+//! finite.
+
+mod closed;
+mod dd;
+mod linear;
+mod mat;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+use closed::{Critical, Scalar};
+use linear::Linear;
+pub use mat::{MAX_K, Mat};
+
+/// β(t) = min + (max − min) t, the speed of the process. Both are finite and > 0; a decreasing β is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beta {
+    /// β(0).
+    pub min: f64,
+    /// β(1).
+    pub max: f64,
+}
+
+impl Beta {
+    fn at(&self, t: f64) -> f64 {
+        self.min + (self.max - self.min) * t
+    }
+
+    /// ∫ β between two times; no difference of integrals, which would cancel on short steps.
+    fn integral(&self, from: f64, to: f64) -> f64 {
+        (to - from) * (self.min + 0.5 * (self.max - self.min) * (from + to))
+    }
+}
+
+/// Which triangular factor of Σ the network's ε refers to (2303.01748).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decomposition {
+    /// Σ = L Lᵀ with L lower triangular: all published runs.
+    Lower,
+    /// Σ = U Uᵀ with U upper triangular.
+    Upper,
+}
+
+/// What the kernel of the network's ε is conditioned on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreMatching {
+    /// Hybrid score matching: p(z_t | x_0), momentum marginalised, Σ₀ = κ S without the position (CLD, PSLD).
+    Hsm,
+    /// Denoising score matching: p(z_t | x_0, m_0), Σ₀ = 0.
+    Dsm,
+}
+
+/// A linear process by its constant matrices: F = −β (D + Q) S⁻¹, G Gᵀ = 2 β D.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// D, k x k, symmetric positive semidefinite: where noise enters.
+    pub d: Mat,
+    /// Q, k x k, skew-symmetric: what turns position into momentum and back.
+    pub q: Mat,
+    /// S, k x k, symmetric positive definite with S₁₁ = 1: the stationary covariance, which is the prior.
+    pub s: Mat,
+    /// β(t).
+    pub beta: Beta,
+    /// κ ≥ 0: Σ₀ is κ S with the position's row and column zero. It has no effect if k = 1.
+    pub kappa: f64,
+    /// Added to the diagonal of Σ(t); ≥ 0.
+    pub numerical_eps: f64,
+    /// The factor ε refers to.
+    pub decomposition: Decomposition,
+    /// The kernel ε refers to.
+    pub score_matching: ScoreMatching,
+}
+
+impl Recipe {
+    /// Third-order Langevin (arXiv 2404.12814) at critical damping: position, velocity and acceleration, noise
+    /// on the acceleration only, S = I.
+    ///
+    /// D = ξ diag(0, 0, 1) and Q couples neighbours with strengths 1 and g; g = 2√2 and ξ = 3√3 make the drift's
+    /// three eigenvalues coincide at −√3. Lower factor, HSM, no `numerical_eps`; the fields are there to be
+    /// changed.
+    pub fn third_order(beta: Beta, kappa: f64) -> Self {
+        let (g, xi) = (2.0 * libm::sqrt(2.0), 3.0 * libm::sqrt(3.0));
+        Self {
+            d: Mat::diagonal(&[0.0, 0.0, xi]),
+            q: Mat::from_rows([[0.0, -1.0, 0.0], [1.0, 0.0, -g], [0.0, g, 0.0]]),
+            s: Mat::identity(3),
+            beta,
+            kappa,
+            numerical_eps: 0.0,
+            decomposition: Decomposition::Lower,
+            score_matching: ScoreMatching::Hsm,
+        }
+    }
+}
+
+/// Parameters of PSLD (2303.01748) at critical damping, where the inverse mass is M⁻¹ = (Γ − ν)²/4.
+///
+/// The default is the published CIFAR-10 setting: β 8, Γ 0.01, ν 4.01, κ 0.04, lower, HSM, eps 1e-9.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Psld {
+    /// β(0) > 0.
+    pub beta_min: f64,
+    /// β(1) > 0.
+    pub beta_max: f64,
+    /// Γ ≥ 0, the friction and noise of the position.
+    pub gamma: f64,
+    /// ν ≥ 0, the friction and noise of the momentum; ν ≠ Γ.
+    pub nu: f64,
+    /// κ ≥ 0: the momentum starts as N(0, κM).
+    pub kappa: f64,
+    /// The factor ε refers to.
+    pub decomposition: Decomposition,
+    /// The kernel ε refers to.
+    pub score_matching: ScoreMatching,
+    /// Added to the diagonal of Σ(t); ≥ 0. As published: 1e-9.
+    pub numerical_eps: f64,
+}
+
+impl Default for Psld {
+    fn default() -> Self {
+        Self {
+            beta_min: 8.0,
+            beta_max: 8.0,
+            gamma: 0.01,
+            nu: 4.01,
+            kappa: 0.04,
+            decomposition: Decomposition::Lower,
+            score_matching: ScoreMatching::Hsm,
+            numerical_eps: 1e-9,
+        }
+    }
+}
+
+/// Parameters of critically damped Langevin diffusion (arXiv 2112.07068): PSLD without noise on the position,
+/// and M⁻¹ = ν²/4.
+///
+/// The default is the published setting in PSLD's scaling: β 8, ν 4, κ 0.04, lower, HSM, eps 1e-9.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cld {
+    /// β(0) > 0.
+    pub beta_min: f64,
+    /// β(1) > 0.
+    pub beta_max: f64,
+    /// ν > 0, the friction and noise of the momentum.
+    pub nu: f64,
+    /// κ ≥ 0: the momentum starts as N(0, κM). (The paper calls it γ.)
+    pub kappa: f64,
+    /// The factor ε refers to.
+    pub decomposition: Decomposition,
+    /// The kernel ε refers to.
+    pub score_matching: ScoreMatching,
+    /// Added to the diagonal of Σ(t); ≥ 0. As published: 1e-9.
+    pub numerical_eps: f64,
+}
+
+impl Default for Cld {
+    fn default() -> Self {
+        let Psld { beta_min, beta_max, kappa, decomposition, score_matching, numerical_eps, .. } =
+            Psld::default();
+        Self { beta_min, beta_max, nu: 4.0, kappa, decomposition, score_matching, numerical_eps }
+    }
+}
+
+/// The kernel at one time; for `covariance` C: `factor` L with C = L Lᵀ, and L⁻¹.
+struct Kernel {
+    covariance: Mat,
+    determinant: f64,
+    factor: Mat,
+    inverse_factor: Mat,
+}
+
+/// How a path is evaluated: one arm per closed form.
+#[derive(Clone, Debug, PartialEq)]
+enum Solution {
+    Scalar(Scalar),
+    Critical(Critical),
+    Linear(Box<Linear>),
+}
+
+impl Solution {
+    /// A = −(D + Q) S⁻¹.
+    fn drift(&self) -> Mat {
+        match self {
+            Self::Scalar(s) => s.drift(),
+            Self::Critical(s) => s.drift(),
+            Self::Linear(s) => s.drift(),
+        }
+    }
+
+    fn transition(&self, b: f64) -> Mat {
+        match self {
+            Self::Scalar(s) => s.transition(b),
+            Self::Critical(s) => s.transition(b),
+            Self::Linear(s) => s.transition(b),
+        }
+    }
+
+    fn noise(&self, b: f64) -> Mat {
+        match self {
+            Self::Scalar(s) => s.noise(b),
+            Self::Critical(s) => s.noise(b),
+            Self::Linear(s) => s.noise(b),
+        }
+    }
+
+    /// With Σ₀ if `initial`, else from a known starting point.
+    fn kernel(&self, b: f64, initial: bool, eps: f64, decomposition: Decomposition) -> Kernel {
+        match self {
+            Self::Scalar(s) => s.kernel(b, eps),
+            Self::Critical(s) => s.kernel(b, initial, eps, decomposition),
+            Self::Linear(s) => s.kernel(b, initial, eps, decomposition),
+        }
+    }
+}
+
+/// A Gaussian path: z_t | x_0 ~ N(a(t) x_0, Σ(t)), dz = F(t) z dt + G(t) dw. See the [module](self).
+///
+/// Immutable. Its methods compute what they return, so coefficients are meant to be asked for once, when a
+/// sampler is made. Times are forward times in (0, 1].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    label: String,
+    recipe: Recipe,
+    /// A = −(D + Q) S⁻¹.
+    drift: Mat,
+    prior_factor: Mat,
+    solution: Solution,
+}
+
+impl Process {
+    /// Any linear process with constant D, Q, S, of k = 1 to [`MAX_K`] coordinates.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the parameter and the rule.
+    pub fn recipe(recipe: Recipe) -> Result<Self> {
+        let Recipe { d, q, s, kappa, .. } = recipe;
+        let build = || {
+            check_matrices(&recipe)?;
+            let solution = match d.rows() {
+                1 => Solution::Scalar(Scalar { d: d[(0, 0)] }),
+                _ => Solution::Linear(Box::new(Linear::new(&d, &q, &s, kappa))),
+            };
+            Self::new(format!("recipe of k = {}", d.rows()), recipe, solution)
+        };
+        build().map_err(|e: Error| e.context("recipe"))
+    }
+
+    /// The variance-preserving process of arXiv 2011.13456, k = 1: a = exp(−b/2), Σ = 1 − exp(−b).
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the parameter and the rule.
+    pub fn vp(beta_min: f64, beta_max: f64, numerical_eps: f64) -> Result<Self> {
+        let recipe = Recipe {
+            d: Mat::from_rows([[0.5]]),
+            q: Mat::zeros(1, 1),
+            s: Mat::identity(1),
+            beta: Beta { min: beta_min, max: beta_max },
+            kappa: 0.0,
+            numerical_eps,
+            decomposition: Decomposition::Lower,
+            score_matching: ScoreMatching::Hsm,
+        };
+        Self::new("vp".into(), recipe, Solution::Scalar(Scalar { d: 0.5 })).map_err(|e| e.context("vp"))
+    }
+
+    /// PSLD, k = 2: D = ½ diag(Γ, Mν), Q = ½ [[0, −1], [1, 0]], S = diag(1, M), M⁻¹ = (Γ − ν)²/4.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the parameter and the rule.
+    pub fn psld(psld: Psld) -> Result<Self> {
+        let label = format!("psld with gamma = {}, nu = {}", psld.gamma, psld.nu);
+        Self::langevin(psld, label).map_err(|e| e.context("psld"))
+    }
+
+    /// CLD, k = 2: [PSLD](Self::psld) with Γ = 0.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the parameter and the rule.
+    pub fn cld(cld: Cld) -> Result<Self> {
+        let Cld { beta_min, beta_max, nu, kappa, decomposition, score_matching, numerical_eps } = cld;
+        let gamma = 0.0;
+        let psld =
+            Psld { beta_min, beta_max, gamma, nu, kappa, decomposition, score_matching, numerical_eps };
+        let build = || {
+            check_positive("nu", nu)?;
+            Self::langevin(psld, format!("cld with nu = {nu}"))
+        };
+        build().map_err(|e: Error| e.context("cld"))
+    }
+
+    fn langevin(psld: Psld, label: String) -> Result<Self> {
+        let Psld { gamma, nu, kappa, .. } = psld;
+        check_not_negative("gamma", gamma)?;
+        check_not_negative("nu", nu)?;
+        if gamma == 0.0 && nu == 0.0 {
+            return Err(Error::argument(
+                "`gamma` and `nu` are both 0; one of them must be > 0, or nothing diffuses",
+            ));
+        }
+        let mass_inverse = (gamma - nu) * (gamma - nu) / 4.0;
+        let mass = 1.0 / mass_inverse;
+        if !(mass.is_finite() && mass > 0.0) {
+            return Err(Error::argument(format!(
+                "`gamma` is {gamma:?} and `nu` is {nu:?}; they must differ: critical damping makes the inverse mass \
+                 (gamma - nu)^2/4 = {mass_inverse:?}, which must be finite and > 0"
+            )));
+        }
+        let recipe = Recipe {
+            d: Mat::diagonal(&[0.5 * gamma, 0.5 * mass * nu]),
+            q: Mat::from_rows([[0.0, -0.5], [0.5, 0.0]]),
+            s: Mat::diagonal(&[1.0, mass]),
+            beta: Beta { min: psld.beta_min, max: psld.beta_max },
+            kappa,
+            numerical_eps: psld.numerical_eps,
+            decomposition: psld.decomposition,
+            score_matching: psld.score_matching,
+        };
+        Self::new(label, recipe, Solution::Critical(Critical::new(gamma, nu, kappa)))
+    }
+
+    /// What all constructors share: the scalar parameters, and that the kernel exists on the whole path.
+    fn new(label: String, recipe: Recipe, solution: Solution) -> Result<Self> {
+        check_positive("beta_min", recipe.beta.min)?;
+        check_positive("beta_max", recipe.beta.max)?;
+        check_not_negative("kappa", recipe.kappa)?;
+        check_not_negative("numerical_eps", recipe.numerical_eps)?;
+
+        let drift = solution.drift();
+        let prior_factor = match recipe.decomposition {
+            Decomposition::Lower => recipe.s.cholesky_lower()?,
+            Decomposition::Upper => recipe.s.cholesky_upper()?,
+        };
+        let process = Self { label, recipe, drift, prior_factor, solution };
+        process.check_noise()?;
+        process.check_range()?;
+        Ok(process)
+    }
+
+    /// Noise must reach every coordinate (Kalman's rank condition): then Σ(t) is positive definite for t > 0,
+    /// and, by Lyapunov's theorem, the process converges to S from any start.
+    fn check_noise(&self) -> Result<()> {
+        // Over one time scale of the drift, which is the process's own and not β's.
+        let b = 1.0 / self.drift.norm_inf();
+        let kernel = self.solution.kernel(b, false, 0.0, Decomposition::Lower);
+        let scale = (0..self.k()).fold(1.0, |product, i| product * kernel.covariance[(i, i)]);
+        // The fraction of the volume that correlations leave; NaN without any noise, 1e-31 of rounding if singular.
+        let volume = kernel.determinant / scale;
+        if volume.is_nan() || volume <= 1e-20 {
+            return Err(Error::argument(format!(
+                "`d` is {:?} and `q` is {:?}; the noise of d must reach every coordinate, directly or \
+                 through q",
+                self.recipe.d, self.recipe.q
+            )));
+        }
+        Ok(())
+    }
+
+    /// Parameters can be valid one by one and still leave the range of f64 together.
+    fn check_range(&self) -> Result<()> {
+        for t in [1e-7, 1.0] {
+            let kernel = self.kernel(t);
+            let finite =
+                [kernel.factor, kernel.inverse_factor, self.transition(0.0, t), self.transition(t, 0.0)];
+            if !(kernel.determinant > 0.0 && finite.iter().all(Mat::is_finite)) {
+                return Err(Error::argument(format!(
+                    "`beta_min` is {:?}, `beta_max` is {:?}, and the drift per unit of beta is {:?}; the kernel at \
+                     t = {t:?} must be finite and positive definite in double precision, and is not",
+                    self.recipe.beta.min, self.recipe.beta.max, self.drift
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Coordinates per data dimension: every matrix here is k x k unless it says otherwise.
+    pub fn k(&self) -> usize {
+        self.drift.rows()
+    }
+
+    /// The parameters as D, Q, S; presets are recipes too.
+    pub fn parameters(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// What was added to the diagonal of Σ(t).
+    pub fn numerical_eps(&self) -> f64 {
+        self.recipe.numerical_eps
+    }
+
+    /// The factor that ε refers to.
+    pub fn decomposition(&self) -> Decomposition {
+        self.recipe.decomposition
+    }
+
+    /// The kernel that ε refers to.
+    pub fn score_matching(&self) -> ScoreMatching {
+        self.recipe.score_matching
+    }
+
+    /// β(t).
+    pub fn beta(&self, t: f64) -> f64 {
+        self.recipe.beta.at(t)
+    }
+
+    /// b(t) = ∫₀ᵗ β.
+    pub fn beta_integral(&self, t: f64) -> f64 {
+        self.recipe.beta.integral(0.0, t)
+    }
+
+    /// F(t) = β(t) A, with A = −(D + Q) S⁻¹.
+    pub fn drift(&self, t: f64) -> Mat {
+        self.drift * self.beta(t)
+    }
+
+    /// G(t) G(t)ᵀ = 2 β(t) D.
+    pub fn diffusion(&self, t: f64) -> Mat {
+        self.recipe.d * (2.0 * self.beta(t))
+    }
+
+    /// Ψ(from → to) = exp(A (b(to) − b(from))), the mean map between two times in any order.
+    pub fn transition(&self, from: f64, to: f64) -> Mat {
+        self.solution.transition(self.recipe.beta.integral(from, to))
+    }
+
+    /// a(t), k x 1: the mean of z_t is a(t) x_0. The first column of Ψ(0 → t), as momenta start with mean 0.
+    pub fn mean(&self, t: f64) -> Mat {
+        self.transition(0.0, t).column(0)
+    }
+
+    /// The covariance of the noise that the forward process adds between two times, `from` < `to`:
+    /// ∫ Ψ(s → to) G Gᵀ Ψ(s → to)ᵀ ds, without `numerical_eps`.
+    ///
+    /// Relative accuracy holds on steps of any length. With the times exchanged the integral changes sign.
+    pub fn added_noise(&self, from: f64, to: f64) -> Mat {
+        self.solution.noise(self.recipe.beta.integral(from, to))
+    }
+
+    fn kernel(&self, t: f64) -> Kernel {
+        self.kernel_from(t, self.recipe.score_matching)
+    }
+
+    fn kernel_from(&self, t: f64, score_matching: ScoreMatching) -> Kernel {
+        let initial = score_matching == ScoreMatching::Hsm;
+        let Recipe { numerical_eps, decomposition, .. } = self.recipe;
+        self.solution.kernel(self.beta_integral(t), initial, numerical_eps, decomposition)
+    }
+
+    /// Σ(t), the covariance of the kernel that ε refers to: of z_t given x_0 (HSM), or given x_0 and m_0 (DSM);
+    /// with `numerical_eps` on the diagonal.
+    pub fn covariance(&self, t: f64) -> Mat {
+        self.kernel(t).covariance
+    }
+
+    /// The covariance of z_t given x_0 alone, whatever the network was trained with; with `numerical_eps`.
+    ///
+    /// The same as [`covariance`](Self::covariance) for HSM. For DSM it also holds the spread of m_0 ~ N(0, κM),
+    /// which ε does not cover but the law of z_t does: exact scores are made from this one.
+    pub fn data_covariance(&self, t: f64) -> Mat {
+        self.kernel_from(t, ScoreMatching::Hsm).covariance
+    }
+
+    /// det Σ(t), without the cancellation of [`Mat::det`].
+    pub fn determinant(&self, t: f64) -> f64 {
+        self.kernel(t).determinant
+    }
+
+    /// L(t) with Σ = L Lᵀ, triangular as [`decomposition`](Self::decomposition) says: z_t = a x_0 + L ε.
+    pub fn factor(&self, t: f64) -> Mat {
+        self.kernel(t).factor
+    }
+
+    /// L(t)⁻¹.
+    pub fn inverse_factor(&self, t: f64) -> Mat {
+        self.kernel(t).inverse_factor
+    }
+
+    /// −L⁻ᵀ, which turns ε into the score ∇ log p_t (2112.07068, section 3.2).
+    pub fn score_from_eps(&self, t: f64) -> Mat {
+        -self.inverse_factor(t).transpose()
+    }
+
+    /// −Lᵀ, which turns the score into ε.
+    pub fn eps_from_score(&self, t: f64) -> Mat {
+        -self.factor(t).transpose()
+    }
+
+    /// The x_0 that ε implies: 1 x k weights (on z, on ε), the first row of Ψ(t → 0) (z − L ε).
+    ///
+    /// Exact for the exact ε; the other rows, the momenta at t = 0, are then zero under HSM.
+    /// Near t = 1 it divides by what little of x_0 is left.
+    pub fn x0_from_eps(&self, t: f64) -> (Mat, Mat) {
+        let on_z = self.transition(t, 0.0).row(0);
+        (on_z, -(on_z * self.factor(t)))
+    }
+
+    /// The 1 x k weights w = aᵀ C⁻¹ / (aᵀ C⁻¹ a) with C the [`data_covariance`](Self::data_covariance).
+    ///
+    /// w z_t is the unbiased estimate of x_0 of least variance, 1 / (aᵀ C⁻¹ a), and sufficient for x_0: what a
+    /// denoiser of plain Gaussian noise needs to see of a phase-space state.
+    pub fn x0_weights(&self, t: f64) -> Mat {
+        let (whitening, y, snr) = self.whitened_mean(t);
+        y.transpose() * whitening * (1.0 / snr)
+    }
+
+    /// λ(t) = ½ ln(aᵀ C⁻¹ a) with C the [`data_covariance`](Self::data_covariance): half the log of the
+    /// signal-to-noise ratio; ln(α/σ) for k = 1. Decreasing in t.
+    pub fn log_snr(&self, t: f64) -> f64 {
+        0.5 * libm::log(self.whitened_mean(t).2)
+    }
+
+    /// L⁻¹, y = L⁻¹ a and |y|² = aᵀ C⁻¹ a, for C = L Lᵀ the covariance of z_t given x_0.
+    fn whitened_mean(&self, t: f64) -> (Mat, Mat, f64) {
+        let whitening = self.kernel_from(t, ScoreMatching::Hsm).inverse_factor;
+        let y = whitening * self.mean(t);
+        (whitening, y, (y.transpose() * y)[(0, 0)])
+    }
+
+    /// S, the covariance of the prior N(0, S).
+    pub fn prior_covariance(&self) -> Mat {
+        self.recipe.s
+    }
+
+    /// The triangular factor of S: a draw from the prior is this times standard normals.
+    pub fn prior_factor(&self) -> Mat {
+        self.prior_factor
+    }
+
+    /// The process with −Q in place of Q: the half of the reverse-time dynamics that is solved exactly in SSCS
+    /// (2112.07068, section 3.3), for any recipe.
+    ///
+    /// Splitting the reverse drift −F z + G Gᵀ s into (D − Q)-friction and the rest leaves the Ornstein-Uhlenbeck
+    /// process dz = −β (D − Q) S⁻¹ z dτ + G dw, which has the same stationary law. A reverse step from t to u < t
+    /// takes its `transition(u, t)` and `added_noise(u, t)`. `None` for paths that are not recipes.
+    pub fn time_reversed_ou(&self) -> Option<Self> {
+        let Recipe { d, s, kappa, .. } = self.recipe;
+        let recipe = Recipe { q: -self.recipe.q, ..self.recipe };
+        let solution = match &self.solution {
+            Solution::Scalar(scalar) => Solution::Scalar(scalar.clone()),
+            Solution::Critical(critical) => Solution::Critical(critical.reversed()),
+            Solution::Linear(_) => Solution::Linear(Box::new(Linear::new(&d, &recipe.q, &s, kappa))),
+        };
+        let label = format!("{}, time-reversed", self.label);
+        Some(Self { label, recipe, drift: solution.drift(), prior_factor: self.prior_factor, solution })
+    }
+}
+
+/// A short description for messages: `psld with gamma = 0.01, nu = 4.01`.
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+fn check_positive(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::argument(format!("`{name}` is {value:?}; it must be finite and > 0")))
+}
+
+fn check_not_negative(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::argument(format!("`{name}` is {value:?}; it must be finite and >= 0")))
+}
+
+/// The rules of the recipe for D, Q and S.
+fn check_matrices(recipe: &Recipe) -> Result<()> {
+    let Recipe { d, q, s, .. } = recipe;
+    let k = d.rows();
+    for (name, m) in [("d", d), ("q", q), ("s", s)] {
+        if (m.rows(), m.cols()) != (k, k) {
+            return Err(Error::argument(format!(
+                "`{name}` is {} x {}; d, q and s must be square and of one size, and d has {k} rows",
+                m.rows(),
+                m.cols()
+            )));
+        }
+        if !m.is_finite() {
+            return Err(Error::argument(format!("`{name}` is {m:?}; its elements must be finite")));
+        }
+    }
+    for (name, m) in [("d", d), ("s", s)] {
+        if *m != m.transpose() {
+            return Err(Error::argument(format!("`{name}` is {m:?}; it must be symmetric")));
+        }
+    }
+    if *q != -q.transpose() {
+        return Err(Error::argument(format!("`q` is {q:?}; it must be skew-symmetric: q\u{1d40} = -q")));
+    }
+    let lowest = d.symmetric_eigen().0[..k].iter().copied().fold(f64::INFINITY, f64::min);
+    // An eigenvalue that is zero comes out as a rounding error of either sign.
+    if lowest < -1e-12 * d.max_abs() {
+        return Err(Error::argument(format!(
+            "`d` is {d:?}; it must be positive semidefinite, and has the eigenvalue {lowest:?}"
+        )));
+    }
+    if s.cholesky_lower().is_err() || s.cholesky_upper().is_err() {
+        return Err(Error::argument(format!("`s` is {s:?}; it must be positive definite")));
+    }
+    if s[(0, 0)] != 1.0 {
+        return Err(Error::argument(format!(
+            "`s` is {s:?}; s[0][0], the stationary variance of the position, must be 1"
+        )));
+    }
+    Ok(())
+}
