@@ -1,13 +1,14 @@
 //! The exact network of a Gaussian mixture: ground truth for every sampler, without ONNX Runtime.
 //!
-//! For data x_0 ~ sum_j w_j N(mu_j, v_j I) and the kernel N(a x_0, Sigma) with Sigma = L L^T, put y = L^-1 z,
+//! For data x_0 ~ sum_j w_j N(mu_j, v_j I) and z_t given x_0 ~ N(a x_0, C) with C = L L^T, put y = L^-1 z,
 //! p = L^-1 a and, for component j, e_j = y - p mu_j. Then the component's epsilon is
 //! e_j - v_j p (p . e_j) / (1 + v_j |p|^2), its data estimate mu_j + v_j (p . e_j) / (1 + v_j |p|^2), and its
 //! responsibility follows from |e_j|^2 - v_j (p . e_j)^2 / (1 + v_j |p|^2): no covariance is ever inverted, so
-//! nothing cancels at small t.
+//! nothing cancels at small t. (With HSM, C is the Sigma of the spec. With DSM, C holds the spread of m_0 too,
+//! and the epsilon of the spec, -L_Sigma^T score, is a linear map of that one.)
 
 use super::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
-use crate::process::{MAX_K, Mat, Process};
+use crate::process::{MAX_K, Mat, Process, ScoreMatching};
 use crate::spec::strict;
 use crate::spec::{ModelSpec, Prediction, Predicts};
 use crate::{Error, Result, Status};
@@ -170,7 +171,7 @@ impl Evaluator for MixtureEvaluator {
         let output_len = model.spec.output_blocks(model.process.k()) * self.x0.len();
         for (i, &t) in inputs.t.iter().enumerate() {
             let label = inputs.labels.map(|labels| labels[i]);
-            let kernel = Kernel::at(&model.process, t);
+            let kernel = Kernel::at(&model.process, t)?;
             match inputs.z {
                 Values::F32(z) => self.whiten(&kernel, |j| f64::from(z[i * state_len + j])),
                 Values::F64(z) => self.whiten(&kernel, |j| z[i * state_len + j]),
@@ -186,11 +187,15 @@ impl Evaluator for MixtureEvaluator {
     }
 }
 
-/// The perturbation kernel at one time.
+/// The law of z_t given x_0 at one time.
 struct Kernel {
     k: usize,
+    /// L^-1.
     inverse: Mat,
-    score_from_eps: Mat,
+    /// From the epsilon of L to the spec's.
+    eps: Mat,
+    /// From the epsilon of L to the score.
+    score: Mat,
     alpha: f64,
     sigma: f64,
     /// L^-1 a.
@@ -200,20 +205,27 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn at(process: &Process, t: f64) -> Self {
-        let inverse = process.inverse_factor(t);
+    fn at(process: &Process, t: f64) -> Result<Self> {
+        let (inverse, eps) = match process.score_matching() {
+            ScoreMatching::Hsm => (process.inverse_factor(t), Mat::identity(process.k())),
+            ScoreMatching::Dsm => {
+                let inverse = process.data_covariance(t).cholesky_lower()?.inverse()?;
+                (inverse, process.factor(t).transpose() * inverse.transpose())
+            }
+        };
         let seen = inverse * process.mean(t);
         let mut p = [0.0; MAX_K];
         (0..process.k()).for_each(|b| p[b] = seen[(b, 0)]);
-        Self {
+        Ok(Self {
             k: process.k(),
             inverse,
-            score_from_eps: process.score_from_eps(t),
+            eps,
+            score: -inverse.transpose(),
             alpha: process.mean(t)[(0, 0)],
             sigma: process.factor(t)[(0, 0)],
             p,
             signal: p.iter().map(|x| x * x).sum(),
-        }
+        })
     }
 }
 
@@ -286,16 +298,13 @@ impl MixtureEvaluator {
             Some(Predicts::Position) => 0..1,
             _ => 0..k,
         };
+        let map = if network.prediction == Prediction::Score { &kernel.score } else { &kernel.eps };
         for j in 0..d {
             match network.prediction {
                 Prediction::X0 => out(j, self.x0[j]),
                 Prediction::V => out(j, kernel.alpha * self.eps[j] - kernel.sigma * self.x0[j]),
-                Prediction::Epsilon => {
-                    blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, self.eps[b * d + j]));
-                }
-                Prediction::Score => blocks.clone().enumerate().for_each(|(o, b)| {
-                    let score = (0..k).map(|c| kernel.score_from_eps[(b, c)] * self.eps[c * d + j]).sum();
-                    out(o * d + j, score);
+                Prediction::Epsilon | Prediction::Score => blocks.clone().enumerate().for_each(|(o, b)| {
+                    out(o * d + j, (0..k).map(|c| map[(b, c)] * self.eps[c * d + j]).sum());
                 }),
             }
         }

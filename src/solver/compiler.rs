@@ -4,7 +4,7 @@
 use super::{Solver, inpaint};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Plan, Row, push};
-use crate::process::{Mat, Process};
+use crate::process::{Mat, Process, ScoreMatching};
 use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Prediction, Predicts, SamplerSpec};
 use crate::{Error, Result, Status};
 
@@ -25,7 +25,7 @@ impl Decoder {
 
     /// (P: k x k, R: k x output blocks) at time `t`.
     ///
-    /// Half outputs determine the other half: the exact epsilon is L^-1 (z - a x0) with one unknown x0 for each
+    /// Half outputs determine the other half: the exact epsilon is W (z - a x0) with one unknown x0 for each
     /// element, which either half gives. The half that is predicted passes through unchanged.
     pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
         let k = process.k();
@@ -39,7 +39,6 @@ impl Decoder {
             (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
             (Prediction::Score, None) => (Mat::zeros(k, k), process.eps_from_score(t)),
             (Prediction::X0 | Prediction::V, _) => {
-                let inverse = process.inverse_factor(t);
                 // x0 = X z + Y output
                 let (x, y) = match self.prediction {
                     Prediction::X0 => (Mat::zeros(1, k), 1.0),
@@ -50,14 +49,14 @@ impl Decoder {
                         (Mat::from_fn(1, 1, |_, _| alpha / norm), -sigma / norm)
                     }
                 };
-                Self::from_x0(inverse, process.mean(t), x, y)
+                Self::from_x0(Residual::at(process, t)?.to_eps, process.mean(t), x, y)
             }
             (prediction, Some(i)) => {
-                let inverse = process.inverse_factor(t);
+                let residual = Residual::at(process, t)?;
                 // One row of what is predicted reads w z - (w a) x0, up to sign.
                 let (row, sign) = match prediction {
-                    Prediction::Epsilon => (unit(i) * inverse, 1.0),
-                    _ => (unit(i) * inverse.transpose() * inverse, -1.0),
+                    Prediction::Epsilon => (unit(i) * residual.to_eps, 1.0),
+                    _ => (unit(i) * residual.precision, -1.0),
                 };
                 let visible = (row * process.mean(t))[(0, 0)];
                 if visible == 0.0 {
@@ -67,7 +66,7 @@ impl Decoder {
                     ));
                 }
                 let (mut p, mut r) =
-                    Self::from_x0(inverse, process.mean(t), row * (1.0 / visible), -sign / visible);
+                    Self::from_x0(residual.to_eps, process.mean(t), row * (1.0 / visible), -sign / visible);
                 if prediction == Prediction::Epsilon {
                     for j in 0..k {
                         p[(i, j)] = 0.0;
@@ -79,10 +78,10 @@ impl Decoder {
         })
     }
 
-    /// eps = L^-1 (z - a x0) for x0 = X z + y output.
-    fn from_x0(inverse: Mat, mean: Mat, x: Mat, y: f64) -> (Mat, Mat) {
-        let seen = inverse * mean;
-        (inverse - seen * x, seen * -y)
+    /// eps = W (z - a x0) for x0 = X z + y output.
+    fn from_x0(to_eps: Mat, mean: Mat, x: Mat, y: f64) -> (Mat, Mat) {
+        let seen = to_eps * mean;
+        (to_eps - seen * x, seen * -y)
     }
 
     /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
@@ -93,6 +92,30 @@ impl Decoder {
         let (p, r) = self.epsilon(process, t)?;
         let (on_z, on_eps) = process.x0_from_eps(t);
         Ok((on_z + on_eps * p, on_eps * r))
+    }
+}
+
+/// What z - a x0 says: score = -C^-1 (z - a x0) with C the covariance of z given x_0, and eps = -L^T score.
+struct Residual {
+    /// W with eps = W (z - a x0).
+    to_eps: Mat,
+    /// C^-1.
+    precision: Mat,
+}
+
+impl Residual {
+    fn at(process: &Process, t: f64) -> Result<Self> {
+        Ok(match process.score_matching() {
+            ScoreMatching::Hsm => {
+                let inverse = process.inverse_factor(t);
+                Self { to_eps: inverse, precision: inverse.transpose() * inverse }
+            }
+            // Epsilon refers to the kernel given m_0 as well, but the law of z given x_0 holds its spread.
+            ScoreMatching::Dsm => {
+                let precision = process.data_covariance(t).inverse()?;
+                Self { to_eps: process.factor(t).transpose() * precision, precision }
+            }
+        })
     }
 }
 
