@@ -36,13 +36,6 @@ impl Buffer {
         })
     }
 
-    pub fn len(&self) -> usize {
-        match self {
-            Buffer::F32(values) => values.len(),
-            Buffer::F64(values) => values.len(),
-        }
-    }
-
     pub fn values(&self, range: Range<usize>) -> Values<'_> {
         match self {
             Buffer::F32(values) => Values::F32(&values[range]),

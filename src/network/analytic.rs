@@ -1,14 +1,12 @@
 //! The exact network of a Gaussian mixture: ground truth for every sampler, without ONNX Runtime.
 //!
-//! For data x_0 ~ sum_j w_j N(mu_j, v_j I) and z_t given x_0 ~ N(a x_0, C) with C = L L^T, put y = L^-1 z,
-//! p = L^-1 a and, for component j, e_j = y - p mu_j. Then the component's epsilon is
-//! e_j - v_j p (p . e_j) / (1 + v_j |p|^2), its data estimate mu_j + v_j (p . e_j) / (1 + v_j |p|^2), and its
-//! responsibility follows from |e_j|^2 - v_j (p . e_j)^2 / (1 + v_j |p|^2): no covariance is ever inverted, so
-//! nothing cancels at small t. (With HSM, C is the Sigma of the spec. With DSM, C holds the spread of m_0 too,
-//! and the epsilon of the spec, -L_Sigma^T score, is a linear map of that one.)
+//! For data x_0 ~ sum_j w_j N(mu_j, v_j I) and z_t | x_0 ~ N(a x_0, C), put y = C^-1/2 z, p = C^-1/2 a and, for
+//! component j, e_j = y - p mu_j. Then the component's whitened residual is e_j - v_j p (p . e_j) / (1 + v_j |p|^2),
+//! its data estimate mu_j + v_j (p . e_j) / (1 + v_j |p|^2), and its responsibility follows from
+//! |e_j|^2 - v_j (p . e_j)^2 / (1 + v_j |p|^2): no mixture covariance is ever inverted, so nothing cancels at small t.
 
 use super::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
-use crate::process::{MAX_K, Mat, Process, ScoreMatching};
+use crate::process::{MAX_K, Mat, Process};
 use crate::spec::strict;
 use crate::spec::{ModelSpec, Prediction, Predicts};
 use crate::{Error, Result, Status};
@@ -147,7 +145,7 @@ impl Network for MixtureNetwork {
         Ok(Box::new(MixtureEvaluator {
             model: self.0.clone(),
             y: vec![0.0; k * d],
-            eps: vec![0.0; k * d],
+            residual: vec![0.0; k * d],
             x0: vec![0.0; d],
             log_weights: vec![0.0; count],
         }))
@@ -156,9 +154,10 @@ impl Network for MixtureNetwork {
 
 struct MixtureEvaluator {
     model: Arc<Inner>,
-    /// L^-1 z, [k, d].
+    /// C^-1/2 z, [k, d].
     y: Vec<f64>,
-    eps: Vec<f64>,
+    /// E[C^-1/2 (z - a x0) | z], [k, d].
+    residual: Vec<f64>,
     x0: Vec<f64>,
     /// Log weights of the components, then their responsibilities.
     log_weights: Vec<f64>,
@@ -171,7 +170,7 @@ impl Evaluator for MixtureEvaluator {
         let output_len = model.spec.output_blocks(model.process.k()) * self.x0.len();
         for (i, &t) in inputs.t.iter().enumerate() {
             let label = inputs.labels.map(|labels| labels[i]);
-            let kernel = Kernel::at(&model.process, t)?;
+            let kernel = Kernel::at(&model.process, t);
             match inputs.z {
                 Values::F32(z) => self.whiten(&kernel, |j| f64::from(z[i * state_len + j])),
                 Values::F64(z) => self.whiten(&kernel, |j| z[i * state_len + j]),
@@ -187,60 +186,53 @@ impl Evaluator for MixtureEvaluator {
     }
 }
 
-/// The law of z_t given x_0 at one time.
+/// The perturbation kernel at one time.
 struct Kernel {
     k: usize,
-    /// L^-1.
-    inverse: Mat,
-    /// From the epsilon of L to the spec's.
+    whitening: Mat,
+    /// The network's epsilon from the whitened residual.
     eps: Mat,
-    /// From the epsilon of L to the score.
+    /// The score from the whitened residual.
     score: Mat,
     alpha: f64,
     sigma: f64,
-    /// L^-1 a.
+    /// C^-1/2 a.
     p: [f64; MAX_K],
-    /// |L^-1 a|^2.
+    /// |C^-1/2 a|^2.
     signal: f64,
 }
 
 impl Kernel {
-    fn at(process: &Process, t: f64) -> Result<Self> {
-        let (inverse, eps) = match process.score_matching() {
-            ScoreMatching::Hsm => (process.inverse_factor(t), Mat::identity(process.k())),
-            ScoreMatching::Dsm => {
-                let inverse = process.data_covariance(t).cholesky_lower()?.inverse()?;
-                (inverse, process.factor(t).transpose() * inverse.transpose())
-            }
-        };
-        let seen = inverse * process.mean(t);
+    fn at(process: &Process, t: f64) -> Self {
+        let whitening = process.whitening(t);
+        let seen = whitening * process.mean(t);
         let mut p = [0.0; MAX_K];
         (0..process.k()).for_each(|b| p[b] = seen[(b, 0)]);
-        Ok(Self {
+        Self {
             k: process.k(),
-            inverse,
-            eps,
-            score: -inverse.transpose(),
+            whitening,
+            eps: process.eps_from_whitened(t),
+            score: -whitening.transpose(),
             alpha: process.mean(t)[(0, 0)],
             sigma: process.factor(t)[(0, 0)],
             p,
             signal: p.iter().map(|x| x * x).sum(),
-        })
+        }
     }
 }
 
 impl MixtureEvaluator {
-    /// y = L^-1 z.
+    /// y = C^-1/2 z.
     fn whiten(&mut self, kernel: &Kernel, z: impl Fn(usize) -> f64) {
         let d = self.x0.len();
         for j in 0..d {
             for b in 0..kernel.k {
-                self.y[b * d + j] = (0..kernel.k).map(|c| kernel.inverse[(b, c)] * z(c * d + j)).sum();
+                self.y[b * d + j] = (0..kernel.k).map(|c| kernel.whitening[(b, c)] * z(c * d + j)).sum();
             }
         }
     }
 
-    /// Epsilon and data estimate of the state in `y`, among the components of class `label`.
+    /// Whitened residual and data estimate of the state in `y`, among the components of class `label`.
     fn estimate(&mut self, kernel: &Kernel, label: Option<i64>) {
         let Inner { mixture, spec, .. } = &*self.model;
         let (k, d, p) = (kernel.k, self.x0.len(), &kernel.p);
@@ -273,7 +265,7 @@ impl MixtureEvaluator {
             *w = libm::exp(*w - largest);
             sum += *w;
         }
-        self.eps.fill(0.0);
+        self.residual.fill(0.0);
         self.x0.fill(0.0);
         for (i, mean) in mixture.means.iter().enumerate() {
             let share = self.log_weights[i] / sum;
@@ -284,7 +276,7 @@ impl MixtureEvaluator {
                 let (e, along) = residual(&self.y, j, *mu);
                 let step = shrink(i) * along;
                 self.x0[j] += share * (mu + step);
-                (0..k).for_each(|b| self.eps[b * d + j] += share * (e[b] - p[b] * step));
+                (0..k).for_each(|b| self.residual[b * d + j] += share * (e[b] - p[b] * step));
             }
         }
     }
@@ -298,14 +290,19 @@ impl MixtureEvaluator {
             Some(Predicts::Position) => 0..1,
             _ => 0..k,
         };
-        let map = if network.prediction == Prediction::Score { &kernel.score } else { &kernel.eps };
+        let mapped = |m: &Mat, b: usize, j: usize| -> f64 {
+            (0..k).map(|c| m[(b, c)] * self.residual[c * d + j]).sum()
+        };
         for j in 0..d {
             match network.prediction {
                 Prediction::X0 => out(j, self.x0[j]),
-                Prediction::V => out(j, kernel.alpha * self.eps[j] - kernel.sigma * self.x0[j]),
-                Prediction::Epsilon | Prediction::Score => blocks.clone().enumerate().for_each(|(o, b)| {
-                    out(o * d + j, (0..k).map(|c| map[(b, c)] * self.eps[c * d + j]).sum());
-                }),
+                Prediction::V => out(j, kernel.alpha * mapped(&kernel.eps, 0, j) - kernel.sigma * self.x0[j]),
+                Prediction::Epsilon => {
+                    blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, mapped(&kernel.eps, b, j)));
+                }
+                Prediction::Score => {
+                    blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, mapped(&kernel.score, b, j)));
+                }
             }
         }
     }

@@ -80,11 +80,12 @@ impl Add for Affine {
 /// Appends an update, composed with the last row where that row's result is only passed through it: one pass
 /// over the state instead of two, with both noise entries kept.
 pub(crate) fn push(rows: &mut Vec<Row>, next: Update) {
-    if let Some(Row::Update(last)) = rows.last_mut() {
-        if next.from == last.into && next.into == last.into {
-            *last = compose(last, next);
-            return;
-        }
+    if let Some(Row::Update(last)) = rows.last_mut()
+        && next.from == last.into
+        && next.into == last.into
+    {
+        *last = compose(last, next);
+        return;
     }
     rows.push(Row::Update(next));
 }

@@ -34,9 +34,11 @@ impl Scalar {
     }
 }
 
-/// k = 2 at critical damping, M⁻¹ = δ² with δ = (ν − Γ)/2: PSLD and CLD (methods.md 1.3, the stable form).
+/// k = 2 at critical damping, M⁻¹ = δ² with δ = (ν − Γ)/2: PSLD and CLD.
 ///
-/// With B = b, c = (Γ + ν)/2 and N the noise part divided by e^{−cB}:
+/// The published kernel (2303.01748, appendix; CLD: 2112.07068, appendix) is the stationary form written out,
+/// and cancels like it. Its terms collected by powers of B = b, with c = (Γ + ν)/2, r₃(u) = e^u − 1 − u − u²/2
+/// and N the noise part divided by e^{−cB}, do not:
 /// Nxx = ΓB + ½ΓνB² + r₃(cB), Nmm = M (νB + ½ΓνB² + r₃(cB)), Nxm = ½δB².
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Critical {
@@ -49,7 +51,7 @@ pub(super) struct Critical {
     orientation: f64,
 }
 
-/// e^{−u} (e^u − 1 − u − u²/2) = u³/6 − ... without cancellation.
+/// e^{−u} r₃(u) = u³/6 − ... without cancellation.
 fn scaled_r3(u: f64) -> f64 {
     if u.abs() < 0.7 {
         // Horner's scheme; 0.7^18 · 3! / 21! is below the last bit.
@@ -80,7 +82,7 @@ impl Critical {
         (self.gamma + self.nu) / 2.0
     }
 
-    /// ½ [[−Γ, M⁻¹], [−1, −ν]] (2303.01748, section 3; methods.md 1.1).
+    /// ½ [[−Γ, M⁻¹], [−1, −ν]] (2303.01748).
     pub fn drift(&self) -> Mat {
         let half_turn = 0.5 * self.orientation;
         Mat::from_rows([
@@ -125,7 +127,7 @@ impl Critical {
 
         let determinant = det + eps * (xx + mm) + eps * eps;
         let (xx, mm) = (xx + eps, mm + eps);
-        // Section 2.1: both factors take their second pivot from the determinant.
+        // Either factor takes its second pivot from the determinant: mm − xm²/xx would cancel.
         let (factor, inverse_factor) = match decomposition {
             Decomposition::Lower => {
                 let (l11, l22) = (libm::sqrt(xx), libm::sqrt(determinant / xx));

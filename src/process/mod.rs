@@ -5,7 +5,7 @@
 //! and act as K ⊗ I; coordinate 0 is the position, where the data live. Times are forward times: t = 0 is
 //! data, t = 1 the prior.
 //!
-//! Every process here is an instance of the *recipe* (Ma, Chen and Fox 2015; arXiv 2303.01748, Theorem 1)
+//! Every process here is an instance of the *complete recipe* (Ma, Chen and Fox, 2015; arXiv 2303.01748)
 //! with constant D, Q, S per unit of b(t) = ∫₀ᵗ β: F = −β (D + Q) S⁻¹, G Gᵀ = 2 β D, and N(0, S) stationary.
 //!
 //! ```
@@ -20,10 +20,12 @@
 //!
 //! # Accuracy
 //! Transition, covariance, determinant, factor and its inverse are within 1e-9, relative, elementwise, for t
-//! in [1e-7, 1], and bit-identical on every platform.
-//! No number is obtained by subtracting nearly equal ones, which is what the textbook form
-//! Σ = S + Φ (Σ₀ − S) Φᵀ does near the data.
-//! At t = 0 Σ is singular, and its factor has no finite inverse, unless `numerical_eps` is positive.
+//! in [1e-7, 1], and bit-identical on every platform. The textbook form Σ = S + Φ (Σ₀ − S) Φᵀ cancels near the
+//! data: at t = 1e-7 third-order Langevin has Σ₁₁ ~ b⁵ without momentum. VP, CLD and PSLD have closed forms
+//! that do not; a general recipe is summed in double-double.
+//!
+//! At t = 0 Σ is singular unless `numerical_eps` is positive, and L⁻¹, with all that is made from it, is not
+//! finite.
 
 mod closed;
 mod dd;
@@ -59,7 +61,7 @@ impl Beta {
     }
 }
 
-/// Which triangular factor of Σ the network's ε refers to (2303.01748, appendix; methods.md 2.1).
+/// Which triangular factor of Σ the network's ε refers to (2303.01748).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decomposition {
@@ -244,8 +246,8 @@ impl Solution {
 
 /// A Gaussian path: z_t | x_0 ~ N(a(t) x_0, Σ(t)), dz = F(t) z dt + G(t) dw. See the [module](self).
 ///
-/// Immutable, and cheap next to a network call (microseconds an evaluation), but not free: coefficients are
-/// meant to be computed once, when a sampler is made. Times are forward times in (0, 1].
+/// Immutable. Its methods compute what they return, so coefficients are meant to be asked for once, when a
+/// sampler is made. Times are forward times in (0, 1].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Process {
     label: String,
@@ -310,7 +312,11 @@ impl Process {
         let gamma = 0.0;
         let psld =
             Psld { beta_min, beta_max, gamma, nu, kappa, decomposition, score_matching, numerical_eps };
-        Self::langevin(psld, format!("cld with nu = {nu}")).map_err(|e| e.context("cld"))
+        let build = || {
+            check_positive("nu", nu)?;
+            Self::langevin(psld, format!("cld with nu = {nu}"))
+        };
+        build().map_err(|e: Error| e.context("cld"))
     }
 
     fn langevin(psld: Psld, label: String) -> Result<Self> {
@@ -322,11 +328,12 @@ impl Process {
                 "`gamma` and `nu` are both 0; one of them must be > 0, or nothing diffuses",
             ));
         }
-        let mass = 4.0 / ((gamma - nu) * (gamma - nu));
+        let mass_inverse = (gamma - nu) * (gamma - nu) / 4.0;
+        let mass = 1.0 / mass_inverse;
         if !(mass.is_finite() && mass > 0.0) {
             return Err(Error::argument(format!(
-                "`gamma` is {gamma} and `nu` is {nu}; they must differ, since critical damping needs the inverse \
-                 mass (gamma - nu)^2/4 > 0"
+                "`gamma` is {gamma:?} and `nu` is {nu:?}; they must differ: critical damping makes the inverse mass \
+                 (gamma - nu)^2/4 = {mass_inverse:?}, which must be finite and > 0"
             )));
         }
         let recipe = Recipe {
@@ -344,11 +351,8 @@ impl Process {
 
     /// What all constructors share: the scalar parameters, and that the kernel exists on the whole path.
     fn new(label: String, recipe: Recipe, solution: Solution) -> Result<Self> {
-        for (name, beta) in [("beta_min", recipe.beta.min), ("beta_max", recipe.beta.max)] {
-            if !(beta.is_finite() && beta > 0.0) {
-                return Err(Error::argument(format!("`{name}` is {beta}; it must be finite and > 0")));
-            }
-        }
+        check_positive("beta_min", recipe.beta.min)?;
+        check_positive("beta_max", recipe.beta.max)?;
         check_not_negative("kappa", recipe.kappa)?;
         check_not_negative("numerical_eps", recipe.numerical_eps)?;
 
@@ -366,10 +370,13 @@ impl Process {
     /// Noise must reach every coordinate (Kalman's rank condition): then Σ(t) is positive definite for t > 0,
     /// and, by Lyapunov's theorem, the process converges to S from any start.
     fn check_noise(&self) -> Result<()> {
-        let kernel = self.solution.kernel(self.beta_integral(1.0), false, 0.0, Decomposition::Lower);
+        // Over one time scale of the drift, which is the process's own and not β's.
+        let b = 1.0 / self.drift.norm_inf();
+        let kernel = self.solution.kernel(b, false, 0.0, Decomposition::Lower);
         let scale = (0..self.k()).fold(1.0, |product, i| product * kernel.covariance[(i, i)]);
-        // The fraction of the volume that correlations leave; exactly singular pairs round to 1e-31.
-        if kernel.covariance.is_finite() && !(kernel.determinant / scale > 1e-20) {
+        // The fraction of the volume that correlations leave; NaN without any noise, 1e-31 of rounding if singular.
+        let volume = kernel.determinant / scale;
+        if volume.is_nan() || volume <= 1e-20 {
             return Err(Error::argument(format!(
                 "`d` is {:?} and `q` is {:?}; the noise of d must reach every coordinate, directly or \
                  through q",
@@ -387,8 +394,8 @@ impl Process {
                 [kernel.factor, kernel.inverse_factor, self.transition(0.0, t), self.transition(t, 0.0)];
             if !(kernel.determinant > 0.0 && finite.iter().all(Mat::is_finite)) {
                 return Err(Error::argument(format!(
-                    "`beta_min` is {}, `beta_max` is {}, and the drift per unit of beta is {:?}; the kernel at \
-                     t = {t} must be finite and positive definite in double precision, and is not",
+                    "`beta_min` is {:?}, `beta_max` is {:?}, and the drift per unit of beta is {:?}; the kernel at \
+                     t = {t:?} must be finite and positive definite in double precision, and is not",
                     self.recipe.beta.min, self.recipe.beta.max, self.drift
                 )));
             }
@@ -498,7 +505,7 @@ impl Process {
         self.kernel(t).inverse_factor
     }
 
-    /// −L⁻ᵀ, which turns ε into the score ∇ log p_t (methods.md 2.1).
+    /// −L⁻ᵀ, which turns ε into the score ∇ log p_t (2112.07068, section 3.2).
     pub fn score_from_eps(&self, t: f64) -> Mat {
         -self.inverse_factor(t).transpose()
     }
@@ -508,9 +515,24 @@ impl Process {
         -self.factor(t).transpose()
     }
 
+    /// C(t)⁻¹ᐟ², the inverse of the triangular factor of [`data_covariance`](Self::data_covariance): turns
+    /// z_t − a x_0 into standard normals.
+    pub fn whitening(&self, t: f64) -> Mat {
+        self.kernel_from(t, ScoreMatching::Hsm).inverse_factor
+    }
+
+    /// What turns the whitened residual E[C⁻¹ᐟ² (z − a x_0) | z] into the exact ε, −Lᵀ times the score: the
+    /// identity under HSM. Under DSM, L leaves the spread of m_0 out and C does not.
+    pub fn eps_from_whitened(&self, t: f64) -> Mat {
+        match self.recipe.score_matching {
+            ScoreMatching::Hsm => Mat::identity(self.k()),
+            ScoreMatching::Dsm => self.factor(t).transpose() * self.whitening(t).transpose(),
+        }
+    }
+
     /// The x_0 that ε implies: 1 x k weights (on z, on ε), the first row of Ψ(t → 0) (z − L ε).
     ///
-    /// Exact for the exact ε; the other rows, the momenta at t = 0, are then zero under HSM (methods.md 2.3).
+    /// Exact for the exact ε; the other rows, the momenta at t = 0, are then zero under HSM.
     /// Near t = 1 it divides by what little of x_0 is left.
     pub fn x0_from_eps(&self, t: f64) -> (Mat, Mat) {
         let on_z = self.transition(t, 0.0).row(0);
@@ -534,7 +556,7 @@ impl Process {
 
     /// L⁻¹, y = L⁻¹ a and |y|² = aᵀ C⁻¹ a, for C = L Lᵀ the covariance of z_t given x_0.
     fn whitened_mean(&self, t: f64) -> (Mat, Mat, f64) {
-        let whitening = self.kernel_from(t, ScoreMatching::Hsm).inverse_factor;
+        let whitening = self.whitening(t);
         let y = whitening * self.mean(t);
         (whitening, y, (y.transpose() * y)[(0, 0)])
     }
@@ -550,7 +572,7 @@ impl Process {
     }
 
     /// The process with −Q in place of Q: the half of the reverse-time dynamics that is solved exactly in SSCS
-    /// (CLD, 2112.07068, section 3.3; methods.md 3.2), for any recipe.
+    /// (2112.07068, section 3.3), for any recipe.
     ///
     /// Splitting the reverse drift −F z + G Gᵀ s into (D − Q)-friction and the rest leaves the Ornstein-Uhlenbeck
     /// process dz = −β (D − Q) S⁻¹ z dτ + G dw, which has the same stationary law. A reverse step from t to u < t
@@ -575,17 +597,22 @@ impl fmt::Display for Process {
     }
 }
 
+fn check_positive(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::argument(format!("`{name}` is {value:?}; it must be finite and > 0")))
+}
+
 fn check_not_negative(name: &str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 {
         return Ok(());
     }
-    Err(Error::argument(format!("`{name}` is {value}; it must be finite and >= 0")))
+    Err(Error::argument(format!("`{name}` is {value:?}; it must be finite and >= 0")))
 }
 
 /// The rules of the recipe for D, Q and S.
 fn check_matrices(recipe: &Recipe) -> Result<()> {
-    // Matrices computed elsewhere are symmetric up to rounding.
-    const ROUNDING: f64 = 1e-12;
     let Recipe { d, q, s, .. } = recipe;
     let k = d.rows();
     for (name, m) in [("d", d), ("q", q), ("s", s)] {
@@ -600,27 +627,23 @@ fn check_matrices(recipe: &Recipe) -> Result<()> {
             return Err(Error::argument(format!("`{name}` is {m:?}; its elements must be finite")));
         }
     }
-    let slack = |m: &Mat| ROUNDING * m.max_abs();
     for (name, m) in [("d", d), ("s", s)] {
-        if (*m - m.transpose()).max_abs() > slack(m) {
+        if *m != m.transpose() {
             return Err(Error::argument(format!("`{name}` is {m:?}; it must be symmetric")));
         }
     }
-    if (*q + q.transpose()).max_abs() > slack(q) {
+    if *q != -q.transpose() {
         return Err(Error::argument(format!("`q` is {q:?}; it must be skew-symmetric: q\u{1d40} = -q")));
     }
-    let smallest = |m: &Mat| m.symmetric_eigen().0[..k].iter().copied().fold(f64::INFINITY, f64::min);
-    let lowest = smallest(d);
-    if lowest < -slack(d) {
+    let lowest = d.symmetric_eigen().0[..k].iter().copied().fold(f64::INFINITY, f64::min);
+    // An eigenvalue that is zero comes out as a rounding error of either sign.
+    if lowest < -1e-12 * d.max_abs() {
         return Err(Error::argument(format!(
-            "`d` is {d:?}; it must be positive semidefinite, and has the eigenvalue {lowest}"
+            "`d` is {d:?}; it must be positive semidefinite, and has the eigenvalue {lowest:?}"
         )));
     }
-    let lowest = smallest(s);
-    if lowest <= slack(s) {
-        return Err(Error::argument(format!(
-            "`s` is {s:?}; it must be positive definite, and has the eigenvalue {lowest}"
-        )));
+    if s.cholesky_lower().is_err() || s.cholesky_upper().is_err() {
+        return Err(Error::argument(format!("`s` is {s:?}; it must be positive definite")));
     }
     if s[(0, 0)] != 1.0 {
         return Err(Error::argument(format!(

@@ -4,7 +4,7 @@
 use super::{Solver, inpaint};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Plan, Row, push};
-use crate::process::{Mat, Process, ScoreMatching};
+use crate::process::{Mat, Process};
 use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Prediction, Predicts, SamplerSpec};
 use crate::{Error, Result, Status};
 
@@ -49,14 +49,14 @@ impl Decoder {
                         (Mat::from_fn(1, 1, |_, _| alpha / norm), -sigma / norm)
                     }
                 };
-                Self::from_x0(Residual::at(process, t)?.to_eps, process.mean(t), x, y)
+                Self::from_x0(process, t, x, y)
             }
             (prediction, Some(i)) => {
-                let residual = Residual::at(process, t)?;
                 // One row of what is predicted reads w z - (w a) x0, up to sign.
+                let whole = Self::eps_of_residual(process, t);
                 let (row, sign) = match prediction {
-                    Prediction::Epsilon => (unit(i) * residual.to_eps, 1.0),
-                    _ => (unit(i) * residual.precision, -1.0),
+                    Prediction::Epsilon => (unit(i) * whole, 1.0),
+                    _ => (unit(i) * -process.score_from_eps(t) * whole, -1.0),
                 };
                 let visible = (row * process.mean(t))[(0, 0)];
                 if visible == 0.0 {
@@ -65,8 +65,7 @@ impl Decoder {
                         format!("the predicted half of the output does not determine x0 at t = {t}"),
                     ));
                 }
-                let (mut p, mut r) =
-                    Self::from_x0(residual.to_eps, process.mean(t), row * (1.0 / visible), -sign / visible);
+                let (mut p, mut r) = Self::from_x0(process, t, row * (1.0 / visible), -sign / visible);
                 if prediction == Prediction::Epsilon {
                     for j in 0..k {
                         p[(i, j)] = 0.0;
@@ -78,10 +77,17 @@ impl Decoder {
         })
     }
 
+    /// W, by which the exact epsilon is W (z - a x0): -L^T score, with the score of z given x0 alone. Under HSM that
+    /// is L^-1; a network trained by DSM has an L that leaves the spread of m_0 out.
+    fn eps_of_residual(process: &Process, t: f64) -> Mat {
+        process.eps_from_whitened(t) * process.whitening(t)
+    }
+
     /// eps = W (z - a x0) for x0 = X z + y output.
-    fn from_x0(to_eps: Mat, mean: Mat, x: Mat, y: f64) -> (Mat, Mat) {
-        let seen = to_eps * mean;
-        (to_eps - seen * x, seen * -y)
+    fn from_x0(process: &Process, t: f64, x: Mat, y: f64) -> (Mat, Mat) {
+        let whole = Self::eps_of_residual(process, t);
+        let seen = whole * process.mean(t);
+        (whole - seen * x, seen * -y)
     }
 
     /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
@@ -92,30 +98,6 @@ impl Decoder {
         let (p, r) = self.epsilon(process, t)?;
         let (on_z, on_eps) = process.x0_from_eps(t);
         Ok((on_z + on_eps * p, on_eps * r))
-    }
-}
-
-/// What z - a x0 says: score = -C^-1 (z - a x0) with C the covariance of z given x_0, and eps = -L^T score.
-struct Residual {
-    /// W with eps = W (z - a x0).
-    to_eps: Mat,
-    /// C^-1.
-    precision: Mat,
-}
-
-impl Residual {
-    fn at(process: &Process, t: f64) -> Result<Self> {
-        Ok(match process.score_matching() {
-            ScoreMatching::Hsm => {
-                let inverse = process.inverse_factor(t);
-                Self { to_eps: inverse, precision: inverse.transpose() * inverse }
-            }
-            // Epsilon refers to the kernel given m_0 as well, but the law of z given x_0 holds its spread.
-            ScoreMatching::Dsm => {
-                let precision = process.data_covariance(t).inverse()?;
-                Self { to_eps: process.factor(t).transpose() * precision, precision }
-            }
-        })
     }
 }
 

@@ -97,16 +97,17 @@ pub(crate) struct Rk45 {
     pub done: bool,
 }
 
-const NODES: [f64; 6] = [0.0, 1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0];
+/// Nodes and weights of stages 1 to 6; the last is the solution of order 5 itself.
+const NODES: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
 const STAGES: [&[f64]; 6] = [
-    &[],
     &[1.0 / 5.0],
     &[3.0 / 40.0, 9.0 / 40.0],
     &[44.0 / 45.0, -56.0 / 15.0, 32.0 / 9.0],
     &[19372.0 / 6561.0, -25360.0 / 2187.0, 64448.0 / 6561.0, -212.0 / 729.0],
     &[9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0],
+    &[35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
 ];
-const WEIGHTS: [f64; 6] = [35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0];
+/// Weights of the error estimate on all seven stages.
 const ERROR: [f64; 7] =
     [-71.0 / 57600.0, 0.0, 71.0 / 16695.0, -71.0 / 1920.0, 17253.0 / 339200.0, -22.0 / 525.0, 1.0 / 40.0];
 
@@ -169,17 +170,17 @@ impl Rk45 {
         let end = (reached + size).min(self.length());
         let h = end - reached;
 
-        // Slots other than `first`, in the order of the stages.
-        let slots: Vec<usize> = std::iter::once(first).chain((0..SLOTS).filter(|s| *s != first)).collect();
+        // The outputs of stages 1 to 6 go to the slots that do not hold that of stage 0.
+        let mut slots = (0..SLOTS).filter(|slot| *slot != first);
+        let mut last = first;
         let mut drifts = vec![self.drift(process, first, self.options.t_start - reached, &z)?];
-        for stage in 1..7 {
-            let weights = STAGES.get(stage).copied().unwrap_or(&WEIGHTS);
-            let node = NODES.get(stage).copied().unwrap_or(1.0);
+        for (node, weights) in NODES.iter().zip(STAGES) {
             let state = combine(&z, h, weights, &drifts);
-            let t = self.options.t_start - if node == 1.0 { end } else { reached + node * h };
+            let t = self.options.t_start - if *node == 1.0 { end } else { reached + node * h };
+            last = slots.next().unwrap_or(last);
             rows.update(&state.clone().into_update(0, 1))?;
-            rows.eval(1, t, slots[stage])?;
-            drifts.push(self.drift(process, slots[stage], t, &state)?);
+            rows.eval(1, t, last)?;
+            drifts.push(self.drift(process, last, t, &state)?);
         }
         let zero = 0.0 * z.clone();
         let estimate = combine(&zero, h, &ERROR, &drifts).into_update(0, 1);
@@ -191,7 +192,7 @@ impl Rk45 {
             self.step_size = h * if self.rejected { grow.min(1.0) } else { grow };
             self.rejected = false;
             rows.update(&Affine::state(1, process.k()).into_update(0, 0))?;
-            self.first = Some(slots[6]);
+            self.first = Some(last);
             self.tau = end;
         } else {
             self.step_size = h * f64::max(0.2, 0.9 * libm::pow(error, -0.2));
