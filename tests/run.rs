@@ -741,6 +741,25 @@ fn output_precision() {
     }
 }
 
+/// A net under everything: eight samples of each sampler, rounded. Nothing but a change that is meant to change
+/// results may change these.
+#[test]
+fn outputs() {
+    let spec = spec(json!({ "kind": "psld", "gamma": 0.01, "nu": 4.01 }), json!({}), &[2]);
+    let model = model(&spec, &plane());
+    for name in SAMPLERS {
+        let options =
+            if name == "rk45" { json!({ "sampler": name }) } else { json!({ "sampler": name, "nfe": 50 }) };
+        let (z, progress) = finish(&model, &sampler(&spec, options), f64_run(8));
+        let mut table = format!("{} network calls\n", progress.nfe);
+        for sample in z.chunks(4) {
+            let row: Vec<String> = sample.iter().map(|x| format!("{x:>10.6}")).collect();
+            writeln!(table, "{}", row.join(" ")).unwrap();
+        }
+        insta::assert_snapshot!(format!("outputs-{name}"), table);
+    }
+}
+
 /// An exact network that counts its calls, may refuse one, and may have its outputs spoiled.
 struct Hooked {
     inner: MixtureNetwork,

@@ -43,7 +43,9 @@ impl Options {
             if value >= least && value.is_finite() {
                 return Ok(value);
             }
-            Err(Error::argument(format!("{name} = {value}: expected a finite number of at least {least}")))
+            Err(Error::argument(format!(
+                "{name} = {value:?}: expected a finite number of at least {least:?}"
+            )))
         };
         let options = Self {
             t_start,
