@@ -64,9 +64,8 @@ pub fn sample<T: Element>(
     let blocks = if what == What::State { sampler.process.k() } else { 1 };
     let result = n as u128 * (blocks * spec.data_len()) as u128;
     let in_flight = at_once as u128 * sampler.elements();
-    let mut whole = RunOptions { batch: Some(batch), ..options.clone() };
-    whole.check(spec, sampler)?;
-    whole.check_memory(result + in_flight)?;
+    options.check(spec, sampler)?;
+    options.check_memory(result + in_flight)?;
 
     let mut values = Vec::new();
     let len = result as usize;
@@ -78,9 +77,10 @@ pub fn sample<T: Element>(
     for (i, out) in values.chunks_mut(at_once * blocks * spec.data_len()).enumerate() {
         let finished = i * at_once;
         let in_flight = out.len() / (blocks * spec.data_len());
-        let mut part = whole.slice(finished..finished + in_flight);
+        let mut part = options.slice(finished..finished + in_flight);
+        part.batch = Some(batch);
         part.deadline = options.deadline.map(|d| d.saturating_sub(began.elapsed()));
-        let mut run = Run::start(model, sampler, part)?;
+        let mut run = Run::start_at(finished, model, sampler, part)?;
         loop {
             let progress = run.step(1)?;
             let go_on = observe(Overall { finished, in_flight, run: progress });
