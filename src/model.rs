@@ -54,6 +54,13 @@ impl Model {
         Self::from_onnx_file(path, options)
     }
 
+    #[cfg(feature = "onnxruntime")]
+    fn from_onnx_file(path: &Path, options: ModelOptions) -> Result<Self> {
+        let runtime = Runtime::load(None)?;
+        let threads = options.threads;
+        Self::new(Arc::new(OnnxNetwork::from_file(runtime, path, &options.onnx())?), threads)
+    }
+
     #[cfg(not(feature = "onnxruntime"))]
     fn from_onnx_file(path: &Path, _: ModelOptions) -> Result<Self> {
         let what = format!("{}: this build of psld has no ONNX Runtime support", path.display());
@@ -71,7 +78,10 @@ impl Model {
     }
 
     /// SHA-256 of the model, in hexadecimal.
-    pub fn hash(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] if the model's file is gone or has changed since it was loaded.
+    pub fn hash(&self) -> Result<String> {
         self.network.hash()
     }
 
