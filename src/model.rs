@@ -24,6 +24,22 @@ pub struct ModelOptions {
     pub threads: usize,
 }
 
+impl ModelOptions {
+    /// Refuses providers that an analytic network does not have.
+    fn cpu_only(&self) -> Result<()> {
+        #[cfg(feature = "onnxruntime")]
+        {
+            use crate::network::onnxruntime::Provider;
+            if !self.providers.is_empty() && !self.providers.contains(&Provider::Cpu) {
+                let message =
+                    format!("provider `{}`: an analytic model runs on the CPU only", self.providers[0]);
+                return Err(Error::new(Status::ProviderUnavailable, message));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A network ready to be sampled from. Shared: any thread, at once; clones are cheap.
 #[derive(Clone)]
 pub struct Model {
@@ -48,7 +64,9 @@ impl Model {
             let text = std::fs::read_to_string(path).map_err(|e| {
                 Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
             })?;
-            let network = MixtureNetwork::parse(&text).map_err(|e| e.context(path.display()))?;
+            let network = MixtureNetwork::parse_as(&text, options.spec.clone())
+                .map_err(|e| e.context(path.display()))?;
+            options.cpu_only()?;
             return Self::new(Arc::new(network), options.threads);
         }
         Self::from_onnx_file(path, options)
