@@ -59,12 +59,12 @@ fn level(x: f32, [low, high]: [f64; 2]) -> u8 {
     (255.0 * (f64::from(x) - low) / (high - low) + 1e-4) as u8
 }
 
-fn encoder<'a>(
-    out: &'a mut dyn Write,
+fn encoder(
+    out: &mut dyn Write,
     channels: usize,
     width: u32,
     height: u32,
-) -> Result<::png::Writer<&'a mut dyn Write>, ::png::EncodingError> {
+) -> Result<::png::Writer<&mut dyn Write>, ::png::EncodingError> {
     let mut encoder = Encoder::new(out, width, height);
     encoder.set_color(if channels == 3 { ColorType::Rgb } else { ColorType::Grayscale });
     encoder.set_depth(BitDepth::Eight);
