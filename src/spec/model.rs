@@ -6,8 +6,7 @@ use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The key of the spec in an ONNX model's `metadata_props`.
-pub const SPEC_KEY: &str = "psld.spec";
+pub use crate::onnx::SPEC_KEY;
 
 /// The spec of a score network: forward process, data, and what its inputs and outputs mean.
 #[derive(Clone, Debug, PartialEq, Serialize)]
