@@ -33,9 +33,6 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct SampleArgs {
-    #[command(flatten)]
-    pub model: ModelArgs,
-
     /// Number of samples [default: 64, or as many as --init or --noise hold]
     #[arg(short, value_name = "N", allow_negative_numbers = true)]
     pub n: Option<usize>,
@@ -66,7 +63,7 @@ pub struct SampleArgs {
     /// images, samples.npy for other data]
     #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// What to write: data [n, C, ...] as float32, or the whole state [n, k*C, ...] in its precision (.npy only)
+    /// What to write: data [n, C, ...] as float32, or (.npy only) the state [n, k*C, ...] in its precision
     #[arg(long, value_enum, default_value_t = What::Data, help_heading = "Output")]
     pub output: What,
     /// Print one JSON object on stdout that says what was done
@@ -88,6 +85,8 @@ pub struct SampleArgs {
     /// Give up sampling after this time
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true, help_heading = "How to run")]
     pub deadline: Option<Duration>,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 #[derive(Args)]

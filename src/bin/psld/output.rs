@@ -70,22 +70,12 @@ impl Target {
         png::grid_size(data, images).map(drop)
     }
 
-    /// Whether there is a place for `bytes` bytes; makes the folder.
+    /// Whether there is a place for `bytes` bytes.
     pub fn check_place(&self, bytes: u128) -> Result<()> {
         match self {
-            Self::Png(path) | Self::Npy(path) => io::check_writable(path, bytes),
-            Self::Folder(folder) => {
-                if !folder.is_dir() {
-                    fs::create_dir(folder).map_err(|e| {
-                        Error::new(
-                            Status::WriteFailed,
-                            format!("{}: the folder cannot be made", folder.display()),
-                        )
-                        .source(e)
-                    })?;
-                }
-                io::check_writable(&folder.join("0.png"), 0)
-            }
+            Self::Folder(folder) if folder.is_dir() => io::check_writable(&folder.join("0.png"), bytes),
+            // A folder that can be made where a file could be.
+            Self::Png(path) | Self::Npy(path) | Self::Folder(path) => io::check_writable(path, bytes),
         }
     }
 
@@ -107,6 +97,7 @@ impl Target {
                 NewFile::write_with(path, |out| png::write_grid(out, data, v))
             }
             (Self::Folder(folder), Values::F32(v)) => {
+                make(folder)?;
                 let images = v.chunks_exact(data.shape.iter().product());
                 let digits = (images.len() - 1).to_string().len();
                 for (i, image) in images.enumerate() {
@@ -119,6 +110,17 @@ impl Target {
                 Err(Error::new(Status::Internal, "images are read as float32"))
             }
         }
+    }
+}
+
+/// Makes a folder, unless it is there.
+fn make(folder: &Path) -> Result<()> {
+    match fs::create_dir(folder) {
+        Err(e) if !folder.is_dir() => {
+            let message = format!("{}: the folder cannot be made", folder.display());
+            Err(Error::new(Status::WriteFailed, message).source(e))
+        }
+        _ => Ok(()),
     }
 }
 

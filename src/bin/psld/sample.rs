@@ -9,6 +9,7 @@ use psld::network::Precision;
 use psld::run::{self, Inpaint, Overall, RunOptions, Seconds, Tensor};
 use psld::{Error, Model, Result, Sampler, Status};
 use serde::Serialize;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -105,11 +106,12 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
         let _polled = interrupt::polled();
         let progress = Progress::new(n, args.quiet);
         let observe = |overall: Overall| progress.show(overall);
+        let lost = |e: Error| progress.stopped(e);
         if what == run::What::State && options.precision == Precision::F64 {
-            let made = run::sample::<f64>(&model, &sampler, &options, what, observe)?;
+            let made = run::sample::<f64>(&model, &sampler, &options, what, observe).map_err(lost)?;
             (made.values.shape().to_vec(), Values::F64(flat(made.values)), made.nfe, made.seconds)
         } else {
-            let made = run::sample::<f32>(&model, &sampler, &options, what, observe)?;
+            let made = run::sample::<f32>(&model, &sampler, &options, what, observe).map_err(lost)?;
             (made.values.shape().to_vec(), Values::F32(flat(made.values)), made.nfe, made.seconds)
         }
     };
@@ -183,6 +185,7 @@ fn flat<T: Clone>(array: ndarray::ArrayD<T>) -> Vec<T> {
 struct Progress {
     bar: ProgressBar,
     n: usize,
+    finished: Cell<usize>,
 }
 
 impl Progress {
@@ -193,11 +196,12 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(Self::TICKS), target);
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed} (left {eta})");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, n }
+        Self { bar, n, finished: Cell::new(0) }
     }
 
     /// Shows where the run is; breaks it where Ctrl+C asked for that.
     fn show(&self, Overall { finished, in_flight, run }: Overall) -> ControlFlow<()> {
+        self.finished.set(if run.done { finished + in_flight } else { finished });
         let share = (finished as f64 + in_flight as f64 * run.fraction) / self.n as f64;
         if !self.bar.is_hidden() {
             let step = if run.of == 0 {
@@ -214,6 +218,24 @@ impl Progress {
             self.bar.set_position((share * Self::TICKS as f64) as u64);
         }
         if interrupt::requested() && share < 1.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Progress {
+    /// Says what is lost with a run that was stopped.
+    fn stopped(&self, e: Error) -> Error {
+        let lost = format!(
+            "{}; {} of {} samples were finished, nothing is written",
+            e.message(),
+            self.finished.get(),
+            self.n
+        );
+        match e.status() {
+            Status::Cancelled => Error::new(Status::Cancelled, lost),
+            Status::DeadlineExceeded => Error::new(Status::DeadlineExceeded, lost)
+                .hint("raise --deadline, or ask for fewer samples or network calls"),
+            _ => e,
+        }
     }
 }
 
