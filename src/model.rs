@@ -3,8 +3,8 @@
 use crate::exec::Executor;
 use crate::network::analytic::MixtureNetwork;
 use crate::network::{Backend, Network};
-use crate::spec::ModelSpec;
-use crate::{Error, Result, Status};
+use crate::spec::{ModelSpec, SPEC_KEY};
+use crate::{Error, Result, Status, onnx};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -70,6 +70,30 @@ impl Model {
             return Self::new(Arc::new(network), options.threads);
         }
         Self::from_onnx_file(path, options)
+    }
+
+    /// Reads the spec in a model file, and nothing that runs the network: no ONNX Runtime is needed.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] and [`Status::ModelInvalid`] for the file, [`Status::SpecMissing`] and
+    /// [`Status::SpecInvalid`] for the spec.
+    pub fn read_spec(path: &Path) -> Result<ModelSpec> {
+        let name = path.display();
+        let bytes = std::fs::read(path).map_err(|e| {
+            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
+        })?;
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+            let network =
+                MixtureNetwork::parse(&String::from_utf8_lossy(&bytes)).map_err(|e| e.context(name))?;
+            return Ok(network.spec().clone());
+        }
+        let model = onnx::Model::read(bytes).map_err(|e| e.context(&name))?;
+        let Some(text) = model.metadata(SPEC_KEY) else {
+            let message = format!("{name}: metadata key `{SPEC_KEY}` is missing");
+            return Err(Error::new(Status::SpecMissing, message)
+                .hint("export with psld-training, or pass a spec (--spec, psld_model_options.spec_json)"));
+        };
+        ModelSpec::parse(text).map_err(|e| e.context(name))
     }
 
     #[cfg(not(feature = "onnxruntime"))]

@@ -429,6 +429,11 @@ mod tests {
             let mut bytes = Vec::new();
             write(&mut bytes, shape, &values).unwrap();
             assert_eq!((bytes.len() - count * 8) % 64, 0);
+            let witness = npyz::NpyFile::new(&bytes[..]).unwrap();
+            assert!(
+                witness.shape().iter().eq(shape.iter().map(|dim| *dim as u64).collect::<Vec<_>>().iter())
+            );
+            assert_eq!(witness.into_vec::<f64>().unwrap(), values);
             let array = ArrayD::from_shape_vec(IxDyn(shape), values).unwrap();
             assert_eq!(parse(&bytes), Ok(Array { kind: Kind::Float, values: Tensor::F64(array) }));
         }

@@ -64,11 +64,19 @@ fn encoder(
     channels: usize,
     width: u32,
     height: u32,
-) -> Result<::png::Writer<&mut dyn Write>, ::png::EncodingError> {
+) -> io::Result<::png::Writer<&mut dyn Write>> {
     let mut encoder = Encoder::new(out, width, height);
     encoder.set_color(if channels == 3 { ColorType::Rgb } else { ColorType::Grayscale });
     encoder.set_depth(BitDepth::Eight);
-    encoder.write_header()
+    encoder.write_header().map_err(plain)
+}
+
+/// The disk's error as it is: its number says what to do about it.
+fn plain(error: ::png::EncodingError) -> io::Error {
+    match error {
+        ::png::EncodingError::IoError(error) => error,
+        error => error.into(),
+    }
 }
 
 /// Writes one grid of all `samples`, [n, C, H, W] in row-major order.
@@ -84,7 +92,7 @@ pub fn write_grid(out: &mut dyn Write, data: &DataSpec, samples: &[f32]) -> io::
     let (width, height) = grid_size(data, n).map_err(invalid)?;
     let (columns, rows) = grid_layout(n);
     let mut writer = encoder(out, c, width, height)?;
-    let mut pixels = writer.stream_writer()?;
+    let mut pixels = writer.stream_writer().map_err(plain)?;
     let mut line = vec![255; width as usize * c];
     for row in 0..rows {
         let images: Vec<_> = samples.chunks_exact(c * h * w).skip(row * columns).take(columns).collect();
@@ -100,8 +108,8 @@ pub fn write_grid(out: &mut dyn Write, data: &DataSpec, samples: &[f32]) -> io::
             (0..GAP).try_for_each(|_| pixels.write_all(&line))?;
         }
     }
-    pixels.finish()?;
-    Ok(writer.finish()?)
+    pixels.finish().map_err(plain)?;
+    writer.finish().map_err(plain)
 }
 
 /// Writes one sample, [C, H, W].

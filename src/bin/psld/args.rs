@@ -301,10 +301,10 @@ impl ModelArgs {
 }
 
 impl PlanArgs {
-    /// A plan needs the model's spec only: no provider, one thread.
-    pub fn options(&self) -> Result<ModelOptions> {
+    /// The spec that replaces the model's.
+    pub fn spec(&self) -> Result<Option<ModelSpec>> {
         check_there(&self.model)?;
-        Ok(ModelOptions { spec: read_spec(self.spec.as_deref())?, threads: 1, ..ModelOptions::default() })
+        read_spec(self.spec.as_deref())
     }
 }
 
