@@ -96,6 +96,22 @@ impl Model {
         ModelSpec::parse(text).map_err(|e| e.context(name))
     }
 
+    #[cfg(feature = "onnxruntime")]
+    fn from_onnx_file(path: &Path, options: ModelOptions) -> Result<Self> {
+        use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Runtime};
+        let mut onnx = OnnxOptions {
+            spec: options.spec,
+            device: options.device,
+            threads: options.threads,
+            ..OnnxOptions::default()
+        };
+        if !options.providers.is_empty() {
+            onnx.providers = options.providers;
+        }
+        let network = OnnxNetwork::from_file(Runtime::load(None)?, path, &onnx)?;
+        Self::new(Arc::new(network), options.threads)
+    }
+
     #[cfg(not(feature = "onnxruntime"))]
     fn from_onnx_file(path: &Path, _: ModelOptions) -> Result<Self> {
         let what = format!("{}: this build of psld has no ONNX Runtime support", path.display());
@@ -113,7 +129,10 @@ impl Model {
     }
 
     /// SHA-256 of the model, in hexadecimal.
-    pub fn hash(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] where the file is gone or has changed since it was loaded.
+    pub fn hash(&self) -> Result<String> {
         self.network.hash()
     }
 

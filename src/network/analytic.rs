@@ -149,8 +149,8 @@ impl Network for MixtureNetwork {
         state
     }
 
-    fn hash(&self) -> String {
-        self.0.hash.clone()
+    fn hash(&self) -> Result<String> {
+        Ok(self.0.hash.clone())
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {

@@ -39,7 +39,7 @@ fn describe(name: &str, model: &Model) -> Result<Value> {
     let parameters = process.parameters();
     Ok(json!({
         "model": name,
-        "sha256": model.hash(),
+        "sha256": model.hash()?,
         "backend": model.backend(),
         "spec": spec,
         "inputs": inputs,

@@ -52,4 +52,14 @@ fn onnxruntime() -> String {
 }
 
 /// Shows ONNX Runtime's warnings; its errors come back as ours.
-pub fn forward_runtime_log() {}
+pub fn forward_runtime_log() {
+    #[cfg(feature = "onnxruntime")]
+    {
+        use psld::network::onnxruntime::{LogLevel, set_log_sink};
+        set_log_sink(Some(std::sync::Arc::new(|level, text| {
+            if level == LogLevel::Warning {
+                stderr(&format!("onnxruntime: {text}"));
+            }
+        })));
+    }
+}
