@@ -41,7 +41,12 @@ const SPEC: &str = r#"{"format": 1, "process": {"kind": "psld"}, "data": {"shape
 const BATCH: usize = 16;
 
 fn options(sampler: &str, steps: u32) -> SamplerSpec {
-    SamplerSpec { sampler: Some(sampler.into()), steps: Some(steps), denoise: Some(false), ..Default::default() }
+    SamplerSpec {
+        sampler: Some(sampler.into()),
+        steps: Some(steps),
+        denoise: Some(false),
+        ..Default::default()
+    }
 }
 
 /// A network that costs nothing: what is left is this library.

@@ -7,6 +7,7 @@
 pub mod error;
 mod exec;
 pub mod grid;
+pub mod io;
 pub mod isa;
 mod model;
 pub mod network;

@@ -4,7 +4,7 @@ mod options;
 mod sample;
 
 pub use options::{Inpaint, RunOptions, Tensor};
-pub use sample::{Overall, Samples, Seconds, sample};
+pub use sample::{Overall, Samples, Seconds, check_size, sample};
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
@@ -126,6 +126,8 @@ impl Run {
         }
         let k = sampler.process.k();
         let (n, d) = (options.n, spec.data_len());
+        // First: other checks may take memory for each sample.
+        options.check_memory(n as u128 * sampler.elements())?;
         options.check(spec, sampler)?;
         let output_blocks = spec.output_blocks(k);
         let (states, slots) = sampler.buffers();
@@ -137,7 +139,6 @@ impl Run {
             )
             .hint("run with an f64 state"));
         }
-        options.check_memory(n as u128 * sampler.elements())?;
 
         let buffers = |count: usize, precision, blocks: usize| -> Result<Vec<Buffer>> {
             (0..count).map(|_| Buffer::zeros(precision, n * blocks * d)).collect()

@@ -40,6 +40,23 @@ pub struct Overall {
     pub run: Progress,
 }
 
+/// Samples of one network call, and of one run.
+fn in_flight(sampler: &Sampler, options: &RunOptions) -> (usize, usize) {
+    let batch = options.batch.unwrap_or(64).clamp(1, options.n.max(1));
+    (batch, if matches!(sampler.rows, Rows::Adaptive(_)) { options.n } else { batch })
+}
+
+/// Whether [`sample`] with these arguments stays within `options.max_memory`: its result and the samples in flight.
+///
+/// # Errors
+/// [`Status::MemoryLimit`].
+pub fn check_size(sampler: &Sampler, options: &RunOptions, what: What) -> Result<()> {
+    let blocks = if what == What::State { sampler.process.k() } else { 1 };
+    let result = options.n as u128 * (blocks * sampler.model.data_len()) as u128;
+    let (_, at_once) = in_flight(sampler, options);
+    options.check_memory(result + at_once as u128 * sampler.elements())
+}
+
 /// Draws `options.n` samples, in batches of `options.batch`.
 ///
 /// Noise does not depend on the batch size. An adaptive sampler keeps all samples in one run (its step sizes come
@@ -56,19 +73,15 @@ pub fn sample<T: Element>(
 ) -> Result<Samples<T>> {
     let began = Instant::now();
     let n = options.n;
-    let batch = options.batch.unwrap_or(64).clamp(1, n.max(1));
-    let at_once = if matches!(sampler.rows, Rows::Adaptive(_)) { n } else { batch };
-
-    // The result's own memory comes on top of a run's.
+    let (batch, at_once) = in_flight(sampler, options);
     let spec = &sampler.model;
     let blocks = if what == What::State { sampler.process.k() } else { 1 };
-    let result = n as u128 * (blocks * spec.data_len()) as u128;
-    let in_flight = at_once as u128 * sampler.elements();
+    // First: other checks may take memory for each sample.
+    check_size(sampler, options, what)?;
     options.check(spec, sampler)?;
-    options.check_memory(result + in_flight)?;
 
     let mut values = Vec::new();
-    let len = result as usize;
+    let len = n * blocks * spec.data_len();
     values.try_reserve_exact(len).map_err(|e| {
         Error::new(Status::OutOfMemory, format!("the result of {len} elements cannot be allocated")).source(e)
     })?;
