@@ -16,6 +16,10 @@ fn golden_spec() -> ModelSpec {
     spec(psld(), json!({}), &[1])
 }
 
+fn plane_spec() -> ModelSpec {
+    spec(psld(), json!({}), &[2])
+}
+
 /// The start points of methods.md 7.3.
 const STARTS: [f64; 4] = [0.5, -0.3, -1.0, 0.4];
 
@@ -99,7 +103,8 @@ fn errors_over_many_starts() {
     }
 }
 
-/// Equal numbers of calls and equal numbers, over tolerances from coarse to fine, batches of one and of five.
+/// Equal numbers of calls and equal states, over tolerances from coarse to fine, for one sample and for many, on the
+/// line and in the plane.
 #[test]
 fn rk45_against_scipy() {
     #[derive(Deserialize)]
@@ -107,17 +112,22 @@ fn rk45_against_scipy() {
         rtol: f64,
         atol: f64,
         t_end: f64,
+        d: usize,
         z0: Vec<f64>,
         nfe: usize,
         z: Vec<f64>,
     }
     let cases: Vec<Case> = serde_json::from_str(include_str!("data/golden/rk45.json")).unwrap();
-    for Case { rtol, atol, t_end, z0, nfe, z } in cases {
+    for Case { rtol, atol, t_end, d, z0, nfe, z } in cases {
         let options =
             json!({ "sampler": "rk45", "rtol": rtol, "atol": atol, "t_end": t_end, "denoise": false });
-        let (ours, calls) = golden_run(options, &z0);
-        let what = format!("rtol {rtol:e}, atol {atol:e}, t_end {t_end}, {} starts", z0.len() / 2);
-        assert_eq!(calls, nfe, "{what}");
+        let (spec, mixture) =
+            if d == 1 { (golden_spec(), golden_mixture()) } else { (plane_spec(), plane()) };
+        let n = z0.len() / (2 * d);
+        let run = RunOptions { init: Some(tensor(&[n, 2 * d], &z0)), ..f64_run(n) };
+        let (ours, progress) = finish(&model(&spec, &mixture), &sampler(&spec, options), run);
+        let what = format!("rtol {rtol:e}, atol {atol:e}, t_end {t_end}, {n} samples of {d}");
+        assert_eq!(progress.nfe, nfe, "{what}");
         assert_close(&ours, &z, 1e-10, &what);
     }
 }

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.integrate import RK45
 
 GAMMA, NU, BETA, KAPPA = 0.01, 4.01, 8.0, 0.04
-W = np.array([0.3, 0.5, 0.2])
-MU = np.array([-1.2, 0.3, 1.5])
-VAR = np.array([0.25, 0.16, 0.09])
+# Weights, means [components, d] and variances: the mixture of methods.md 7.3, and one in the plane.
+LINE = ([0.3, 0.5, 0.2], [[-1.2], [0.3], [1.5]], [0.25, 0.16, 0.09])
+PLANE = ([0.5, 0.3, 0.2], [[-1.0, 0.5], [0.75, 0.25], [0.0, -1.0]], [0.01, 0.04, 0.09])
 
 
 def kernel(t):
@@ -31,48 +31,50 @@ def kernel(t):
     return S, np.array([[xx, xm], [xm, mm]])
 
 
-def score(z, t):
-    """grad log p_t; z is [n, 2]."""
+def score(mixture, z, t):
+    """grad log p_t; z is [n, 2 (x, m), d]."""
     S, Sigma = kernel(t)
-    a = S[:, 0]
+    a, d = S[:, 0], z.shape[2]
     logs, grads = [], []
-    for w, mu, var in zip(W, MU, VAR):
+    for w, mu, var in zip(*mixture):
         V = Sigma + var * np.outer(a, a)
-        r = z - a * mu
-        g = -np.linalg.solve(V, r.T).T
-        logs.append(np.log(w) - 0.5 * np.log(np.linalg.det(V)) + 0.5 * np.sum(r * g, axis=1))
+        r = z - np.multiply.outer(a, mu)
+        g = -np.einsum("ij,njd->nid", np.linalg.inv(V), r)
+        logs.append(np.log(w) - 0.5 * d * np.log(np.linalg.det(V)) + 0.5 * np.sum(r * g, axis=(1, 2)))
         grads.append(g)
     logs = np.array(logs)
     share = np.exp(logs - logs.max(axis=0))
     share /= share.sum(axis=0)
-    return np.einsum("jn,jni->ni", share, np.array(grads))
+    return np.einsum("jn,jnid->nid", share, np.array(grads))
 
 
-def flow(tau, y):
-    z = y.reshape(-1, 2)
-    t = 1 - tau
+def flow(mixture, tau, y):
+    d = len(mixture[1][0])
+    z, t = y.reshape(-1, 2, d), 1 - tau
     M = 4 / (GAMMA - NU) ** 2
     F = BETA / 2 * np.array([[-GAMMA, 1 / M], [-1, -NU]])
     GG = BETA * np.diag([GAMMA, M * NU])
-    return (-z @ F.T + 0.5 * score(z, t) @ GG.T).ravel()
+    apply = lambda m, z: np.einsum("ij,njd->nid", m, z)
+    return (-apply(F, z) + 0.5 * apply(GG, score(mixture, z, t))).ravel()
 
 
-def integrate(z0, t_end, rtol, atol):
-    solver = RK45(flow, 0.0, z0.ravel(), 1 - t_end, rtol=rtol, atol=atol)
+def integrate(mixture, z0, t_end, rtol, atol):
+    solver = RK45(lambda tau, y: flow(mixture, tau, y), 0.0, z0, 1 - t_end, rtol=rtol, atol=atol)
     while solver.status == "running":
         assert solver.step() is None
-    return solver.y.reshape(-1, 2), solver.nfev
+    return solver.y, solver.nfev
 
 
 def main(path):
-    z0 = np.array([[0.5, -0.3], [-1.0, 0.4], [1.25, 0.75], [-0.25, -0.5], [0.0625, 0.03125]])
+    z0 = np.array([0.5, -0.3, -1.0, 0.4, 1.25, 0.75, -0.25, -0.5, 0.0625, 0.03125, 0.875, -0.625])
     cases = []
     for rtol, atol in [(1e-1, 1e-1), (1e-2, 1e-3), (1e-4, 1e-4), (1e-5, 1e-5), (1e-6, 1e-9), (1e-9, 1e-9)]:
         for t_end in [0.1, 1e-3]:
-            for n in [1, 5]:
-                z, nfev = integrate(z0[:n], t_end, rtol, atol)
-                case = {"rtol": rtol, "atol": atol, "t_end": t_end, "z0": z0[:n].ravel().tolist()}
-                cases.append({**case, "nfe": nfev, "z": z.ravel().tolist()})
+            for mixture, d, n in [(LINE, 1, 1), (LINE, 1, 6), (PLANE, 2, 3)]:
+                start = z0[: 2 * d * n]
+                z, nfev = integrate(mixture, start, t_end, rtol, atol)
+                case = {"rtol": rtol, "atol": atol, "t_end": t_end, "d": d, "z0": start.tolist()}
+                cases.append({**case, "nfe": nfev, "z": z.tolist()})
     with open(path, "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
 
