@@ -5,10 +5,21 @@
 //! **execute** the plan (one fused kernel, one network call a row).
 
 pub mod error;
+mod exec;
+pub mod grid;
+pub mod isa;
+mod model;
 pub mod network;
 pub mod noise;
 pub mod onnx;
+pub mod plan;
 pub mod process;
+pub mod run;
+pub mod solver;
 pub mod spec;
 
 pub use error::{Error, Result, Status};
+pub use model::{Model, ModelOptions};
+pub use run::{Run, RunOptions};
+pub use solver::Sampler;
+pub use spec::{ModelSpec, SamplerSpec};

@@ -515,6 +515,21 @@ impl Process {
         -self.factor(t).transpose()
     }
 
+    /// C(t)⁻¹ᐟ², the inverse of the triangular factor of [`data_covariance`](Self::data_covariance): turns
+    /// z_t − a x_0 into standard normals.
+    pub fn whitening(&self, t: f64) -> Mat {
+        self.kernel_from(t, ScoreMatching::Hsm).inverse_factor
+    }
+
+    /// What turns the whitened residual E[C⁻¹ᐟ² (z − a x_0) | z] into the exact ε, −Lᵀ times the score: the
+    /// identity under HSM. Under DSM, L leaves the spread of m_0 out and C does not.
+    pub fn eps_from_whitened(&self, t: f64) -> Mat {
+        match self.recipe.score_matching {
+            ScoreMatching::Hsm => Mat::identity(self.k()),
+            ScoreMatching::Dsm => self.factor(t).transpose() * self.whitening(t).transpose(),
+        }
+    }
+
     /// The x_0 that ε implies: 1 x k weights (on z, on ε), the first row of Ψ(t → 0) (z − L ε).
     ///
     /// Exact for the exact ε; the other rows, the momenta at t = 0, are then zero under HSM.
@@ -541,7 +556,7 @@ impl Process {
 
     /// L⁻¹, y = L⁻¹ a and |y|² = aᵀ C⁻¹ a, for C = L Lᵀ the covariance of z_t given x_0.
     fn whitened_mean(&self, t: f64) -> (Mat, Mat, f64) {
-        let whitening = self.kernel_from(t, ScoreMatching::Hsm).inverse_factor;
+        let whitening = self.whitening(t);
         let y = whitening * self.mean(t);
         (whitening, y, (y.transpose() * y)[(0, 0)])
     }

@@ -5,5 +5,5 @@ mod model;
 mod sampler;
 pub(crate) mod strict;
 
-pub use model::{DataSpec, ModelSpec, NetworkSpec, Predicts, Prediction, ProcessKind, ProcessSpec, SPEC_KEY};
+pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
 pub use sampler::{DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec};

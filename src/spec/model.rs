@@ -6,8 +6,7 @@ use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The key of the spec in an ONNX model's `metadata_props`.
-pub const SPEC_KEY: &str = "psld.spec";
+pub use crate::onnx::SPEC_KEY;
 
 /// The spec of a score network: forward process, data, and what its inputs and outputs mean.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -187,7 +186,10 @@ impl ModelSpec {
         if sections.format != 1 {
             return Err(Error::new(
                 BAD,
-                format!("{SPEC_KEY}: format {} is not known to this version, which reads format 1", sections.format),
+                format!(
+                    "{SPEC_KEY}: format {} is not known to this version, which reads format 1",
+                    sections.format
+                ),
             ));
         }
         let network = sections.network.unwrap_or_else(|| Value::Object(Default::default()));
@@ -217,7 +219,9 @@ impl ModelSpec {
             return bad(format!("data.shape: expected 1 to 8 positive sizes, channels first, got {shape:?}"));
         }
         if elements.is_none() {
-            return bad(format!("data.shape: {shape:?} with k = {k} is more than {MAX_ELEMENTS} elements a sample"));
+            return bad(format!(
+                "data.shape: {shape:?} with k = {k} is more than {MAX_ELEMENTS} elements a sample"
+            ));
         }
         let [low, high] = self.data.range;
         if !(low.is_finite() && high.is_finite() && low < high) {
@@ -229,14 +233,17 @@ impl ModelSpec {
             return bad(format!("network.prediction: `v` is defined for k = 1, this process has k = {k}"));
         }
         if !(network.time_scale.is_finite() && network.time_scale > 0.0) {
-            return bad(format!("network.time_scale: expected a positive number, got {}", network.time_scale));
+            return bad(format!(
+                "network.time_scale: expected a positive number, got {}",
+                network.time_scale
+            ));
         }
         let whole_output = matches!(network.prediction, Prediction::X0 | Prediction::V);
         match network.predicts {
             None if whole_output => network.predicts = Some(Predicts::All),
             None => {
                 let p = &self.process;
-                let lower = p.decomposition.unwrap_or_default() == Decomposition::Lower;
+                let lower = p.decomposition.unwrap_or(Decomposition::Lower) == Decomposition::Lower;
                 let gamma = if p.kind == ProcessKind::Cld { Some(0.0) } else { p.gamma };
                 network.predicts = Some(match (gamma, p.nu) {
                     (Some(0.0), _) if lower => Predicts::Momentum,
@@ -254,7 +261,9 @@ impl ModelSpec {
             Some(_) => {}
         }
         match (&network.label_input, network.classes) {
-            (Some(_), 0) => return bad("network.classes: a network with a label_input has at least one class".into()),
+            (Some(_), 0) => {
+                return bad("network.classes: a network with a label_input has at least one class".into());
+            }
             (None, n) if n > 0 => return bad(format!("network.label_input: {n} classes need a label input")),
             _ => {}
         }
@@ -305,13 +314,14 @@ impl ProcessSpec {
         ];
         // CLD is PSLD with gamma 0: a spec that says so in words is right, not an error.
         let cld_gamma_zero = self.kind == Cld && self.gamma == Some(0.0);
-        if let Some((name, ..)) =
-            given.iter().find(|(name, set, applies)| *set && !applies && !(cld_gamma_zero && *name == "gamma"))
+        if let Some((name, ..)) = given
+            .iter()
+            .find(|(name, set, applies)| *set && !applies && !(cld_gamma_zero && *name == "gamma"))
         {
             return Err(Error::argument(format!("`{name}` is no parameter of process kind {:?}", self.kind)));
         }
-        let decomposition = self.decomposition.unwrap_or_default();
-        let score_matching = self.score_matching.unwrap_or_default();
+        let decomposition = self.decomposition.unwrap_or(Decomposition::Lower);
+        let score_matching = self.score_matching.unwrap_or(ScoreMatching::Hsm);
         match self.kind {
             Vp => Process::vp(
                 self.beta_min.unwrap_or(0.1),

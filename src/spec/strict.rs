@@ -18,8 +18,8 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: Value, status: Status, plac
 
 /// Reads a JSON text that must be an object.
 pub(crate) fn parse(text: &str, status: Status, place: &str) -> Result<Value> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|e| Error::new(status, format!("{place}: not valid JSON: {e}")))?;
+    let value: Value = serde_json::from_str(text)
+        .map_err(|e| Error::new(status, format!("{place}: not valid JSON: {e}")))?;
     if !value.is_object() {
         return Err(Error::new(status, format!("{place}: expected a JSON object")));
     }

@@ -1,0 +1,100 @@
+//! Arrays of either precision, and the numbers that kernels are written over.
+
+use crate::network::{Precision, Values, ValuesMut};
+use crate::noise::Real;
+use crate::{Error, Result, Status};
+use std::ops::{Add, AddAssign, Mul, Range};
+
+/// A buffer of either precision. The default is empty: what stands in for one that is taken out.
+#[derive(Clone, Debug)]
+pub(crate) enum Buffer {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer::F32(Vec::new())
+    }
+}
+
+impl Buffer {
+    /// Zeros; an error where memory cannot be had.
+    pub fn zeros(precision: Precision, len: usize) -> Result<Self> {
+        fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
+            let mut values = Vec::new();
+            values.try_reserve_exact(len).map_err(|e| {
+                let bytes = len.saturating_mul(size_of::<T>());
+                Error::new(Status::OutOfMemory, format!("{bytes} bytes cannot be allocated")).source(e)
+            })?;
+            values.resize(len, T::default());
+            Ok(values)
+        }
+        Ok(match precision {
+            Precision::F32 => Buffer::F32(zeros(len)?),
+            Precision::F64 => Buffer::F64(zeros(len)?),
+        })
+    }
+
+    pub fn values(&self, range: Range<usize>) -> Values<'_> {
+        match self {
+            Buffer::F32(values) => Values::F32(&values[range]),
+            Buffer::F64(values) => Values::F64(&values[range]),
+        }
+    }
+
+    pub fn values_mut(&mut self, range: Range<usize>) -> ValuesMut<'_> {
+        match self {
+            Buffer::F32(values) => ValuesMut::F32(&mut values[range]),
+            Buffer::F64(values) => ValuesMut::F64(&mut values[range]),
+        }
+    }
+
+    /// The first index of `range` that is not finite.
+    pub fn first_non_finite(&self, range: Range<usize>) -> Option<usize> {
+        match self {
+            Buffer::F32(values) => values[range].iter().position(|v| !v.is_finite()),
+            Buffer::F64(values) => values[range].iter().position(|v| !v.is_finite()),
+        }
+    }
+}
+
+/// `f32` or `f64`.
+pub(crate) trait Float:
+    Real + Default + Send + Sync + Add<Output = Self> + AddAssign + Mul<Output = Self> + PartialOrd + 'static
+{
+    fn to_f64(self) -> f64;
+    fn finite(self) -> bool;
+    /// The values of a buffer that is known to have this precision.
+    fn of(buffer: &Buffer) -> &[Self];
+    fn of_mut(buffer: &mut Buffer) -> &mut [Self];
+}
+
+macro_rules! float {
+    ($t:ty, $variant:ident) => {
+        impl Float for $t {
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn finite(self) -> bool {
+                self.abs() <= <$t>::MAX
+            }
+            fn of(buffer: &Buffer) -> &[Self] {
+                match buffer {
+                    Buffer::$variant(values) => values,
+                    _ => unreachable!("a run's buffers of one kind have one precision"),
+                }
+            }
+            fn of_mut(buffer: &mut Buffer) -> &mut [Self] {
+                match buffer {
+                    Buffer::$variant(values) => values,
+                    _ => unreachable!("a run's buffers of one kind have one precision"),
+                }
+            }
+        }
+    };
+}
+float!(f32, F32);
+float!(f64, F64);

@@ -1,0 +1,281 @@
+//! The loops over the elements of one sample, written once and compiled for each instruction set.
+//!
+//! Work goes in chunks that stay in the first cache: a chunk's sum is begun with A z, and each network output and
+//! each noise draw is added to it; then it is stored. All loops are plain, so the result does not depend on the
+//! instruction set.
+
+use super::{Batch, Buffer, Float};
+use crate::isa::{Isa, Kernel};
+use crate::noise::{self, Purpose};
+use crate::plan::Update;
+use crate::process::{MAX_K, Mat};
+use std::marker::PhantomData;
+
+const CHUNK: usize = 256;
+
+/// Where the normals of one sample come from.
+pub(super) struct Noise<'a> {
+    seed: u64,
+    isa: Isa,
+    /// The caller's draws from the next one on, with the distance from one to the next, at this sample.
+    given: Option<(&'a Buffer, usize, usize)>,
+}
+
+impl<'a> Noise<'a> {
+    pub fn of(batch: &'a Batch, sample: usize, isa: Isa) -> Self {
+        let len = batch.k * batch.d;
+        let stride = batch.n * len;
+        let given = batch.draws.as_ref().map(|draws| (draws, batch.consumed * stride + sample * len, stride));
+        Self { seed: batch.seeds[sample], isa, given }
+    }
+
+    /// Normals of elements `first..first + out.len()`; `nth` counts the draws of the row.
+    fn fill<T: Float>(&self, purpose: Purpose, draw: u32, nth: usize, first: usize, out: &mut [T]) {
+        match self.given {
+            None => noise::fill(self.isa, self.seed, purpose, draw, first as u64, out),
+            Some((draws, start, stride)) => {
+                let at = start + nth * stride + first;
+                match draws {
+                    Buffer::F32(v) => {
+                        out.iter_mut().zip(&v[at..]).for_each(|(o, x)| *o = T::from_f64(f64::from(*x)));
+                    }
+                    Buffer::F64(v) => out.iter_mut().zip(&v[at..]).for_each(|(o, x)| *o = T::from_f64(*x)),
+                }
+            }
+        }
+    }
+}
+
+/// sum += c x
+#[inline(always)]
+fn add_scaled<T: Float, E: Float>(sum: &mut [T], c: f64, x: &[E]) {
+    let c = T::from_f64(c);
+    for (s, x) in sum.iter_mut().zip(x) {
+        *s += c * T::from_f64(x.to_f64());
+    }
+}
+
+/// sums[b] += M[b, c] x[c] over the blocks, for the elements `at..at + len` of each block.
+#[inline(always)]
+fn add_product<T: Float, E: Float>(
+    sums: &mut [[T; CHUNK]],
+    m: &Mat,
+    x: &[E],
+    d: usize,
+    at: usize,
+    len: usize,
+) {
+    for (b, sum) in sums.iter_mut().enumerate().take(m.rows()) {
+        for c in 0..m.cols() {
+            let coefficient = m[(b, c)];
+            if coefficient != 0.0 {
+                add_scaled(&mut sum[..len], coefficient, &x[c * d + at..][..len]);
+            }
+        }
+    }
+}
+
+/// sums[b] += C[b, c] xi[c]: a column of zeros costs no normals.
+#[inline(always)]
+fn add_noise<T: Float>(
+    sums: &mut [[T; CHUNK]],
+    (purpose, draw, c): &(Purpose, u32, Mat),
+    nth: usize,
+    noise: &Noise<'_>,
+    d: usize,
+    at: usize,
+    len: usize,
+) {
+    let mut normals = [T::default(); CHUNK];
+    for column in 0..c.cols() {
+        if (0..c.rows()).all(|b| c[(b, column)] == 0.0) {
+            continue;
+        }
+        noise.fill(*purpose, *draw, nth, column * d + at, &mut normals[..len]);
+        for (b, sum) in sums.iter_mut().enumerate().take(c.rows()) {
+            if c[(b, column)] != 0.0 {
+                add_scaled(&mut sum[..len], c[(b, column)], &normals[..len]);
+            }
+        }
+    }
+}
+
+/// The chunks of a block of `d` elements: (first, length).
+#[inline(always)]
+fn chunks(d: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..d).step_by(CHUNK).map(move |at| (at, CHUNK.min(d - at)))
+}
+
+/// An update row on one sample; returns whether all that it wrote is finite.
+pub(super) struct Sample<'a, T, E> {
+    pub row: &'a Update,
+    /// The state read, unless it is the one written.
+    pub from: Option<&'a [T]>,
+    pub into: &'a mut [T],
+    pub slots: &'a [Buffer],
+    pub index: usize,
+    pub d: usize,
+    pub noise: Noise<'a>,
+    pub outputs: PhantomData<E>,
+}
+
+/// The part of slot `slot` that belongs to sample `index`.
+#[inline(always)]
+fn slot_of<'a, E: Float>(slots: &'a [Buffer], slot: usize, b: &Mat, index: usize, d: usize) -> &'a [E] {
+    let len = b.cols() * d;
+    &E::of(&slots[slot])[index * len..][..len]
+}
+
+impl<T: Float, E: Float> Kernel for Sample<'_, T, E> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Self { row, from, into, slots, index, d, noise, .. } = self;
+        let k = row.a.rows();
+        let mut finite = true;
+        for (at, len) in chunks(d) {
+            let mut sums = [[T::default(); CHUNK]; MAX_K];
+            add_product(&mut sums[..k], &row.a, from.unwrap_or(into), d, at, len);
+            for (slot, b) in &row.terms {
+                add_product(&mut sums[..k], b, slot_of::<E>(slots, *slot, b, index, d), d, at, len);
+            }
+            for (nth, entry) in row.noise.iter().enumerate() {
+                add_noise(&mut sums[..k], entry, nth, &noise, d, at, len);
+            }
+            for (b, sum) in sums.iter().enumerate().take(k) {
+                let target = &mut into[b * d + at..][..len];
+                for (z, s) in target.iter_mut().zip(sum) {
+                    *z = *s;
+                    finite &= s.finite();
+                }
+            }
+        }
+        finite
+    }
+}
+
+/// z = factor xi(prior, 0) on one sample.
+pub(super) struct Prior<'a, T> {
+    pub factor: &'a Mat,
+    pub seed: u64,
+    pub isa: Isa,
+    pub d: usize,
+    pub into: &'a mut [T],
+}
+
+impl<T: Float> Kernel for Prior<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let noise = Noise { seed: self.seed, isa: self.isa, given: None };
+        let entry = (Purpose::Prior, 0, *self.factor);
+        for (at, len) in chunks(self.d) {
+            let mut sums = [[T::default(); CHUNK]; MAX_K];
+            add_noise(&mut sums[..self.factor.rows()], &entry, 0, &noise, self.d, at, len);
+            for (b, sum) in sums.iter().enumerate().take(self.factor.rows()) {
+                self.into[b * self.d + at..][..len].copy_from_slice(&sum[..len]);
+            }
+        }
+    }
+}
+
+/// Where mask = 1, z = mean image + C xi; elsewhere z stays. Masks between 0 and 1 blend.
+pub(super) struct Replace<'a, T> {
+    pub mean: &'a Mat,
+    pub draw: Option<&'a (Purpose, u32, Mat)>,
+    pub image: &'a [f32],
+    pub mask: &'a [f32],
+    pub noise: Noise<'a>,
+    pub d: usize,
+    pub into: &'a mut [T],
+}
+
+impl<T: Float> Kernel for Replace<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let k = self.mean.rows();
+        for (at, len) in chunks(self.d) {
+            let mut sums = [[T::default(); CHUNK]; MAX_K];
+            add_product(&mut sums[..k], self.mean, self.image, self.d, at, len);
+            if let Some(entry) = self.draw {
+                add_noise(&mut sums[..k], entry, 0, &self.noise, self.d, at, len);
+            }
+            for (b, sum) in sums.iter().enumerate().take(k) {
+                let target = &mut self.into[b * self.d + at..][..len];
+                for ((z, s), mask) in target.iter_mut().zip(sum).zip(&self.mask[at..]) {
+                    let mask = f64::from(*mask);
+                    *z = T::from_f64(1.0 - mask) * *z + T::from_f64(mask) * *s;
+                }
+            }
+        }
+    }
+}
+
+/// on_z z + on_output output on one sample.
+pub(super) struct X0<'a, T, E> {
+    pub on_z: &'a Mat,
+    pub on_output: &'a Mat,
+    pub z: &'a [T],
+    pub output: &'a [E],
+    pub into: &'a mut [T],
+}
+
+impl<T: Float, E: Float> Kernel for X0<'_, T, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let d = self.into.len();
+        for (at, len) in chunks(d) {
+            let mut sums = [[T::default(); CHUNK]; 1];
+            add_product(&mut sums, self.on_z, self.z, d, at, len);
+            add_product(&mut sums, self.on_output, self.output, d, at, len);
+            self.into[at..][..len].copy_from_slice(&sums[0][..len]);
+        }
+    }
+}
+
+/// Sum of squares of (A z + sum B slot) / (atol + rtol max(|scale 0|, |scale 1|)) on one sample.
+pub(super) struct Norm<'a, T, E> {
+    pub row: &'a Update,
+    pub from: &'a [T],
+    pub scale: [&'a [T]; 2],
+    pub slots: &'a [Buffer],
+    pub index: usize,
+    pub d: usize,
+    pub atol: f64,
+    pub rtol: f64,
+    pub outputs: PhantomData<E>,
+}
+
+impl<T: Float, E: Float> Kernel for Norm<'_, T, E> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self { row, from, scale, slots, index, d, atol, rtol, .. } = self;
+        let k = row.a.rows();
+        let mut total = 0.0;
+        for (at, len) in chunks(d) {
+            // In f64 whatever the state: an error estimate is a difference of nearly equal numbers.
+            let mut sums = [[0.0_f64; CHUNK]; MAX_K];
+            add_product(&mut sums[..k], &row.a, from, d, at, len);
+            for (slot, b) in &row.terms {
+                add_product(&mut sums[..k], b, slot_of::<E>(slots, *slot, b, index, d), d, at, len);
+            }
+            for (b, sum) in sums.iter().enumerate().take(k) {
+                let range = b * d + at..b * d + at + len;
+                for ((s, x), y) in sum.iter().zip(&scale[0][range.clone()]).zip(&scale[1][range]) {
+                    let size = x.to_f64().abs().max(y.to_f64().abs());
+                    let ratio = s / (atol + rtol * size);
+                    total += ratio * ratio;
+                }
+            }
+        }
+        total
+    }
+}

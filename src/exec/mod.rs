@@ -1,0 +1,276 @@
+//! The CPU executor: one fused pass a row over the state, parallel over samples.
+//!
+//! The hot loop knows no solver: it applies k x k coefficients to states, network outputs and noise, generates the
+//! noise block by block as it goes, and checks that what it writes is finite.
+
+mod buffer;
+mod kernel;
+
+pub(crate) use buffer::{Buffer, Float};
+
+use crate::isa::Isa;
+use crate::plan::{MapKind, Update};
+use crate::process::Mat;
+use crate::{Error, Result, Status};
+use kernel::{Noise, Norm, Prior, Replace, Sample, X0};
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Threads and instructions to execute rows with. Shared by any number of runs.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    /// `None`: on the caller's thread.
+    pool: Option<Arc<rayon::ThreadPool>>,
+    isa: Isa,
+}
+
+/// Elements of work (a normal counts for eight) below which waking other threads takes longer than the row.
+const PARALLEL_WORK: usize = 1 << 16;
+const NOISE_WORK: usize = 8;
+
+/// The samples of one run: what rows read and write. Arrays are [n, blocks, d], row-major.
+pub(crate) struct Batch {
+    pub n: usize,
+    /// Blocks of a state.
+    pub k: usize,
+    /// Elements of a block: those of one data sample.
+    pub d: usize,
+    pub states: Vec<Buffer>,
+    pub slots: Vec<Buffer>,
+    /// Seed of each sample.
+    pub seeds: Vec<u64>,
+    /// The caller's draws, [draws, n, k*d] in the order the plan consumes them, instead of Philox's.
+    pub draws: Option<Buffer>,
+    /// How many of those have been consumed.
+    pub consumed: usize,
+    pub known: Option<Known>,
+    /// One number a sample, for norms.
+    pub partial: Vec<f64>,
+}
+
+/// The known region of an inpainting run.
+pub(crate) struct Known {
+    /// [n or 1, d], in the data range.
+    pub image: Vec<f32>,
+    /// [n or 1, d]: 1 is known.
+    pub mask: Vec<f32>,
+}
+
+impl Executor {
+    /// `threads` in all, the caller's included; 1 makes none.
+    pub fn new(threads: usize) -> Result<Self> {
+        let pool = match threads {
+            0 | 1 => None,
+            n => {
+                let pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("psld-{i}"));
+                Some(Arc::new(pool.build().map_err(|e| {
+                    Error::new(Status::OutOfMemory, format!("{n} threads cannot be started")).source(e)
+                })?))
+            }
+        };
+        Ok(Self { pool, isa: Isa::detect() })
+    }
+
+    /// State 0 = factor times the prior's draw.
+    pub fn prior(&self, batch: &mut Batch, factor: &Mat) {
+        match &batch.states[0] {
+            Buffer::F32(_) => self.prior_in::<f32>(batch, factor),
+            Buffer::F64(_) => self.prior_in::<f64>(batch, factor),
+        }
+    }
+
+    fn prior_in<T: Float>(&self, batch: &mut Batch, factor: &Mat) {
+        let Batch { states, seeds, d, k, .. } = batch;
+        let len = *k * *d;
+        self.samples(T::of_mut(&mut states[0]), len, NOISE_WORK, |i, into| {
+            self.isa.run(Prior { factor, seed: seeds[i], d: *d, into, isa: self.isa });
+        });
+    }
+
+    /// Executes an update row; the error is the first sample that became non-finite.
+    pub fn update(&self, batch: &mut Batch, row: &Update) -> Result<(), usize> {
+        let result = match (&batch.states[0], batch.slots.first()) {
+            (Buffer::F32(_), _) => self.update_in::<f32, f32>(batch, row),
+            (Buffer::F64(_), Some(Buffer::F32(_))) => self.update_in::<f64, f32>(batch, row),
+            (Buffer::F64(_), _) => self.update_in::<f64, f64>(batch, row),
+        };
+        batch.consumed += row.noise.len();
+        result
+    }
+
+    fn update_in<T: Float, E: Float>(&self, batch: &mut Batch, row: &Update) -> Result<(), usize> {
+        let len = batch.k * batch.d;
+        // Taken out while the other states are read; a row may write the state that it reads.
+        let mut into = std::mem::take(&mut batch.states[row.into]);
+        let from = (row.from != row.into).then(|| T::of(&batch.states[row.from]));
+        let first_bad = AtomicUsize::new(usize::MAX);
+        let work = 1 + row.terms.len() + NOISE_WORK * row.noise.len();
+        let view = &*batch;
+        self.samples(T::of_mut(&mut into), len, work, |i, into| {
+            let sample = Sample::<T, E> {
+                row,
+                from: from.map(|z| &z[i * len..][..len]),
+                into,
+                slots: &view.slots,
+                index: i,
+                d: view.d,
+                noise: Noise::of(view, i, self.isa),
+                outputs: PhantomData,
+            };
+            if !self.isa.run(sample) {
+                first_bad.fetch_min(i, Ordering::Relaxed);
+            }
+        });
+        batch.states[row.into] = into;
+        match first_bad.into_inner() {
+            usize::MAX => Ok(()),
+            sample => Err(sample),
+        }
+    }
+
+    /// Executes a map row.
+    pub fn map(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
+        match &batch.states[into] {
+            Buffer::F32(_) => self.map_in::<f32>(batch, kind, into),
+            Buffer::F64(_) => self.map_in::<f64>(batch, kind, into),
+        }
+        if let MapKind::Replace { noise: Some(_), .. } = kind {
+            batch.consumed += 1;
+        }
+    }
+
+    fn map_in<T: Float>(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
+        let MapKind::Replace { mean, noise, .. } = kind;
+        let mut state = std::mem::take(&mut batch.states[into]);
+        let view = &*batch;
+        let d = view.d;
+        if let Some(known) = &view.known {
+            let shared = |values: &'_ [f32]| values.len() == d;
+            self.samples(T::of_mut(&mut state), view.k * d, 1 + NOISE_WORK, |i, into| {
+                self.isa.run(Replace {
+                    mean,
+                    draw: noise.as_ref(),
+                    image: if shared(&known.image) { &known.image } else { &known.image[i * d..][..d] },
+                    mask: if shared(&known.mask) { &known.mask } else { &known.mask[i * d..][..d] },
+                    noise: Noise::of(view, i, self.isa),
+                    d,
+                    into,
+                });
+            });
+        }
+        batch.states[into] = state;
+    }
+
+    /// Writes the data estimate on_z z + on_output output into `out`, [n, d].
+    pub fn x0(
+        &self,
+        batch: &Batch,
+        state: usize,
+        slot: usize,
+        on_z: &Mat,
+        on_output: &Mat,
+        out: &mut Buffer,
+    ) {
+        match (&batch.states[state], &batch.slots[slot]) {
+            (Buffer::F32(_), _) => self.x0_in::<f32, f32>(batch, state, slot, on_z, on_output, out),
+            (Buffer::F64(_), Buffer::F32(_)) => {
+                self.x0_in::<f64, f32>(batch, state, slot, on_z, on_output, out)
+            }
+            (Buffer::F64(_), Buffer::F64(_)) => {
+                self.x0_in::<f64, f64>(batch, state, slot, on_z, on_output, out)
+            }
+        }
+    }
+
+    fn x0_in<T: Float, E: Float>(
+        &self,
+        batch: &Batch,
+        state: usize,
+        slot: usize,
+        on_z: &Mat,
+        on_output: &Mat,
+        out: &mut Buffer,
+    ) {
+        let (d, z, output) = (batch.d, T::of(&batch.states[state]), E::of(&batch.slots[slot]));
+        let (z_len, output_len) = (on_z.cols() * d, on_output.cols() * d);
+        self.samples(T::of_mut(out), d, 2, |i, into| {
+            self.isa.run(X0 {
+                on_z,
+                on_output,
+                z: &z[i * z_len..][..z_len],
+                output: &output[i * output_len..][..output_len],
+                into,
+            });
+        });
+    }
+
+    /// Root mean square over all samples and elements of `row` (its `into` is not written) over
+    /// atol + rtol max(|scale_a|, |scale_b|), where the scales are states.
+    ///
+    /// Summed a sample at a time and then in the order of the samples, so threads and batches do not change it.
+    pub fn scaled_rms(
+        &self,
+        batch: &mut Batch,
+        row: &Update,
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+    ) -> f64 {
+        let mut partial = std::mem::take(&mut batch.partial);
+        match (&batch.states[0], batch.slots.first()) {
+            (Buffer::F32(_), _) => self.norms::<f32, f32>(batch, row, scale, atol, rtol, &mut partial),
+            (Buffer::F64(_), Some(Buffer::F32(_))) => {
+                self.norms::<f64, f32>(batch, row, scale, atol, rtol, &mut partial);
+            }
+            (Buffer::F64(_), _) => self.norms::<f64, f64>(batch, row, scale, atol, rtol, &mut partial),
+        }
+        let sum: f64 = partial.iter().sum();
+        batch.partial = partial;
+        (sum / (batch.n * batch.k * batch.d) as f64).sqrt()
+    }
+
+    fn norms<T: Float, E: Float>(
+        &self,
+        batch: &Batch,
+        row: &Update,
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+        partial: &mut [f64],
+    ) {
+        let len = batch.k * batch.d;
+        let state = |s: usize, i: usize| &T::of(&batch.states[s])[i * len..][..len];
+        self.samples(partial, 1, len * (2 + row.terms.len()), |i, sum| {
+            sum[0] = self.isa.run(Norm::<T, E> {
+                row,
+                from: state(row.from, i),
+                scale: scale.map(|s| state(s, i)),
+                slots: &batch.slots,
+                index: i,
+                d: batch.d,
+                atol,
+                rtol,
+                outputs: PhantomData,
+            });
+        });
+    }
+
+    /// Calls `work` for each sample's `len` elements of `values`, in parallel where `work_per_element` pays for it.
+    fn samples<T: Send>(
+        &self,
+        values: &mut [T],
+        len: usize,
+        work_per_element: usize,
+        work: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        match &self.pool {
+            Some(pool) if values.len() > len && values.len() * work_per_element >= PARALLEL_WORK => {
+                pool.install(|| values.par_chunks_mut(len).enumerate().for_each(|(i, chunk)| work(i, chunk)));
+            }
+            _ => values.chunks_mut(len).enumerate().for_each(|(i, chunk)| work(i, chunk)),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Time grids: decreasing forward times t_0 = t_start > ... > t_N = t_end.
+
+use crate::process::Process;
+use crate::spec::strict::did_you_mean;
+use crate::spec::{Grid, SamplerSpec};
+use crate::{Error, Result, Status};
+
+/// The named grids.
+pub const NAMES: [&str; 5] = ["uniform", "quadratic", "order2", "log_snr", "karras"];
+
+/// Resolves the grid of a sampler that takes `calls_per_step` network calls a step.
+///
+/// The number of steps comes from `steps`, from `nfe` (default 100) less the closing call, or from a grid given
+/// by its points; more than one of them must agree.
+///
+/// # Errors
+/// [`Status::InvalidArgument`] naming the option and the rule; [`Status::ReadFailed`] for a grid file.
+pub fn resolve(spec: &SamplerSpec, process: &Process, calls_per_step: u32) -> Result<Vec<f64>> {
+    match spec.time_grid.as_ref() {
+        Some(Grid::Points(points)) => given(spec, points.clone()),
+        Some(Grid::Name(name)) if !NAMES.contains(&name.as_str()) => given(spec, read(name)?),
+        named => {
+            let (start, end) = spec.interval()?;
+            let n = steps(spec, calls_per_step)?;
+            let name = match named {
+                Some(Grid::Name(name)) => name.as_str(),
+                _ => "quadratic",
+            };
+            Ok(build(name, process, n, start, end))
+        }
+    }
+}
+
+fn steps(spec: &SamplerSpec, calls_per_step: u32) -> Result<usize> {
+    let closing = u32::from(spec.denoise.unwrap_or(true));
+    let steps = match (spec.steps, spec.nfe) {
+        (Some(_), Some(_)) => return Err(Error::argument("steps and nfe exclude each other: give one")),
+        (Some(steps), None) => steps,
+        (None, nfe) => nfe.unwrap_or(100).saturating_sub(closing) / calls_per_step,
+    };
+    // A plan of a million rows is some hundred MB: past it lies a typing error, not a sampler.
+    if !(1..=1_000_000).contains(&steps) {
+        let least = calls_per_step + closing;
+        return Err(Error::argument(match spec.steps {
+            Some(steps) => format!("steps = {steps}: expected 1 to 1000000"),
+            None => format!(
+                "nfe = {}: sampler `{}` takes {calls_per_step} network call(s) a step{}, so at least {least} and at \
+                 most 1000000 steps of them",
+                spec.nfe.unwrap_or(100),
+                spec.name(),
+                if closing == 1 { " and one to close" } else { "" },
+            ),
+        }));
+    }
+    Ok(steps as usize)
+}
+
+/// t_i, i = 0..=n, of a named grid; the end points are exact.
+fn build(name: &str, process: &Process, n: usize, start: f64, end: f64) -> Vec<f64> {
+    let remaining = |i: usize| (n - i) as f64 / n as f64;
+    let mut grid: Vec<f64> = match name {
+        "uniform" => (0..=n).map(|i| end + (start - end) * remaining(i)).collect(),
+        "quadratic" => (0..=n).map(|i| end + (start - end) * (remaining(i) * remaining(i))).collect(),
+        "order2" => {
+            let (a, b) = (libm::sqrt(start), libm::sqrt(end));
+            (0..=n).map(|i| b + (a - b) * remaining(i)).map(|root| root * root).collect()
+        }
+        "log_snr" => {
+            let (a, b) = (process.log_snr(start), process.log_snr(end));
+            (0..=n).map(|i| time_of_log_snr(process, b + (a - b) * remaining(i), end, start)).collect()
+        }
+        "karras" => {
+            // sigma^(1/7) uniform, sigma = exp(-log_snr) (arXiv 2206.00364, eq. 5).
+            let root = |t: f64| libm::exp(-process.log_snr(t) / 7.0);
+            let (a, b) = (root(start), root(end));
+            (0..=n)
+                .map(|i| -7.0 * libm::log(b + (a - b) * remaining(i)))
+                .map(|log_snr| time_of_log_snr(process, log_snr, end, start))
+                .collect()
+        }
+        _ => unreachable!("the caller matched the name against NAMES"),
+    };
+    grid[0] = start;
+    grid[n] = end;
+    grid
+}
+
+/// Inverts the decreasing function t -> log_snr on [low, high] by bisection in ln t, to the last bits.
+fn time_of_log_snr(process: &Process, target: f64, low: f64, high: f64) -> f64 {
+    let (mut a, mut b) = (libm::log(low), libm::log(high));
+    for _ in 0..100 {
+        let middle = 0.5 * (a + b);
+        if middle <= a || middle >= b {
+            break;
+        }
+        if process.log_snr(libm::exp(middle)) > target { a = middle } else { b = middle }
+    }
+    libm::exp(0.5 * (a + b)).clamp(low, high)
+}
+
+fn given(spec: &SamplerSpec, points: Vec<f64>) -> Result<Vec<f64>> {
+    let bad = |what: String| Err(Error::argument(format!("time_grid: {what}")));
+    if points.len() < 2 {
+        return bad(format!("expected at least two times, got {}", points.len()));
+    }
+    if let Some(i) = points.iter().position(|t| !(*t >= 1e-7 && *t <= 1.0)) {
+        return bad(format!("time {i} is {}: expected 1e-7 to 1", points[i]));
+    }
+    if let Some(i) = points.windows(2).position(|w| w[0] <= w[1]) {
+        return bad(format!(
+            "times must decrease (forward time, from noise to data), but time {} is {} after {}",
+            i + 1,
+            points[i + 1],
+            points[i]
+        ));
+    }
+    if spec.nfe.is_some() {
+        return bad("a grid given by its points excludes nfe".into());
+    }
+    if let Some(steps) = spec.steps.filter(|s| *s as usize != points.len() - 1) {
+        return bad(format!("{} points make {} steps, but steps = {steps}", points.len(), points.len() - 1));
+    }
+    for (name, asked, has) in
+        [("t_start", spec.t_start, points[0]), ("t_end", spec.t_end, points[points.len() - 1])]
+    {
+        if asked.is_some_and(|t| t != has) {
+            return bad(format!("the grid's {name} is {has}, but {name} = {}", asked.unwrap_or_default()));
+        }
+    }
+    Ok(points)
+}
+
+/// A grid file: a JSON array, or times separated by white space or commas.
+fn read(path: &str) -> Result<Vec<f64>> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let error =
+            Error::new(Status::ReadFailed, format!("time_grid: no named grid, and no readable file: {path}"));
+        error.source(e).hint(did_you_mean(path, NAMES.iter().copied()))
+    })?;
+    let parsed = if text.trim_start().starts_with('[') {
+        serde_json::from_str(&text).map_err(|e| e.to_string())
+    } else {
+        text.split(|c: char| c.is_whitespace() || c == ',')
+            .filter(|word| !word.is_empty())
+            .map(|word| word.parse().map_err(|_| format!("not a number: {word}")))
+            .collect()
+    };
+    parsed.map_err(|e| {
+        Error::argument(format!("time_grid: {path}: expected a JSON array or a list of times: {e}"))
+    })
+}

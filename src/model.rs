@@ -1,0 +1,106 @@
+//! A model: a network ready to be sampled from, with the threads to do it.
+
+use crate::exec::Executor;
+use crate::network::analytic::MixtureNetwork;
+use crate::network::{Backend, Network};
+use crate::spec::ModelSpec;
+use crate::{Error, Result, Status};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    /// A spec that replaces the one in the file, for networks exported by others.
+    pub spec: Option<ModelSpec>,
+    /// Execution providers in order of preference; empty is the CPU. The first must be there: only what is listed
+    /// after it is a fallback.
+    #[cfg(feature = "onnxruntime")]
+    pub providers: Vec<crate::network::onnxruntime::Provider>,
+    /// Which device of the provider.
+    pub device: i32,
+    /// Threads for the network and for the solver, which take turns; 0: all CPUs that this process may use. 1
+    /// starts none.
+    pub threads: usize,
+}
+
+/// A network ready to be sampled from. Shared: any thread, at once; clones are cheap.
+#[derive(Clone)]
+pub struct Model {
+    network: Arc<dyn Network>,
+    executor: Executor,
+}
+
+impl Model {
+    /// Wraps any network. `threads` as in [`ModelOptions::threads`].
+    pub fn new(network: Arc<dyn Network>, threads: usize) -> Result<Self> {
+        let threads =
+            if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        if threads > 1024 {
+            return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
+        }
+        Ok(Self { network, executor: Executor::new(threads)? })
+    }
+
+    /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
+    pub fn from_file(path: &Path, options: ModelOptions) -> Result<Self> {
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
+            })?;
+            let network = MixtureNetwork::parse(&text).map_err(|e| e.context(path.display()))?;
+            return Self::new(Arc::new(network), options.threads);
+        }
+        Self::from_onnx_file(path, options)
+    }
+
+    /// With the ONNX Runtime that is loaded, else the one that is found.
+    #[cfg(feature = "onnxruntime")]
+    fn from_onnx_file(path: &Path, options: ModelOptions) -> Result<Self> {
+        use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
+        let mut onnx = OnnxOptions {
+            spec: options.spec,
+            providers: options.providers,
+            device: options.device,
+            threads: options.threads,
+            ..Default::default()
+        };
+        if onnx.providers.is_empty() {
+            onnx.providers.push(Provider::Cpu);
+        }
+        let network = OnnxNetwork::from_file(Runtime::load(None)?, path, &onnx)?;
+        Self::new(Arc::new(network), options.threads)
+    }
+
+    #[cfg(not(feature = "onnxruntime"))]
+    fn from_onnx_file(path: &Path, _: ModelOptions) -> Result<Self> {
+        let what = format!("{}: this build of psld has no ONNX Runtime support", path.display());
+        Err(Error::new(Status::Unsupported, what).hint("build with the feature `onnxruntime`"))
+    }
+
+    /// What the network was trained on and what its output means.
+    pub fn spec(&self) -> &ModelSpec {
+        self.network.spec()
+    }
+
+    /// What runs the network.
+    pub fn backend(&self) -> Backend {
+        self.network.backend()
+    }
+
+    /// SHA-256 of the model, in hexadecimal.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] if the model's file is gone or has changed since it was loaded.
+    pub fn hash(&self) -> Result<String> {
+        self.network.hash()
+    }
+
+    pub(crate) fn network(&self) -> &Arc<dyn Network> {
+        &self.network
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
+    }
+}

@@ -1,0 +1,60 @@
+//! A plan as text: JSON with one row a line, and a table for people.
+
+use super::{Map, MapKind, Plan, Row};
+use crate::process::Mat;
+use std::fmt::Write;
+
+/// JSON with one row a line: a plan is read and compared by people as well.
+pub(super) fn to_json(plan: &Plan) -> String {
+    let empty = Plan { rows: Vec::new(), ..plan.clone() };
+    let head = serde_json::to_string(&empty).expect("a plan holds only finite numbers and strings");
+    let mut out = head.strip_suffix("]}").expect("`rows` is the last field").to_owned();
+    for (i, row) in plan.rows.iter().enumerate() {
+        let row = serde_json::to_string(row).expect("a row holds only finite numbers and strings");
+        let _ = write!(out, "{}\n{row}", if i == 0 { "" } else { "," });
+    }
+    out.push_str("\n]}\n");
+    out
+}
+
+pub(super) fn table(plan: &Plan) -> String {
+    let mut out = format!(
+        "{}: {} steps, {} network calls, {} noise draws; k = {}, {} states, {} slots\n",
+        plan.sampler,
+        plan.steps,
+        plan.nfe,
+        plan.draws(),
+        plan.k,
+        plan.states,
+        plan.slots
+    );
+    for row in &plan.rows {
+        let _ = write!(out, "{:>4}  ", row.step());
+        let _ = match row {
+            Row::Eval(row) => writeln!(out, "slot{} = network(z{}, t = {:.9})", row.slot, row.from, row.t),
+            Row::Update(row) => {
+                let _ = write!(out, "z{} = {} z{}", row.into, matrix(&row.a), row.from);
+                for (slot, b) in &row.terms {
+                    let _ = write!(out, " + {} slot{slot}", matrix(b));
+                }
+                for (purpose, draw, c) in &row.noise {
+                    let _ = write!(out, " + {} {purpose}{draw}", matrix(c));
+                }
+                writeln!(out)
+            }
+            Row::Map(Map { kind: MapKind::Replace { t, mean, noise }, into, .. }) => {
+                let _ = write!(out, "z{into} = where known: {} image", matrix(mean));
+                if let Some((purpose, draw, c)) = noise {
+                    let _ = write!(out, " + {} {purpose}{draw}", matrix(c));
+                }
+                writeln!(out, " (kernel at t = {t:.9})")
+            }
+        };
+    }
+    out
+}
+
+fn matrix(m: &Mat) -> String {
+    let row = |i| (0..m.cols()).map(|j| format!("{:.6}", m[(i, j)])).collect::<Vec<_>>().join(" ");
+    format!("[{}]", (0..m.rows()).map(row).collect::<Vec<_>>().join("; "))
+}

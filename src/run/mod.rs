@@ -1,0 +1,426 @@
+//! A run: one batch of samples in flight, advanced step by step.
+
+mod options;
+mod sample;
+
+pub use options::{Inpaint, RunOptions, Tensor};
+pub use sample::{Overall, Samples, Seconds, sample};
+
+use crate::Model;
+use crate::exec::{Batch, Buffer, Executor, Known};
+use crate::network::{Evaluator, Inputs, Precision};
+use crate::plan::{Eval, Plan, Row, Update};
+use crate::solver::rk45::{self, Rk45};
+use crate::solver::{Decoder, Rows, Sampler};
+use crate::{Error, Result, Status};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A request to stop, made by the caller and passed to any number of runs. Sticky; any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A token that nobody has cancelled yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the runs that hold this token to stop before their next network call.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Self::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Steps done; an adaptive run counts attempted steps.
+    pub step: usize,
+    /// Steps in all, the closing one included; 0 where an adaptive run cannot know.
+    pub of: usize,
+    /// Share of the work that is done, 0 to 1; for an adaptive run, of the time interval.
+    pub fraction: f64,
+    /// Forward time of the last network call.
+    pub t: f64,
+    /// Network calls so far, each on the whole run.
+    pub nfe: usize,
+    /// Whether the run is complete.
+    pub done: bool,
+}
+
+/// What to read from a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The position half of the state, [n, C, ...]: after the last step, the samples.
+    Data,
+    /// The whole state, [n, k*C, ...].
+    State,
+    /// The data estimate E[x_0 | z_t] at the last network call, [n, C, ...]; needs [`RunOptions::previews`].
+    X0,
+}
+
+/// One batch of samples in flight. One thread at a time; holds its network and sampler.
+pub struct Run {
+    sampler: Arc<Sampler>,
+    batch: Batch,
+    calls: Calls,
+    executor: Executor,
+    rows: Cursor,
+    progress: Progress,
+    deadline: Option<Instant>,
+    cancel: Option<Cancel>,
+    poisoned: bool,
+}
+
+enum Cursor {
+    Planned { plan: Arc<Plan>, next: usize },
+    Adaptive(Rk45),
+}
+
+/// The network's side of a run.
+struct Calls {
+    evaluator: Box<dyn Evaluator>,
+    decoder: Decoder,
+    /// Samples of one network call.
+    size: usize,
+    output_blocks: usize,
+    times: Vec<f64>,
+    labels: Option<Vec<i64>>,
+    /// The data estimate, where it is wanted.
+    x0: Option<Buffer>,
+    seconds: Duration,
+}
+
+impl Run {
+    /// Begins a run: allocates all that it needs and draws (or takes) the initial state. No network call yet.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] or [`Status::ShapeMismatch`] naming the option; [`Status::MemoryLimit`] or
+    /// [`Status::OutOfMemory`] where memory does not suffice.
+    pub fn start(model: &Model, sampler: &Arc<Sampler>, mut options: RunOptions) -> Result<Self> {
+        let network = model.network();
+        let spec = network.spec();
+        if *spec != sampler.model {
+            return Err(Error::argument("the sampler was compiled for another model")
+                .hint("compile it with the spec of the model that runs it"));
+        }
+        let k = sampler.process.k();
+        let (n, d) = (options.n, spec.data_len());
+        options.check(spec, sampler)?;
+        let output_blocks = spec.output_blocks(k);
+        let (states, slots) = sampler.buffers();
+        let output_precision = network.output_precision(options.precision);
+        options.check_memory(n as u128 * sampler.elements())?;
+
+        let buffers = |count: usize, precision, blocks: usize| -> Result<Vec<Buffer>> {
+            (0..count).map(|_| Buffer::zeros(precision, n * blocks * d)).collect()
+        };
+        let mut batch = Batch {
+            n,
+            k,
+            d,
+            states: buffers(states, options.precision, k)?,
+            slots: buffers(slots, output_precision, output_blocks)?,
+            seeds: (0..n as u64).map(|i| options.seed.wrapping_add(i)).collect(),
+            draws: options.noise.map(Tensor::into_buffer),
+            consumed: 0,
+            known: options.inpaint.map(|inpaint| Known {
+                image: inpaint.image.into_f32(),
+                mask: inpaint.mask.broadcast_mask(&spec.data.shape),
+            }),
+            partial: vec![0.0; n],
+        };
+        let executor = model.executor().clone();
+        match options.init {
+            Some(init) => init.copy_to(&mut batch.states[0]),
+            None => executor.prior(&mut batch, &sampler.process.prior_factor()),
+        }
+        let size = options.batch.unwrap_or(n).min(n);
+        let x0 = if options.previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
+        let (rows, of, t) = match &sampler.rows {
+            Rows::Planned(plan) => {
+                let of = plan.rows.last().map_or(0, |row| row.step() + 1);
+                (
+                    Cursor::Planned { plan: plan.clone(), next: 0 },
+                    of,
+                    plan.grid.first().copied().unwrap_or(1.0),
+                )
+            }
+            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, &sampler.model)), 0, o.t_start),
+        };
+        Ok(Self {
+            calls: Calls {
+                evaluator: network.evaluator()?,
+                decoder: Decoder::new(spec),
+                size,
+                output_blocks,
+                times: vec![0.0; size],
+                labels: options.labels,
+                x0,
+                seconds: Duration::ZERO,
+            },
+            sampler: sampler.clone(),
+            batch,
+            executor,
+            rows,
+            progress: Progress { step: 0, of, fraction: 0.0, t, nfe: 0, done: false },
+            deadline: options.deadline.map(|d| Instant::now() + d),
+            cancel: options.cancel,
+            poisoned: false,
+        })
+    }
+
+    /// Advances by at most `max_steps` steps.
+    ///
+    /// # Errors
+    /// [`Status::Cancelled`] and [`Status::DeadlineExceeded`] leave a run that can be continued (with another
+    /// token or deadline); after any other error the run can only be read.
+    pub fn step(&mut self, max_steps: usize) -> Result<Progress> {
+        if self.poisoned {
+            return Err(Error::new(Status::RunState, "the run has failed before and cannot be continued"));
+        }
+        let last = self.progress.step.saturating_add(max_steps);
+        while !self.progress.done && self.progress.step < last {
+            if let Err(error) = self.advance() {
+                self.poisoned = !matches!(error.status(), Status::Cancelled | Status::DeadlineExceeded);
+                return Err(error);
+            }
+        }
+        Ok(self.progress)
+    }
+
+    /// One row of a plan, or one attempted step of an adaptive solver.
+    fn advance(&mut self) -> Result<()> {
+        self.interrupted()?;
+        match &mut self.rows {
+            Cursor::Planned { plan, next } => {
+                let plan = plan.clone();
+                let row = &plan.rows[*next];
+                *next += 1;
+                let at = *next;
+                match row {
+                    Row::Eval(eval) => self.eval(eval)?,
+                    Row::Update(update) => self.update(update)?,
+                    Row::Map(map) => self.executor.map(&mut self.batch, &map.kind, map.into),
+                }
+                let following = plan.rows.get(at).map(Row::step);
+                self.progress.done = following.is_none();
+                if following != Some(row.step()) {
+                    self.progress.step = row.step() + 1;
+                    self.progress.fraction = self.progress.step as f64 / self.progress.of as f64;
+                }
+            }
+            Cursor::Adaptive(solver) => {
+                let mut solver = solver.clone();
+                let sampler = self.sampler.clone();
+                solver.advance(&sampler.process, self)?;
+                self.progress.step += 1;
+                self.progress.fraction = solver.fraction();
+                self.progress.nfe = solver.nfe as usize;
+                self.progress.done = solver.done;
+                self.rows = Cursor::Adaptive(solver);
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self) -> Result<()> {
+        if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
+            return Err(Error::new(
+                Status::Cancelled,
+                format!("cancelled after step {}", self.progress.step),
+            ));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::new(
+                Status::DeadlineExceeded,
+                format!("the deadline passed after step {} of {}", self.progress.step, self.progress.of),
+            ));
+        }
+        Ok(())
+    }
+
+    fn eval(&mut self, row: &Eval) -> Result<()> {
+        self.progress.t = row.t;
+        let began = Instant::now();
+        let (n, state_len) = (self.batch.n, self.batch.k * self.batch.d);
+        let output_len = self.calls.output_blocks * self.batch.d;
+        let mut first = 0;
+        while first < n {
+            let samples = first..(first + self.calls.size).min(n);
+            let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
+            let calls = &mut self.calls;
+            let times = &mut calls.times[..samples.len()];
+            times.fill(row.t);
+            let inputs = Inputs {
+                z: self.batch.states[row.from].values(of(state_len)),
+                t: times,
+                labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
+            };
+            let out = self.batch.slots[row.slot].values_mut(of(output_len));
+            calls.evaluator.evaluate(inputs, out).map_err(|e| e.context(place(&self.progress)))?;
+            first = samples.end;
+        }
+        self.calls.seconds += began.elapsed();
+        self.progress.nfe += 1;
+        if let Some(x0) = &mut self.calls.x0 {
+            let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, row.t)?;
+            self.executor.x0(&self.batch, row.from, row.slot, &on_z, &on_output, x0);
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, row: &Update) -> Result<()> {
+        let Err(sample) = self.executor.update(&mut self.batch, row) else { return Ok(()) };
+        let output_len = self.calls.output_blocks * self.batch.d;
+        let range = sample * output_len..(sample + 1) * output_len;
+        let guilty = row
+            .terms
+            .iter()
+            .any(|(slot, _)| self.batch.slots[*slot].first_non_finite(range.clone()).is_some());
+        let what = if guilty { "the network's output" } else { "the state" };
+        Err(Error::new(
+            Status::NonFinite,
+            format!("{}: {what} of sample {sample} is not finite", place(&self.progress)),
+        ))
+    }
+
+    /// How far the run is.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Time spent in network calls.
+    pub fn network_time(&self) -> Duration {
+        self.calls.seconds
+    }
+
+    /// Replaces the deadline (`None`: no deadline) and the cancel token, to continue an interrupted run.
+    pub fn resume_with(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
+        self.deadline = deadline.map(|d| Instant::now() + d);
+        self.cancel = cancel;
+    }
+
+    /// Number of samples.
+    pub fn samples(&self) -> usize {
+        self.batch.n
+    }
+
+    /// The shape of what [`Self::read`] gives.
+    pub fn shape(&self, what: What) -> Vec<usize> {
+        let mut shape = vec![self.batch.n];
+        shape.extend(&self.sampler.model.data.shape);
+        if what == What::State {
+            shape[1] *= self.batch.k;
+        }
+        shape
+    }
+
+    /// The precision of the state.
+    pub fn precision(&self) -> Precision {
+        match self.batch.states[0] {
+            Buffer::F32(_) => Precision::F32,
+            Buffer::F64(_) => Precision::F64,
+        }
+    }
+
+    /// Copies out data, state or data estimate; see [`Self::shape`].
+    ///
+    /// # Errors
+    /// [`Status::RunState`] for a data estimate that was not asked for or not made yet; [`Status::BufferTooSmall`]
+    /// unless `out` has exactly the number of elements.
+    pub fn read<T: Element>(&self, what: What, out: &mut [T]) -> Result<()> {
+        let wanted: usize = self.shape(what).iter().product();
+        if out.len() != wanted {
+            return Err(Error::new(
+                Status::BufferTooSmall,
+                format!("expected a buffer of {wanted} elements, got {}", out.len()),
+            ));
+        }
+        let (d, state_len) = (self.batch.d, self.batch.k * self.batch.d);
+        match what {
+            What::State => T::copy(&self.batch.states[0], 0..wanted, out),
+            What::Data => {
+                for (i, row) in out.chunks_mut(d).enumerate() {
+                    T::copy(&self.batch.states[0], i * state_len..i * state_len + d, row);
+                }
+            }
+            What::X0 => match &self.calls.x0 {
+                None => {
+                    return Err(Error::new(Status::RunState, "this run keeps no data estimates")
+                        .hint("start it with `previews`"));
+                }
+                Some(_) if self.progress.nfe == 0 => {
+                    return Err(Error::new(
+                        Status::RunState,
+                        "there is no data estimate before the first step",
+                    ));
+                }
+                Some(x0) => T::copy(x0, 0..wanted, out),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// A type that results can be read as.
+pub trait Element: Copy + Default + sealed::Copied {}
+impl Element for f32 {}
+impl Element for f64 {}
+
+mod sealed {
+    use super::{Buffer, Range};
+
+    pub trait Copied: Sized {
+        #[allow(private_interfaces)]
+        fn copy(from: &Buffer, range: Range<usize>, to: &mut [Self]);
+    }
+    macro_rules! copied {
+        ($t:ty) => {
+            impl Copied for $t {
+                #[allow(private_interfaces)]
+                fn copy(from: &Buffer, range: Range<usize>, to: &mut [Self]) {
+                    match from {
+                        Buffer::F32(v) => to.iter_mut().zip(&v[range]).for_each(|(o, x)| *o = *x as $t),
+                        Buffer::F64(v) => to.iter_mut().zip(&v[range]).for_each(|(o, x)| *o = *x as $t),
+                    }
+                }
+            }
+        };
+    }
+    copied!(f32);
+    copied!(f64);
+}
+
+/// "step 3 of 100 (t = 0.94)": where an error happened.
+fn place(progress: &Progress) -> String {
+    let Progress { step, of, t, .. } = *progress;
+    match of {
+        0 => format!("attempted step {} (t = {t})", step + 1),
+        _ => format!("step {} of {of} (t = {t})", step + 1),
+    }
+}
+
+impl rk45::Rows for Run {
+    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<()> {
+        self.interrupted()?;
+        let step = self.progress.step;
+        Run::eval(self, &Eval { step, network: 0, from: state, t, slot })
+    }
+
+    fn update(&mut self, row: &Update) -> Result<()> {
+        Run::update(self, row)
+    }
+
+    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> f64 {
+        self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol)
+    }
+}

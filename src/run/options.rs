@@ -1,0 +1,310 @@
+//! What a run is started with.
+
+use super::Cancel;
+use crate::exec::Buffer;
+use crate::network::Precision;
+use crate::solver::{Rows, Sampler};
+use crate::spec::ModelSpec;
+use crate::{Error, Result, Status};
+use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
+use std::ops::Range;
+use std::time::Duration;
+
+/// An array given by the caller, in either precision.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tensor {
+    /// Single precision.
+    F32(ArrayD<f32>),
+    /// Double precision.
+    F64(ArrayD<f64>),
+}
+
+impl Tensor {
+    /// Its sizes.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Tensor::F32(a) => a.shape(),
+            Tensor::F64(a) => a.shape(),
+        }
+    }
+
+    /// Rows `range` of axis `axis`, copied.
+    fn slice(&self, axis: usize, range: Range<usize>) -> Self {
+        let range = Slice::from(range);
+        match self {
+            Tensor::F32(a) => Tensor::F32(a.slice_axis(Axis(axis), range).to_owned()),
+            Tensor::F64(a) => Tensor::F64(a.slice_axis(Axis(axis), range).to_owned()),
+        }
+    }
+
+    pub(crate) fn into_buffer(self) -> Buffer {
+        match self {
+            Tensor::F32(a) => Buffer::F32(flat(a)),
+            Tensor::F64(a) => Buffer::F64(flat(a)),
+        }
+    }
+
+    pub(crate) fn into_f32(self) -> Vec<f32> {
+        match self {
+            Tensor::F32(a) => flat(a),
+            Tensor::F64(a) => a.iter().map(|x| *x as f32).collect(),
+        }
+    }
+
+    /// Writes the elements in row-major order into a buffer of the same length.
+    pub(crate) fn copy_to(&self, out: &mut Buffer) {
+        fn copy<A: Copy, B>(from: ArrayViewD<'_, A>, to: &mut [B], convert: impl Fn(A) -> B) {
+            to.iter_mut().zip(&from).for_each(|(o, x)| *o = convert(*x));
+        }
+        match (self, out) {
+            (Tensor::F32(a), Buffer::F32(o)) => copy(a.view(), o, |x| x),
+            (Tensor::F32(a), Buffer::F64(o)) => copy(a.view(), o, f64::from),
+            (Tensor::F64(a), Buffer::F32(o)) => copy(a.view(), o, |x| x as f32),
+            (Tensor::F64(a), Buffer::F64(o)) => copy(a.view(), o, |x| x),
+        }
+    }
+
+    /// A mask [n or 1, 1 or C, ...] as [n or 1, C, ...], row-major. The shape has been checked.
+    pub(crate) fn broadcast_mask(self, data_shape: &[usize]) -> Vec<f32> {
+        let mut shape = vec![self.shape()[0]];
+        shape.extend(data_shape);
+        let mask = match self {
+            Tensor::F32(a) => a,
+            Tensor::F64(a) => a.mapv(|x| x as f32),
+        };
+        match mask.broadcast(shape) {
+            Some(view) => view.iter().copied().collect(),
+            None => unreachable!("the mask's shape was checked"),
+        }
+    }
+
+    fn all(&self, rule: impl Fn(f64) -> bool) -> bool {
+        match self {
+            Tensor::F32(a) => a.iter().all(|x| rule(f64::from(*x))),
+            Tensor::F64(a) => a.iter().all(|x| rule(*x)),
+        }
+    }
+}
+
+fn flat<T: Clone>(a: ArrayD<T>) -> Vec<T> {
+    if a.is_standard_layout() { a.into_raw_vec_and_offset().0 } else { a.iter().cloned().collect() }
+}
+
+/// The known part of an image to be completed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inpaint {
+    /// [n or 1, C, ...] in the data range.
+    pub image: Tensor,
+    /// [n or 1, 1 or C, ...], 0 to 1; 1 is known.
+    pub mask: Tensor,
+}
+
+/// What a run is started with, the sampler's options aside.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Number of samples.
+    pub n: usize,
+    /// Seed of the first sample; sample i has seed + i (wrapping).
+    pub seed: u64,
+    /// Precision of the state.
+    pub precision: Precision,
+    /// Samples of one network call; `None`: for [`Run::start`](super::Run::start) all, for
+    /// [`sample`](super::sample()) at most 64.
+    pub batch: Option<usize>,
+    /// Bytes that the run may allocate for its arrays; `None`: nine tenths of the machine's memory.
+    pub max_memory: Option<u64>,
+    /// Time from the start after which the run stops with [`Status::DeadlineExceeded`].
+    pub deadline: Option<Duration>,
+    /// The caller's token.
+    pub cancel: Option<Cancel>,
+    /// Initial state [n, k*C, ...] instead of a draw of the prior.
+    pub init: Option<Tensor>,
+    /// Noise [draws, n, k*C, ...], in the order in which the plan consumes it, instead of Philox's.
+    pub noise: Option<Tensor>,
+    /// Class of each sample, n or one for all; `None`: the null class.
+    pub labels: Option<Vec<i64>>,
+    /// Image and mask of a sampler that was compiled for inpainting.
+    pub inpaint: Option<Inpaint>,
+    /// Whether to keep the data estimate at each network call, for [`What::X0`](super::What::X0).
+    pub previews: bool,
+}
+
+impl RunOptions {
+    /// `n` samples, everything else at its default.
+    pub fn new(n: usize) -> Self {
+        Self {
+            n,
+            seed: 0,
+            precision: Precision::F32,
+            batch: None,
+            max_memory: None,
+            deadline: None,
+            cancel: None,
+            init: None,
+            noise: None,
+            labels: None,
+            inpaint: None,
+            previews: false,
+        }
+    }
+
+    pub(crate) fn check(&mut self, spec: &ModelSpec, sampler: &Sampler) -> Result<()> {
+        let (n, k) = (self.n, sampler.process.k());
+        if n == 0 {
+            return Err(Error::argument("n = 0: expected at least one sample"));
+        }
+        if self.batch == Some(0) {
+            return Err(Error::argument("batch = 0: expected at least one sample"));
+        }
+        let mut state_shape = vec![n];
+        state_shape.extend(&spec.data.shape);
+        state_shape[1] *= k;
+        if let Some(init) = &self.init {
+            expect("init", init.shape(), &state_shape)?;
+            finite("init", init)?;
+        }
+        if let Some(noise) = &self.noise {
+            let Rows::Planned(plan) = &sampler.rows else {
+                return Err(Error::argument(format!("noise: sampler `{}` draws none", sampler.info().name)));
+            };
+            let mut shape = vec![plan.draws()];
+            shape.extend(&state_shape);
+            expect("noise", noise.shape(), &shape)?;
+            finite("noise", noise)?;
+        }
+        self.check_labels(spec)?;
+        match (&self.inpaint, sampler.inpaint) {
+            (None, None) => {}
+            (Some(_), None) => {
+                return Err(Error::argument("inpaint: the sampler was not compiled for inpainting"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::argument(
+                    "inpaint: the sampler completes images and needs an image and a mask",
+                ));
+            }
+            (Some(Inpaint { image, mask }), Some(_)) => {
+                expect_shared("inpaint image", image.shape(), n, &spec.data.shape, false)?;
+                expect_shared("inpaint mask", mask.shape(), n, &spec.data.shape, true)?;
+                finite("inpaint image", image)?;
+                if !mask.all(|x| (0.0..=1.0).contains(&x)) {
+                    return Err(Error::argument(
+                        "inpaint mask: expected values from 0 (unknown) to 1 (known)",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_labels(&mut self, spec: &ModelSpec) -> Result<()> {
+        let (n, classes) = (self.n, spec.network.classes);
+        let Some(labels) = &mut self.labels else { return Ok(()) };
+        if spec.network.label_input.is_none() {
+            return Err(Error::argument(
+                "label: the model is not class-conditional (its spec has no label_input)",
+            ));
+        }
+        if labels.len() != n && labels.len() != 1 {
+            return Err(Error::argument(format!("label: expected 1 or {n} labels, got {}", labels.len())));
+        }
+        if let Some(label) = labels.iter().find(|label| !(0..=i64::from(classes)).contains(*label)) {
+            return Err(Error::argument(format!(
+                "label {label}: expected 0 to {}, or {classes} for the null class",
+                classes - 1
+            )));
+        }
+        if labels.len() == 1 {
+            *labels = vec![labels[0]; n];
+        }
+        Ok(())
+    }
+
+    /// Refuses what would not fit, before anything is allocated.
+    pub(crate) fn check_memory(&self, elements: u128) -> Result<()> {
+        let limit = self.max_memory.map_or_else(default_memory, u128::from);
+        let needed = elements.saturating_mul(match self.precision {
+            Precision::F32 => 4,
+            Precision::F64 => 8,
+        });
+        if needed > limit {
+            return Err(Error::new(
+                Status::MemoryLimit,
+                format!("{} samples need {} of memory, the limit is {}", self.n, bytes(needed), bytes(limit)),
+            )
+            .hint("take fewer samples at once (n, batch), or raise max_memory"));
+        }
+        Ok(())
+    }
+
+    /// The options for the samples `range` of these.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        let shared = |t: &Tensor| if t.shape()[0] == 1 { t.clone() } else { t.slice(0, range.clone()) };
+        Self {
+            n: range.len(),
+            seed: self.seed.wrapping_add(range.start as u64),
+            init: self.init.as_ref().map(|t| t.slice(0, range.clone())),
+            noise: self.noise.as_ref().map(|t| t.slice(1, range.clone())),
+            labels: self
+                .labels
+                .as_ref()
+                .map(|l| if l.len() == 1 { l.clone() } else { l[range.clone()].to_vec() }),
+            inpaint: self
+                .inpaint
+                .as_ref()
+                .map(|i| Inpaint { image: shared(&i.image), mask: shared(&i.mask) }),
+            cancel: self.cancel.clone(),
+            ..*self
+        }
+    }
+}
+
+/// Nine tenths of the machine's memory.
+fn default_memory() -> u128 {
+    // SAFETY: sysconf only reads its argument.
+    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    match (u128::try_from(pages), u128::try_from(size)) {
+        (Ok(pages), Ok(size)) => pages * size / 10 * 9,
+        _ => u128::MAX,
+    }
+}
+
+fn bytes(n: u128) -> String {
+    match n {
+        0..10_000_000 => format!("{} kB", n.div_ceil(1000)),
+        10_000_000..10_000_000_000 => format!("{} MB", n.div_ceil(1_000_000)),
+        _ => format!("{} GB", n.div_ceil(1_000_000_000)),
+    }
+}
+
+fn expect(name: &str, got: &[usize], expected: &[usize]) -> Result<()> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::new(Status::ShapeMismatch, format!("{name}: expected shape {expected:?}, got {got:?}")))
+}
+
+/// [n or 1, C, ...], or with one channel for all.
+fn expect_shared(name: &str, got: &[usize], n: usize, data: &[usize], one_channel: bool) -> Result<()> {
+    let fits = got.len() == data.len() + 1
+        && (got[0] == n || got[0] == 1)
+        && (got[1] == data[0] || one_channel && got[1] == 1)
+        && got[2..] == data[1..];
+    if fits {
+        return Ok(());
+    }
+    let channels = if one_channel { format!("1 or {}", data[0]) } else { data[0].to_string() };
+    let rest: String = data[1..].iter().map(|dim| format!(", {dim}")).collect();
+    Err(Error::new(
+        Status::ShapeMismatch,
+        format!("{name}: expected shape [{n} or 1, {channels}{rest}], got {got:?}"),
+    ))
+}
+
+fn finite(name: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.all(f64::is_finite) {
+        Ok(())
+    } else {
+        Err(Error::argument(format!("{name}: a value is not finite")))
+    }
+}

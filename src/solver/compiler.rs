@@ -1,0 +1,249 @@
+//! What solvers write rows with: states and slots as affine expressions, the network's output as epsilon or
+//! score, the closing step.
+
+use super::{Solver, inpaint};
+use crate::noise::Purpose;
+use crate::plan::{Affine, Eval, FORMAT, Plan, Row, push};
+use crate::process::{Mat, Process};
+use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Prediction, Predicts, SamplerSpec};
+use crate::{Error, Result, Status};
+
+/// Turns a raw network output into epsilon: eps = P z + R output, with z the state that the network saw.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder {
+    prediction: Prediction,
+    predicts: Predicts,
+}
+
+impl Decoder {
+    pub fn new(model: &ModelSpec) -> Self {
+        Self {
+            prediction: model.network.prediction,
+            predicts: model.network.predicts.unwrap_or(Predicts::All),
+        }
+    }
+
+    /// (P: k x k, R: k x output blocks) at time `t`.
+    ///
+    /// Half outputs determine the other half: the exact epsilon is W (z - a x0) with one unknown x0 for each
+    /// element, which either half gives. The half that is predicted passes through unchanged.
+    pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
+        let k = process.k();
+        let half = match self.predicts {
+            Predicts::All => None,
+            Predicts::Position => Some(0),
+            Predicts::Momentum => Some(k - 1),
+        };
+        let unit = |i: usize| Mat::from_fn(1, k, |_, j| f64::from(i == j));
+        Ok(match (self.prediction, half) {
+            (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
+            (Prediction::Score, None) => (Mat::zeros(k, k), process.eps_from_score(t)),
+            (Prediction::X0 | Prediction::V, _) => {
+                // x0 = X z + Y output
+                let (x, y) = match self.prediction {
+                    Prediction::X0 => (Mat::zeros(1, k), 1.0),
+                    // v = alpha eps - sigma x0 with z = alpha x0 + sigma eps.
+                    _ => {
+                        let (alpha, sigma) = (process.mean(t)[(0, 0)], process.factor(t)[(0, 0)]);
+                        let norm = alpha * alpha + sigma * sigma;
+                        (Mat::from_fn(1, 1, |_, _| alpha / norm), -sigma / norm)
+                    }
+                };
+                Self::from_x0(process, t, x, y)
+            }
+            (prediction, Some(i)) => {
+                // One row of what is predicted reads w z - (w a) x0, up to sign.
+                let whole = Self::eps_of_residual(process, t);
+                let (row, sign) = match prediction {
+                    Prediction::Epsilon => (unit(i) * whole, 1.0),
+                    _ => (unit(i) * -process.score_from_eps(t) * whole, -1.0),
+                };
+                let visible = (row * process.mean(t))[(0, 0)];
+                if visible == 0.0 {
+                    return Err(Error::new(
+                        Status::Numeric,
+                        format!("the predicted half of the output does not determine x0 at t = {t}"),
+                    ));
+                }
+                let (mut p, mut r) = Self::from_x0(process, t, row * (1.0 / visible), -sign / visible);
+                if prediction == Prediction::Epsilon {
+                    for j in 0..k {
+                        p[(i, j)] = 0.0;
+                    }
+                    r[(i, 0)] = 1.0;
+                }
+                (p, r)
+            }
+        })
+    }
+
+    /// W, by which the exact epsilon is W (z - a x0): -L^T score, with the score of z given x0 alone. Under HSM that
+    /// is L^-1; a network trained by DSM has an L that leaves the spread of m_0 out.
+    fn eps_of_residual(process: &Process, t: f64) -> Mat {
+        process.eps_from_whitened(t) * process.whitening(t)
+    }
+
+    /// eps = W (z - a x0) for x0 = X z + y output.
+    fn from_x0(process: &Process, t: f64, x: Mat, y: f64) -> (Mat, Mat) {
+        let whole = Self::eps_of_residual(process, t);
+        let seen = whole * process.mean(t);
+        (whole - seen * x, seen * -y)
+    }
+
+    /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
+    pub fn x0(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
+        if self.prediction == Prediction::X0 {
+            return Ok((Mat::zeros(1, process.k()), Mat::identity(1)));
+        }
+        let (p, r) = self.epsilon(process, t)?;
+        let (on_z, on_eps) = process.x0_from_eps(t);
+        Ok((on_z + on_eps * p, on_eps * r))
+    }
+}
+
+/// Writes the rows of one plan.
+pub(crate) struct Compiler<'a> {
+    pub process: &'a Process,
+    pub inpaint: Option<InpaintMethod>,
+    options: &'a SamplerSpec,
+    decoder: Decoder,
+    output_blocks: usize,
+    rows: Vec<Row>,
+    step: usize,
+    draws: [u32; 4],
+}
+
+impl<'a> Compiler<'a> {
+    pub fn new(
+        model: &ModelSpec,
+        process: &'a Process,
+        options: &'a SamplerSpec,
+        inpaint: Option<InpaintMethod>,
+    ) -> Self {
+        Self {
+            process,
+            inpaint,
+            options,
+            decoder: Decoder::new(model),
+            output_blocks: model.output_blocks(process.k()),
+            rows: Vec::new(),
+            step: 0,
+            draws: [0; 4],
+        }
+    }
+
+    pub fn compile(mut self, solver: &Solver, grid: Vec<f64>) -> Result<Plan> {
+        inpaint::open(&mut self, &grid)?;
+        (solver.steps)(&mut self, &grid)?;
+        if self.options.denoise.unwrap_or(true) {
+            self.close(solver, grid[grid.len() - 1])?;
+        }
+        let uses = |count: fn(&Row) -> usize| self.rows.iter().map(count).max().unwrap_or(0);
+        let plan = Plan {
+            format: FORMAT,
+            sampler: solver.info.name.into(),
+            k: self.process.k(),
+            output_blocks: self.output_blocks,
+            states: uses(|row| match row {
+                Row::Eval(row) => row.from + 1,
+                Row::Update(row) => row.from.max(row.into) + 1,
+                Row::Map(row) => row.into + 1,
+            }),
+            slots: uses(|row| if let Row::Eval(row) = row { row.slot + 1 } else { 0 }),
+            steps: grid.len() - 1,
+            nfe: self.rows.iter().filter(|row| matches!(row, Row::Eval(_))).count(),
+            grid,
+            rows: self.rows,
+        };
+        // A plan that fails here is a defect of a solver or a parameter at the edge of double precision; either
+        // way it must not be executed.
+        plan.check().map_err(|e| Error::new(Status::Numeric, "the compiled plan is not usable").source(e))?;
+        Ok(plan)
+    }
+
+    /// One noise-free Euler step of length t_end at t_end (methods: the published closing step): of the
+    /// reverse-time SDE for stochastic samplers, of the probability flow for deterministic ones.
+    fn close(&mut self, solver: &Solver, t_end: f64) -> Result<()> {
+        let (mut t, mut h) = (t_end, t_end);
+        if solver.info.stochastic && self.options.denoise_time == Some(DenoiseTime::Float32) {
+            (t, h) = (1.0 - f64::from((1.0 - t_end) as f32), f64::from(t_end as f32));
+        }
+        let z = self.state(0);
+        let weight = if solver.info.stochastic { 1.0 } else { 0.5 };
+        let drift = self.reverse_drift(0, t, 0, &z, weight)?;
+        self.set(0, z + h * drift);
+        inpaint::close(self, t)?;
+        self.end_step();
+        Ok(())
+    }
+
+    /// The current value of a state.
+    pub fn state(&self, state: usize) -> Affine {
+        Affine::state(state, self.process.k())
+    }
+
+    /// Calls the network on state `from` at time `t`.
+    pub fn eval(&mut self, from: usize, t: f64, slot: usize) {
+        self.rows.push(Row::Eval(Eval { step: self.step, network: 0, from, t, slot }));
+    }
+
+    /// Epsilon of the call that filled `slot` at time `t`, where `z` expresses the state it saw in terms of the
+    /// state of the wanted expression.
+    pub fn epsilon(&self, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
+        let (p, r) = self.decoder.epsilon(self.process, t)?;
+        Ok(p * z.clone() + Affine::slot(z.from(), slot, r))
+    }
+
+    /// The score of the same call.
+    pub fn score(&self, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
+        Ok(self.process.score_from_eps(t) * self.epsilon(slot, t, z)?)
+    }
+
+    /// Calls the network on state `from` (which `z` expresses) and gives the drift of the reverse-time dynamics,
+    /// -F z + weight G G^T score: weight 1 for the SDE, 1/2 for the probability flow.
+    pub fn reverse_drift(
+        &mut self,
+        from: usize,
+        t: f64,
+        slot: usize,
+        z: &Affine,
+        weight: f64,
+    ) -> Result<Affine> {
+        self.eval(from, t, slot);
+        let score = self.score(slot, t, z)?;
+        Ok(-self.process.drift(t) * z.clone() + self.process.diffusion(t) * weight * score)
+    }
+
+    /// A fresh solver draw, C xi.
+    pub fn solver_noise(&mut self, c: Mat) -> Affine {
+        let draw = self.draw(Purpose::Solver);
+        Affine::noise(0, Purpose::Solver, draw, c)
+    }
+
+    /// The number of the next draw for `purpose`.
+    pub fn draw(&mut self, purpose: Purpose) -> u32 {
+        let next = &mut self.draws[purpose as usize];
+        *next += 1;
+        *next - 1
+    }
+
+    /// Writes an expression into a state.
+    pub fn set(&mut self, into: usize, value: Affine) {
+        push(&mut self.rows, value.into_update(self.step, into));
+    }
+
+    /// Appends a row as it is.
+    pub fn row(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// The number of the step being written.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Says that the rows so far end a step.
+    pub fn end_step(&mut self) {
+        self.step += 1;
+    }
+}

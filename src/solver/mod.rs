@@ -1,0 +1,207 @@
+//! Solvers: one paper, one file. Each does its mathematics once, in f64, and emits the rows of a plan; the
+//! adaptive one emits rows while it runs.
+
+mod ancestral;
+mod compiler;
+mod em;
+mod euler;
+mod heun;
+mod inpaint;
+pub(crate) mod rk45;
+mod sscs;
+
+pub(crate) use compiler::Decoder;
+
+use crate::plan::Plan;
+use crate::process::Process;
+use crate::spec::strict::did_you_mean;
+use crate::spec::{InpaintMethod, ModelSpec, SamplerSpec};
+use crate::{Error, Result, Status, grid};
+use compiler::Compiler;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What a sampler is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SamplerInfo {
+    /// The name to ask for it by.
+    pub name: &'static str,
+    /// Its full name.
+    pub title: &'static str,
+    /// Convergence order, and in which sense.
+    pub order: &'static str,
+    /// Network calls a step; for an adaptive sampler, an attempted step.
+    pub nfe_per_step: u32,
+    /// Whether it draws noise after the prior.
+    pub stochastic: bool,
+    /// Whether it chooses its own steps.
+    pub adaptive: bool,
+    /// Where it was published.
+    pub paper: &'static str,
+    /// Where in the paper.
+    pub equation: &'static str,
+}
+
+/// A sampler that emits a plan.
+struct Solver {
+    info: SamplerInfo,
+    /// Appends the rows of all steps on `grid`.
+    steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
+}
+
+const PLANNED: [Solver; 5] = [em::SOLVER, sscs::SOLVER, ancestral::SOLVER, euler::SOLVER, heun::SOLVER];
+
+/// The samplers, in the order in which they are listed to people.
+pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
+    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO])
+}
+
+/// A compiled sampler: immutable, shared by any number of threads and runs.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    pub(crate) model: ModelSpec,
+    pub(crate) process: Process,
+    info: SamplerInfo,
+    options: SamplerSpec,
+    pub(crate) rows: Rows,
+    pub(crate) inpaint: Option<InpaintMethod>,
+}
+
+/// Where the rows of a run come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Rows {
+    Planned(Arc<Plan>),
+    Adaptive(rk45::Options),
+}
+
+impl Sampler {
+    /// Compiles the sampler that `options` describe for networks of spec `model`.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::Unsupported`] where the sampler is
+    /// not defined for the process.
+    pub fn compile(model: &ModelSpec, options: &SamplerSpec, inpaint: Option<InpaintMethod>) -> Result<Self> {
+        let process = model.process()?;
+        let name = options.name();
+        let (info, rows) = if name == rk45::INFO.name {
+            let excluded = [
+                ("steps", options.steps.is_some()),
+                ("nfe", options.nfe.is_some()),
+                ("time_grid", options.time_grid.is_some()),
+            ];
+            reject(name, &excluded, "it chooses its own steps; bound them with rtol, atol and max_nfe")?;
+            if inpaint.is_some() {
+                return Err(Error::new(
+                    Status::Unsupported,
+                    "inpainting needs a sampler with fixed steps, not `rk45`",
+                )
+                .hint("use `em` or `sscs`"));
+            }
+            (rk45::INFO, Rows::Adaptive(rk45::Options::new(options)?))
+        } else {
+            let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
+                return Err(Error::argument(format!("unknown sampler `{name}`"))
+                    .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
+            };
+            let excluded = [
+                ("rtol", options.rtol.is_some()),
+                ("atol", options.atol.is_some()),
+                ("max_nfe", options.max_nfe.is_some()),
+                ("error_norm", options.error_norm.is_some()),
+            ];
+            reject(name, &excluded, "it has fixed steps; `rk45` is adaptive")?;
+            let grid = grid::resolve(options, &process, solver.info.nfe_per_step)?;
+            let plan = Compiler::new(model, &process, options, inpaint).compile(solver, grid)?;
+            (solver.info, Rows::Planned(Arc::new(plan)))
+        };
+        Ok(Self { model: model.clone(), process, info, options: options.clone(), rows, inpaint })
+    }
+
+    /// A sampler that executes a plan made by the caller.
+    ///
+    /// # Errors
+    /// [`Status::InvalidConfig`] where the plan cannot be executed, or not with networks of spec `model`.
+    pub fn from_plan(model: &ModelSpec, plan: Plan) -> Result<Self> {
+        plan.check()?;
+        let process = model.process()?;
+        let blocks = model.output_blocks(process.k());
+        if (plan.k, plan.output_blocks) != (process.k(), blocks) {
+            return Err(Error::new(
+                Status::InvalidConfig,
+                format!(
+                    "plan: made for k = {} and {} output block(s), the model has k = {} and {blocks}",
+                    plan.k,
+                    plan.output_blocks,
+                    process.k()
+                ),
+            ));
+        }
+        let inpaint = plan
+            .rows
+            .iter()
+            .any(|row| matches!(row, crate::plan::Row::Map(_)))
+            .then_some(InpaintMethod::Published);
+        let info = SamplerInfo {
+            name: "plan",
+            title: "a plan made by the caller",
+            order: "as made",
+            nfe_per_step: 0,
+            stochastic: plan.draws() > 0,
+            adaptive: false,
+            paper: "",
+            equation: "",
+        };
+        let rows = Rows::Planned(Arc::new(plan));
+        Ok(Self { model: model.clone(), process, info, options: SamplerSpec::default(), rows, inpaint })
+    }
+
+    /// What the sampler is.
+    pub fn info(&self) -> &SamplerInfo {
+        &self.info
+    }
+
+    /// The options it was compiled from.
+    pub fn options(&self) -> &SamplerSpec {
+        &self.options
+    }
+
+    /// The plan, unless the sampler is adaptive.
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.rows {
+            Rows::Planned(plan) => Some(plan),
+            Rows::Adaptive(_) => None,
+        }
+    }
+
+    /// States and slots of a run.
+    pub(crate) fn buffers(&self) -> (usize, usize) {
+        match &self.rows {
+            Rows::Planned(plan) => (plan.states, plan.slots),
+            Rows::Adaptive(_) => (rk45::STATES, rk45::SLOTS),
+        }
+    }
+
+    /// Elements of all buffers that a run holds for one sample, the data estimate included.
+    pub(crate) fn elements(&self) -> u128 {
+        let (states, slots) = self.buffers();
+        let k = self.process.k();
+        ((states * k + slots * self.model.output_blocks(k) + 1) as u128) * self.model.data_len() as u128
+    }
+
+    /// SHA-256 of what the sampler does: of the plan, or of the adaptive solver's options.
+    pub fn hash(&self) -> String {
+        match &self.rows {
+            Rows::Planned(plan) => plan.hash(),
+            Rows::Adaptive(options) => options.hash(&self.model),
+        }
+    }
+}
+
+fn reject(name: &str, options: &[(&str, bool)], why: &str) -> Result<()> {
+    match options.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => {
+            Err(Error::argument(format!("`{option}` is no option of sampler `{name}`: {why}")))
+        }
+    }
+}

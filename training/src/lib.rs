@@ -1,0 +1,1 @@
+//! Trains phase-space score networks with libtorch and exports them to ONNX for `psld`.

@@ -1,0 +1,2 @@
+//! The command `psld-training`.
+fn main() {}
