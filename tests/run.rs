@@ -825,7 +825,7 @@ impl Network for Hooked {
     fn output_precision(&self, state: Precision) -> Precision {
         self.output.unwrap_or(state)
     }
-    fn hash(&self) -> String {
+    fn hash(&self) -> Result<String> {
         self.inner.hash()
     }
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
