@@ -2,10 +2,12 @@
 
 use crate::exec::Executor;
 use crate::network::analytic::MixtureNetwork;
+#[cfg(feature = "onnxruntime")]
+use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
 use crate::network::{Backend, Network};
 use crate::run::What;
-use crate::spec::ModelSpec;
-use crate::{Error, Result, Status};
+use crate::spec::{ModelSpec, SPEC_KEY};
+use crate::{Error, Result, Status, onnx};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,12 +19,37 @@ pub struct ModelOptions {
     /// Execution providers in order of preference; empty is the CPU. The first must be there: only what is listed
     /// after it is a fallback.
     #[cfg(feature = "onnxruntime")]
-    pub providers: Vec<crate::network::onnxruntime::Provider>,
+    pub providers: Vec<Provider>,
     /// Which device of the provider.
     pub device: i32,
     /// Threads for the network and for the solver, which take turns; 0: all CPUs that this process may use. 1
     /// starts none.
     pub threads: usize,
+}
+
+impl ModelOptions {
+    /// The part that ONNX Runtime needs.
+    #[cfg(feature = "onnxruntime")]
+    fn onnx(self) -> OnnxOptions {
+        let Self { spec, mut providers, device, threads } = self;
+        if providers.is_empty() {
+            providers.push(Provider::Cpu);
+        }
+        OnnxOptions { spec, providers, device, threads, spinning: false }
+    }
+
+    /// Refuses providers that an analytic network does not have.
+    fn cpu_only(&self) -> Result<()> {
+        #[cfg(feature = "onnxruntime")]
+        {
+            if !self.providers.is_empty() && !self.providers.contains(&Provider::Cpu) {
+                let message =
+                    format!("provider `{}`: an analytic model runs on the CPU only", self.providers[0]);
+                return Err(Error::new(Status::ProviderUnavailable, message));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A network ready to be sampled from. Shared: any thread, at once; clones are cheap.
@@ -46,24 +73,63 @@ impl Model {
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
     pub fn from_file(path: &Path, options: ModelOptions) -> Result<Self> {
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
+            let name = path.display();
+            let bytes = std::fs::read(path).map_err(|e| {
+                Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
             })?;
-            let network = MixtureNetwork::parse(&text).map_err(|e| e.context(path.display()))?;
-            return Self::new(Arc::new(network), options.threads);
+            return Self::analytic(&bytes, options).map_err(|e| e.context(name));
         }
         Self::from_onnx_file(path, options)
+    }
+
+    /// Reads the spec in a model file, and nothing that runs the network: no ONNX Runtime is needed.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] and [`Status::ModelInvalid`] for the file, [`Status::SpecMissing`] and
+    /// [`Status::SpecInvalid`] for the spec.
+    pub fn read_spec(path: &Path) -> Result<ModelSpec> {
+        let name = path.display();
+        let bytes = std::fs::read(path).map_err(|e| {
+            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
+        })?;
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+            let network =
+                MixtureNetwork::parse(&String::from_utf8_lossy(&bytes)).map_err(|e| e.context(name))?;
+            return Ok(network.spec().clone());
+        }
+        let model = onnx::Model::read(bytes).map_err(|e| e.context(&name))?;
+        ModelSpec::from_metadata(model.metadata(SPEC_KEY)).map_err(|e| e.context(name))
+    }
+
+    #[cfg(feature = "onnxruntime")]
+    fn from_onnx_file(path: &Path, options: ModelOptions) -> Result<Self> {
+        let threads = options.threads;
+        let network = OnnxNetwork::from_file(Runtime::load(None)?, path, &options.onnx())?;
+        Self::new(Arc::new(network), threads)
+    }
+
+    #[cfg(feature = "onnxruntime")]
+    fn from_onnx_bytes(bytes: &[u8], options: ModelOptions) -> Result<Self> {
+        let threads = options.threads;
+        let network = OnnxNetwork::from_bytes(Runtime::load(None)?, bytes, &options.onnx())?;
+        Self::new(Arc::new(network), threads)
     }
 
     /// Reads a model from memory: the content of a file that [`Self::from_file`] reads, but without external data.
     pub fn from_bytes(bytes: &[u8], options: ModelOptions) -> Result<Self> {
         // No ONNX model begins with a brace: its first byte is the key of a protobuf field that it has.
         if bytes.trim_ascii_start().first() == Some(&b'{') {
-            let text = std::str::from_utf8(bytes)
-                .map_err(|e| Error::new(Status::ModelInvalid, "analytic model: not UTF-8").source(e))?;
-            return Self::new(Arc::new(MixtureNetwork::parse(text)?), options.threads);
+            return Self::analytic(bytes, options);
         }
         Self::from_onnx_bytes(bytes, options)
+    }
+
+    fn analytic(json: &[u8], options: ModelOptions) -> Result<Self> {
+        options.cpu_only()?;
+        let text = std::str::from_utf8(json)
+            .map_err(|e| Error::new(Status::ModelInvalid, "analytic model: not UTF-8").source(e))?;
+        let network = MixtureNetwork::parse_as(text, options.spec)?;
+        Self::new(Arc::new(network), options.threads)
     }
 
     #[cfg(not(feature = "onnxruntime"))]
@@ -96,7 +162,10 @@ impl Model {
     }
 
     /// SHA-256 of the model, in hexadecimal.
-    pub fn hash(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] where the file is gone or has changed since it was loaded.
+    pub fn hash(&self) -> Result<String> {
         self.network.hash()
     }
 

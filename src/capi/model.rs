@@ -137,7 +137,7 @@ pub extern "C" fn psld_model_info_json(
             "spec": model.spec(),
             "k": model.spec().process()?.k(),
             "backend": model.backend(),
-            "hash": model.hash(),
+            "hash": model.hash()?,
         });
         convert::put_text(&info.to_string(), buffer, capacity, needed)
     })

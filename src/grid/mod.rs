@@ -26,7 +26,13 @@ pub fn resolve(spec: &SamplerSpec, process: &Process, calls_per_step: u32) -> Re
                 Some(Grid::Name(name)) => name.as_str(),
                 _ => "quadratic",
             };
-            Ok(build(name, process, n, start, end))
+            let grid = build(name, process, n, start, end);
+            if grid.windows(2).any(|pair| pair[0] <= pair[1]) {
+                return Err(Error::argument(format!(
+                    "t_start = {start}, t_end = {end}: {n} steps of grid `{name}` are closer than the spacing of numbers"
+                )));
+            }
+            Ok(grid)
         }
     }
 }
@@ -135,7 +141,8 @@ fn read(path: &str) -> Result<Vec<f64>> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let error =
             Error::new(Status::ReadFailed, format!("time_grid: no named grid, and no readable file: {path}"));
-        error.source(e).hint(did_you_mean(path, NAMES.iter().copied()))
+        let name = std::path::Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
+        error.source(e).hint(did_you_mean(&name, NAMES.iter().copied()))
     })?;
     let parsed = if text.trim_start().starts_with('[') {
         serde_json::from_str(&text).map_err(|e| e.to_string())

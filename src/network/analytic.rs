@@ -61,17 +61,30 @@ impl MixtureNetwork {
     /// # Errors
     /// [`Status::ModelInvalid`] or [`Status::SpecInvalid`], naming the field.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_as(text, None)
+    }
+
+    /// [`Self::parse`], with another spec than the file's where one is given.
+    pub(crate) fn parse_as(text: &str, spec: Option<ModelSpec>) -> Result<Self> {
         #[derive(Deserialize)]
         struct File {
             #[serde(rename = "psld.spec")]
-            spec: Value,
+            spec: Option<Value>,
             mixture: Value,
         }
         const BAD: Status = Status::ModelInvalid;
         let file: File =
             strict::from_value(strict::parse(text, BAD, "analytic model")?, BAD, "analytic model")?;
         let mixture = strict::from_value(file.mixture, BAD, "analytic model: mixture")?;
-        Self::new(ModelSpec::parse(&file.spec.to_string())?, mixture)
+        let spec = match (spec, file.spec) {
+            (Some(spec), _) => spec,
+            (None, Some(spec)) => ModelSpec::parse(&spec.to_string())?,
+            (None, None) => {
+                let message = "analytic model: key `psld.spec` is missing";
+                return Err(Error::new(Status::SpecMissing, message).hint("add it, or pass a spec (--spec)"));
+            }
+        };
+        Self::new(spec, mixture)
     }
 }
 
@@ -136,8 +149,8 @@ impl Network for MixtureNetwork {
         state
     }
 
-    fn hash(&self) -> String {
-        self.0.hash.clone()
+    fn hash(&self) -> Result<String> {
+        Ok(self.0.hash.clone())
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {

@@ -9,6 +9,7 @@ pub mod onnxruntime;
 
 use crate::Result;
 use crate::spec::ModelSpec;
+use std::ops::Range;
 
 /// The floating-point type of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -28,6 +29,29 @@ pub enum Values<'a> {
     F32(&'a [f32]),
     /// Double precision.
     F64(&'a [f64]),
+}
+
+impl<'a> Values<'a> {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F64(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some of the values; panics where `range` exceeds them, as slices do.
+    pub fn slice(&self, range: Range<usize>) -> Values<'a> {
+        match self {
+            Self::F32(values) => Values::F32(&values[range]),
+            Self::F64(values) => Values::F64(&values[range]),
+        }
+    }
 }
 
 /// Values of either precision, written.
@@ -74,8 +98,11 @@ pub trait Network: Send + Sync {
     /// The precision of the outputs for states of precision `state`.
     fn output_precision(&self, state: Precision) -> Precision;
 
-    /// SHA-256 of the model's bytes, in hexadecimal; computed when first asked for.
-    fn hash(&self) -> String;
+    /// SHA-256 of the model's bytes, in hexadecimal; external data is not part of it. Read when asked for.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`](crate::Status::ReadFailed) if the model's file is gone or has changed.
+    fn hash(&self) -> Result<String>;
 
     /// Opens an evaluator, the per-run part of a network: its buffers and bindings.
     fn evaluator(&self) -> Result<Box<dyn Evaluator>>;

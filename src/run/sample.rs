@@ -49,6 +49,21 @@ impl Overall {
     }
 }
 
+/// Samples of one network call, and of one run.
+fn in_flight(sampler: &Sampler, options: &RunOptions) -> (usize, usize) {
+    let batch = options.batch.unwrap_or(64).clamp(1, options.n.max(1));
+    (batch, if matches!(sampler.rows, Rows::Adaptive(_)) { options.n } else { batch })
+}
+
+/// Whether [`sample`] with these arguments stays within `options.max_memory`: its result and the samples in flight.
+///
+/// # Errors
+/// [`Status::MemoryLimit`].
+pub fn check_size(sampler: &Sampler, options: &RunOptions, what: What) -> Result<()> {
+    let (_, at_once) = in_flight(sampler, options);
+    options.check_memory(elements(&shape(sampler, options.n, what)) + at_once as u128 * sampler.elements())
+}
+
 /// Draws `options.n` samples, in batches of `options.batch`.
 ///
 /// Noise does not depend on the batch size. An adaptive sampler keeps all samples in one run (its step sizes come
@@ -63,18 +78,17 @@ pub fn sample<T: Element>(
     what: What,
     observe: impl FnMut(Overall) -> ControlFlow<()>,
 ) -> Result<Samples<T>> {
-    let began = Instant::now();
+    // First: other checks may take memory for each sample.
+    check_size(sampler, options, what)?;
+    options.check(&sampler.model, sampler)?;
     let shape = shape(sampler, options.n, what);
-    let len = elements(&shape);
-    // The result's own memory comes on top of a run's.
-    let batches = Batches::new(sampler, options, len)?;
+    let len = shape.iter().product();
     let mut values = Vec::new();
-    let len = len as usize;
     values.try_reserve_exact(len).map_err(|e| {
         Error::new(Status::OutOfMemory, format!("the result of {len} elements cannot be allocated")).source(e)
     })?;
     values.resize(len, T::default());
-    let (nfe, seconds) = batches.run(model, sampler, what, &mut values, began, observe)?;
+    let (nfe, seconds) = sample_into(model, sampler, options, what, &mut values, observe)?;
     let values = ArrayD::from_shape_vec(shape, values)
         .map_err(|e| Error::new(Status::Internal, "the result's shape").source(e))?;
     Ok(Samples { values, nfe, seconds })
@@ -93,12 +107,47 @@ pub fn sample_into<T: Element>(
     options: &RunOptions,
     what: What,
     out: &mut [T],
-    observe: impl FnMut(Overall) -> ControlFlow<()>,
+    mut observe: impl FnMut(Overall) -> ControlFlow<()>,
 ) -> Result<(usize, Seconds)> {
     let began = Instant::now();
-    let batches = Batches::new(sampler, options, 0)?;
-    fits(out.len(), elements(&shape(sampler, options.n, what)))?;
-    batches.run(model, sampler, what, out, began, observe)
+    let n = options.n;
+    let (batch, at_once) = in_flight(sampler, options);
+    options.check_memory(at_once as u128 * sampler.elements())?;
+    options.check(&sampler.model, sampler)?;
+    fits(out.len(), elements(&shape(sampler, n, what)))?;
+    let len = out.len() / n;
+    let (mut nfe, mut network) = (0, Duration::ZERO);
+    for (i, out) in out.chunks_mut(at_once * len).enumerate() {
+        let finished = i * at_once;
+        let in_flight = out.len() / len;
+        let mut part = options.slice(finished..finished + in_flight);
+        part.batch = Some(batch);
+        part.deadline = options.deadline.map(|d| d.saturating_sub(began.elapsed()));
+        let mut run = Run::start_at(finished, model, sampler, part)?;
+        let mut stop = false;
+        while !run.progress().done && !stop {
+            let progress = run.step(1)?;
+            stop = observe(Overall { n, finished, in_flight, run: progress }).is_break();
+        }
+        let done = run.progress().done;
+        if done {
+            run.read(what, out)?;
+            nfe = nfe.max(run.progress().nfe);
+            network += run.network_time();
+        }
+        // A break at the very end comes too late to cancel anything.
+        if stop && !(done && finished + in_flight == n) {
+            let step = run.progress().step;
+            let message =
+                format!("cancelled after step {step}, with {finished} of {n} samples finished before");
+            return Err(Error::new(Status::Cancelled, message));
+        }
+    }
+    let seconds = Seconds {
+        network: network.as_secs_f64(),
+        solver: began.elapsed().saturating_sub(network).as_secs_f64(),
+    };
+    Ok((nfe, seconds))
 }
 
 fn shape(sampler: &Sampler, n: usize, what: What) -> Vec<usize> {
@@ -112,72 +161,4 @@ fn shape(sampler: &Sampler, n: usize, what: What) -> Vec<usize> {
 
 fn elements(shape: &[usize]) -> u128 {
     shape.iter().map(|size| *size as u128).product()
-}
-
-/// Checked options, and how many samples are in one run.
-struct Batches {
-    options: RunOptions,
-    at_once: usize,
-}
-
-impl Batches {
-    /// `result`: elements that the result takes beside the runs.
-    fn new(sampler: &Sampler, options: &RunOptions, result: u128) -> Result<Self> {
-        let n = options.n;
-        let batch = options.batch.unwrap_or(64).clamp(1, n.max(1));
-        let mut options = RunOptions { batch: Some(batch), ..options.clone() };
-        options.check(&sampler.model, sampler)?;
-        let at_once = if matches!(sampler.rows, Rows::Adaptive(_)) { n } else { batch };
-        options.check_memory(result + at_once as u128 * sampler.elements())?;
-        Ok(Self { options, at_once })
-    }
-
-    fn run<T: Element>(
-        &self,
-        model: &Model,
-        sampler: &Arc<Sampler>,
-        what: What,
-        out: &mut [T],
-        began: Instant,
-        mut observe: impl FnMut(Overall) -> ControlFlow<()>,
-    ) -> Result<(usize, Seconds)> {
-        let Self { options, at_once } = self;
-        let n = options.n;
-        let (mut nfe, mut network) = (0, Duration::ZERO);
-        let len = out.len() / n;
-        for (i, out) in out.chunks_mut(at_once * len).enumerate() {
-            let finished = i * at_once;
-            let in_flight = out.len() / len;
-            let mut part = options.slice(finished..finished + in_flight);
-            part.deadline = options.deadline.map(|d| d.saturating_sub(began.elapsed()));
-            let mut run = Run::start(model, sampler, part)?;
-            let cancelled = |p: Progress| {
-                Error::new(
-                    Status::Cancelled,
-                    format!("cancelled after step {} and {finished} samples", p.step),
-                )
-            };
-            let (last, go_on) = loop {
-                let progress = run.step(1)?;
-                let go_on = observe(Overall { n, finished, in_flight, run: progress });
-                if progress.done {
-                    break (progress, go_on);
-                }
-                if go_on.is_break() {
-                    return Err(cancelled(progress));
-                }
-            };
-            run.read(what, out)?;
-            if go_on.is_break() && finished + in_flight < n {
-                return Err(cancelled(last));
-            }
-            nfe = nfe.max(run.progress().nfe);
-            network += run.network_time();
-        }
-        let seconds = Seconds {
-            network: network.as_secs_f64(),
-            solver: began.elapsed().saturating_sub(network).as_secs_f64(),
-        };
-        Ok((nfe, seconds))
-    }
 }

@@ -1,9 +1,11 @@
 //! What a caller describes: the model's spec (from ONNX metadata) and the sampler's options; parsed strictly,
 //! completed with defaults, checked.
 
+mod config;
 mod model;
 mod sampler;
 pub(crate) mod strict;
 
+pub use config::{Config, InpaintFiles};
 pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
 pub use sampler::{DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec};

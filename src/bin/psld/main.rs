@@ -1,2 +1,62 @@
-//! The command line.
-fn main() {}
+//! The command line of psld: arguments in, files and reports out. It computes nothing.
+
+mod args;
+mod info;
+mod interrupt;
+mod noise;
+mod output;
+mod plan;
+mod report;
+mod sample;
+mod samplers;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, FromArgMatches};
+use psld::{Error, Status};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// How a command failed, as the shell sees it.
+fn exit_code(error: &Error) -> u8 {
+    match error.status() {
+        Status::Cancelled => 130,
+        Status::WriteFailed => 1,
+        status if (100..300).contains(&(status as i32)) => 2,
+        _ => 1,
+    }
+}
+
+fn main() -> ExitCode {
+    let began = Instant::now();
+    // A write past the limit on file sizes shall be an error like any other, not the end of the process.
+    // SAFETY: no handler runs; the signal is ignored from here on.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+
+    let mut command = Cli::command();
+    // Only who asks for all versions pays for loading ONNX Runtime.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "--version") {
+        command = command.long_version(&*report::versions().leak());
+    }
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(e) => e.exit(),
+    };
+    let done = std::panic::catch_unwind(|| match cli.command {
+        Command::Sample(args) => sample::run(args, began),
+        Command::Info(args) => info::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Noise(args) => noise::run(args),
+        Command::Samplers(args) => samplers::run(args),
+    });
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            report::error(&error);
+            ExitCode::from(exit_code(&error))
+        }
+        Err(_) => {
+            report::error(&Error::new(Status::Internal, "a defect of psld: please report the lines above"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,19 @@
-//! ONNX models through ONNX Runtime.
+//! Networks in ONNX form, run by ONNX Runtime.
+//!
+//! [`Runtime`] finds and loads the shared library, [`OnnxNetwork`] loads a model and checks it against its spec,
+//! and its evaluators run it on the caller's buffers.
+
+mod api;
+mod buffers;
+mod evaluator;
+mod library;
+mod log;
+mod network;
+mod ports;
+mod provider;
+mod runtime;
+
+pub use log::{LogLevel, LogSink, set_log_sink};
+pub use network::{OnnxNetwork, OnnxOptions};
+pub use provider::Provider;
+pub use runtime::Runtime;

@@ -1,0 +1,403 @@
+//! What can be said on the command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use psld::spec::{Config, Grid, InpaintMethod};
+use psld::{Error, ModelOptions, ModelSpec, Result, SamplerSpec, io};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Samplers of phase-space diffusion models (PSLD, CLD, VP) over ONNX Runtime.
+#[derive(Parser)]
+#[command(name = "psld", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit status: 0 success, 1 failure at run time, 2 usage or bad input, 130 interrupted."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Draw samples from a model.
+    Sample(Box<SampleArgs>),
+    /// Say what a model is: process, data, inputs, what runs it.
+    Info(InfoArgs),
+    /// Print a sampler's plan: each network call and update with its coefficients.
+    Plan(PlanArgs),
+    /// Write the noise that a run draws, to use or check it elsewhere.
+    Noise(NoiseArgs),
+    /// List the samplers.
+    Samplers(SamplersArgs),
+}
+
+#[derive(Args)]
+pub struct SampleArgs {
+    /// Number of samples [default: 64, or as many as --init or --noise hold]
+    #[arg(short, value_name = "N", allow_negative_numbers = true)]
+    pub n: Option<usize>,
+
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Class of all samples, for class-conditional models [default: the null class]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What to sample")]
+    pub label: Option<i64>,
+    /// Initial state instead of a draw of the prior: .npy [n, k*C, ...]
+    #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub init: Option<PathBuf>,
+    /// Noise instead of psld's own: .npy [draws, n, k*C, ...] in the order in which the plan consumes it
+    #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub noise: Option<PathBuf>,
+    /// Image to complete: .npy [n or 1, C, ...] in the data range, or PNG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub inpaint_image: Option<PathBuf>,
+    /// Where it is known: .npy [n or 1, 1 or C, ...] with 1 = known, or PNG with white = known
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub inpaint_mask: Option<PathBuf>,
+    /// How the known region enters; this version has the published method only
+    #[arg(long, value_name = "METHOD", value_parser = ["published"], help_heading = "What to sample")]
+    pub inpaint_method: Option<String>,
+
+    /// Where to: FILE.png (one grid of all images), FILE.npy, or DIR/ (one PNG each) [default: samples.png for
+    /// images, samples.npy for other data]
+    #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// What to write: data [n, C, ...] as float32, or (.npy only) the state [n, k*C, ...] in its precision
+    #[arg(long, value_enum, default_value_t = What::Data, help_heading = "Output")]
+    pub output: What,
+    /// Print one JSON object on stdout that says what was done
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the state
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Samples of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+    /// Refuse what needs more memory than this: 800M, 2GB (10^9), 2GiB (2^30) [default: 9/10 of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "How to run")]
+    pub max_memory: Option<u64>,
+    /// Give up sampling after this time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true, help_heading = "How to run")]
+    pub deadline: Option<Duration>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Args)]
+pub struct ModelArgs {
+    /// The network: .onnx, or .json for an analytic mixture
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The network's spec, instead of the one in the model's metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub spec: Option<PathBuf>,
+    /// What runs the network: cpu, cuda, tensorrt; further ones after commas are fallbacks
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "cpu",
+        help_heading = "How to run"
+    )]
+    pub provider: Vec<String>,
+    /// Which device of the provider
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        help_heading = "How to run"
+    )]
+    pub device: i32,
+    /// Threads for network and solver [default: all CPUs that this process may use]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sampler")]
+pub struct SamplerArgs {
+    /// Sampler and inpainting options as JSON; what is also on the command line overrides them
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Which sampler; `psld samplers` lists them [default: em]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// Solver steps, instead of --nfe
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub steps: Option<u32>,
+    /// All network calls, the closing one included [default: 100]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub nfe: Option<u32>,
+    /// Time grid: uniform, quadratic, order2, log_snr, karras; a file of times; or times after commas
+    /// [default: quadratic]
+    #[arg(long, value_name = "GRID")]
+    pub grid: Option<String>,
+    /// Forward time at which sampling starts [default: 1]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub t_start: Option<f64>,
+    /// Forward time at which the solver's steps end [default: 0.001]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub t_end: Option<f64>,
+    /// Leave out the closing noise-free step of length t_end
+    #[arg(long)]
+    pub no_denoise: bool,
+    /// Relative tolerance of adaptive samplers [default: 1e-4]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub rtol: Option<f64>,
+    /// Absolute tolerance of adaptive samplers [default: 1e-4]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub atol: Option<f64>,
+    /// Limit of network calls of adaptive samplers [default: 10000]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub max_nfe: Option<u32>,
+    /// Over what adaptive samplers take their error norm: run (all samples share their steps) [default: run]
+    #[arg(long, value_name = "OVER", value_parser = ["run"], hide_possible_values = true)]
+    pub error_norm: Option<String>,
+    /// Seed of the first sample; sample i has seed + i [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seed: Option<u64>,
+}
+
+#[derive(Args)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct PlanArgs {
+    /// The network: .onnx, or .json for an analytic mixture
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The network's spec, instead of the one in the model's metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+    /// Print a table for people instead of JSON
+    #[arg(long)]
+    pub explain: bool,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+}
+
+#[derive(Args)]
+pub struct NoiseArgs {
+    /// Seed of the (first) sample
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// What the noise is for; each purpose counts its own draws
+    #[arg(long, value_parser = ["prior", "solver", "inpaint", "probe"])]
+    pub purpose: String,
+    /// Which draw, from 0
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub draw: u32,
+    /// Shape of one sample's whole state: k*C,...
+    #[arg(long, value_name = "N,...", value_delimiter = ',', required = true, allow_negative_numbers = true)]
+    pub shape: Vec<usize>,
+    /// Write [N, shape]: of samples with seeds seed, seed + 1, ...
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub n: Option<usize>,
+    /// The file, float32
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+}
+
+#[derive(Args)]
+pub struct SamplersArgs {
+    /// Print one JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    Data,
+    State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum State {
+    F32,
+    F64,
+}
+
+/// A number of bytes: "1000", "800M", "1.5GiB".
+fn size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1_u64 << 40,
+        _ => return Err("expected a size such as 800M, 2GB or 2GiB".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a size such as 800M, 2GB or 2GiB")?;
+    // `as` saturates: a limit past 2^64 bytes is none.
+    Ok((number * unit as f64) as u64)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds of at least 0".into())
+}
+
+/// The spec in a side file.
+fn read_spec(path: Option<&Path>) -> Result<Option<ModelSpec>> {
+    let read = |path: &Path| ModelSpec::parse(&io::read_text(path)?).map_err(|e| e.context(path.display()));
+    path.map(read).transpose()
+}
+
+/// A missing model is the user's error, whatever else is missing: found before a runtime is looked for.
+fn check_there(model: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| {
+        Error::new(psld::Status::ReadFailed, format!("{}: the model cannot be read", model.display()))
+            .source(e)
+    };
+    let metadata = std::fs::File::open(model).and_then(|file| file.metadata()).map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(Error::new(
+            psld::Status::ReadFailed,
+            format!("{}: is a folder, not a model", model.display()),
+        ));
+    }
+    Ok(())
+}
+
+impl ModelArgs {
+    pub fn options(&self) -> Result<ModelOptions> {
+        check_there(&self.model)?;
+        if self.threads == Some(0) {
+            return Err(Error::argument("threads = 0: expected at least 1"));
+        }
+        let options = ModelOptions {
+            spec: read_spec(self.spec.as_deref())?,
+            #[cfg(feature = "onnxruntime")]
+            providers: self.provider.iter().map(|name| name.parse()).collect::<Result<_>>()?,
+            device: self.device,
+            threads: self.threads.unwrap_or(0),
+        };
+        #[cfg(not(feature = "onnxruntime"))]
+        if self.provider != ["cpu"] {
+            let message = format!("provider `{}`: this build has the CPU only", self.provider[0]);
+            return Err(Error::new(psld::Status::Unsupported, message));
+        }
+        Ok(options)
+    }
+}
+
+impl PlanArgs {
+    /// The spec that replaces the model's.
+    pub fn spec(&self) -> Result<Option<ModelSpec>> {
+        check_there(&self.model)?;
+        read_spec(self.spec.as_deref())
+    }
+}
+
+impl SamplerArgs {
+    /// The configuration file with the command line over it.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        let spec = &mut config.sampler;
+        // Two ways to say one thing: either of them replaces both.
+        if self.steps.is_some() || self.nfe.is_some() {
+            (spec.steps, spec.nfe) = (None, None);
+        }
+        let given = SamplerSpec {
+            sampler: self.sampler.clone(),
+            steps: self.steps,
+            nfe: self.nfe,
+            time_grid: self.grid.as_deref().map(grid),
+            t_start: self.t_start,
+            t_end: self.t_end,
+            denoise: self.no_denoise.then_some(false),
+            denoise_time: None,
+            rtol: self.rtol,
+            atol: self.atol,
+            max_nfe: self.max_nfe,
+            error_norm: self.error_norm.as_ref().map(|_| psld::spec::ErrorNorm::Run),
+            seed: self.seed,
+        };
+        config.sampler = SamplerSpec {
+            sampler: given.sampler.or(spec.sampler.take()),
+            steps: given.steps.or(spec.steps),
+            nfe: given.nfe.or(spec.nfe),
+            time_grid: given.time_grid.or(spec.time_grid.take()),
+            t_start: given.t_start.or(spec.t_start),
+            t_end: given.t_end.or(spec.t_end),
+            denoise: given.denoise.or(spec.denoise),
+            denoise_time: spec.denoise_time,
+            rtol: given.rtol.or(spec.rtol),
+            atol: given.atol.or(spec.atol),
+            max_nfe: given.max_nfe.or(spec.max_nfe),
+            error_norm: given.error_norm.or(spec.error_norm),
+            seed: given.seed.or(spec.seed),
+        };
+        Ok(config)
+    }
+}
+
+impl SampleArgs {
+    /// The configuration file with the command line over it.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.sampler.config()?;
+        if self.inpaint_image.is_some() || self.inpaint_mask.is_some() || self.inpaint_method.is_some() {
+            let inpaint = config.inpaint.get_or_insert_default();
+            inpaint.image = self.inpaint_image.clone().or(inpaint.image.take());
+            inpaint.mask = self.inpaint_mask.clone().or(inpaint.mask.take());
+            inpaint.method =
+                self.inpaint_method.as_ref().map(|_| InpaintMethod::Published).or(inpaint.method);
+        }
+        Ok(config)
+    }
+}
+
+/// A list of numbers is a grid; anything else names one, or a file.
+fn grid(text: &str) -> Grid {
+    let points: Option<Vec<f64>> = text.split(',').map(|word| word.trim().parse().ok()).collect();
+    match points {
+        Some(points) => Grid::Points(points),
+        None => Grid::Name(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        let read =
+            ["17", "800M", "2GB", "2GiB", "1.5k", "99999999999999999999T"].map(|text| size(text).unwrap());
+        assert_eq!(read, [17, 800_000_000, 2_000_000_000, 2 << 30, 1500, u64::MAX]);
+        for bad in ["", "G", "2 apples", "-1", "1e9"] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn grids() {
+        assert!(matches!(grid("quadratic"), Grid::Name(_)));
+        assert!(matches!(grid("a,b.txt"), Grid::Name(_)));
+        assert_eq!(grid("1, 0.5,0.001"), Grid::Points(vec![1.0, 0.5, 0.001]));
+    }
+}

@@ -1,0 +1,22 @@
+//! `psld plan`.
+
+use crate::args::PlanArgs;
+use crate::report;
+use psld::{Error, Model, Result, Sampler, Status};
+
+pub fn run(args: PlanArgs) -> Result<()> {
+    let config = args.sampler.config()?;
+    let method = config.inpaint.as_ref().map(|inpaint| inpaint.method()).transpose()?;
+    let spec = match args.spec()? {
+        Some(spec) => spec,
+        None => Model::read_spec(&args.model)?,
+    };
+    let sampler = Sampler::compile(&spec, &config.sampler, method)?;
+    let Some(plan) = sampler.plan() else {
+        let name = sampler.info().name;
+        let message =
+            format!("sampler `{name}` has no plan: it is adaptive and makes its rows while it runs");
+        return Err(Error::new(Status::Unsupported, message));
+    };
+    report::stdout(&if args.explain { plan.explain() } else { plan.to_json() })
+}

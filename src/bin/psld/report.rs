@@ -1,0 +1,65 @@
+//! What goes to stdout and stderr.
+
+use psld::{Error, Result, Status};
+use std::io::{self, IsTerminal, Write};
+
+/// Writes to stdout. A reader that has seen enough (a closed pipe) is not an error.
+pub fn stdout(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Status::WriteFailed, "stdout: cannot be written").source(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes to stderr; there is nobody to tell if that fails.
+pub fn stderr(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// "error: ...", and a hint where there is one.
+pub fn error(error: &Error) {
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let paint =
+        |code: &str, word: &str| if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.into() };
+    let text = error.to_string();
+    let text = match text.split_once("\nhint:") {
+        Some((message, hint)) => format!("{message}\n{}{hint}", paint("1;36", "hint:")),
+        None => text,
+    };
+    stderr(&format!("{} {text}", paint("1;31", "error:")));
+}
+
+/// Versions of psld and of what it finds at run time.
+pub fn versions() -> String {
+    let plan = psld::plan::FORMAT;
+    format!("{}\nplan format {plan}\n{}", env!("CARGO_PKG_VERSION"), onnxruntime())
+}
+
+#[cfg(feature = "onnxruntime")]
+fn onnxruntime() -> String {
+    match psld::network::onnxruntime::Runtime::load(None) {
+        Ok(runtime) => format!("ONNX Runtime {} ({})", runtime.version(), runtime.library_path().display()),
+        Err(e) => format!("ONNX Runtime: {}", e.message().lines().next().unwrap_or_default()),
+    }
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn onnxruntime() -> String {
+    "ONNX Runtime: not in this build".into()
+}
+
+/// Shows ONNX Runtime's warnings; its errors come back as ours.
+pub fn forward_runtime_log() {
+    #[cfg(feature = "onnxruntime")]
+    {
+        use psld::network::onnxruntime::{LogLevel, set_log_sink};
+        set_log_sink(Some(std::sync::Arc::new(|level, text| {
+            if level == LogLevel::Warning {
+                stderr(&format!("onnxruntime: {text}"));
+            }
+        })));
+    }
+}

@@ -1,0 +1,511 @@
+//! numpy's array files (`.npy`; numpy's NEP 1): what a sampler exchanges, which is less than numpy can write.
+
+use crate::run::Tensor;
+use crate::{Error, Result, Status};
+use half::f16;
+use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// What kind of numbers a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// float16, float32, float64.
+    Float,
+    /// Signed and unsigned integers of 8 to 64 bits.
+    Integer,
+    /// bool.
+    Bool,
+}
+
+/// An array as it was read: in row-major order, in the precision that holds its numbers (float64 and integers of
+/// 32 bits and more as float64, everything else as float32).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// What the file holds.
+    pub kind: Kind,
+    /// The numbers.
+    pub values: Tensor,
+}
+
+/// Past what numpy reads itself; a longer header is a damaged file.
+const MAX_HEADER: usize = 1 << 16;
+
+/// Reads an array. Memory is taken only once the header fits the file's length.
+///
+/// # Errors
+/// [`Status::ReadFailed`]: the file is missing, truncated, not an `.npy` file, or holds what is not read here
+/// (objects, structures, text, big-endian numbers).
+pub fn read(path: &Path) -> Result<Array> {
+    let error = |what: String| Error::new(Status::ReadFailed, format!("{}: {what}", path.display()));
+    let failed = |e: io::Error| error("cannot be read".into()).source(e);
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(error("is not a regular file".into()));
+    }
+    read_from(&mut file, metadata.len()).map_err(|e| match e {
+        Bad::Io(e) => failed(e),
+        Bad::File(what) => error(what),
+        Bad::Type(what) => error(what).hint("convert it: numpy.save(path, array.astype('<f4'))"),
+        Bad::Memory(bytes) => {
+            Error::new(Status::OutOfMemory, format!("{}: {bytes} bytes cannot be allocated", path.display()))
+        }
+    })
+}
+
+enum Bad {
+    Io(io::Error),
+    File(String),
+    Type(String),
+    Memory(usize),
+}
+
+impl From<io::Error> for Bad {
+    fn from(e: io::Error) -> Self {
+        Bad::Io(e)
+    }
+}
+
+/// `len` is the length of all that `file` will give.
+fn read_from(file: &mut dyn Read, len: u64) -> Result<Array, Bad> {
+    let mut magic = [0; 8];
+    let not_npy = || Bad::File("not an .npy file".into());
+    if len < 10 {
+        return Err(not_npy());
+    }
+    file.read_exact(&mut magic)?;
+    if magic[..6] != *b"\x93NUMPY" {
+        return Err(not_npy());
+    }
+    let truncated = || Bad::File("truncated: the file ends within its header".into());
+    let header_len = match magic[6] {
+        1 => {
+            let mut bytes = [0; 2];
+            file.read_exact(&mut bytes)?;
+            usize::from(u16::from_le_bytes(bytes))
+        }
+        2 | 3 => {
+            let mut bytes = [0; 4];
+            file.read_exact(&mut bytes).map_err(|_| truncated())?;
+            u32::from_le_bytes(bytes) as usize
+        }
+        version => return Err(Bad::File(format!(".npy format {version} is not known to this version"))),
+    };
+    let start = (if magic[6] == 1 { 10 } else { 12 }) + header_len as u64;
+    if start > len {
+        return Err(truncated());
+    }
+    if header_len > MAX_HEADER {
+        return Err(Bad::File(format!("a header of {header_len} bytes: expected at most {MAX_HEADER}")));
+    }
+    let mut header = vec![0; header_len];
+    file.read_exact(&mut header)?;
+    let header = Header::parse(&header).map_err(|e| match e {
+        What::Malformed => Bad::File("malformed header".into()),
+        What::Structured => Bad::Type("structured arrays are not read, only plain numbers".into()),
+    })?;
+
+    let (element, bytes) = Element::parse(&header.descr).map_err(Bad::Type)?;
+    let shape = format!("{:?}", header.shape);
+    let too_large = || Bad::File(format!("shape {shape} is more than a file can hold"));
+    // The sizes other than zero too: that they can be multiplied is what an array's strides rest on.
+    let product = header.shape.iter().filter(|dim| **dim != 0).try_fold(1_u64, |n, dim| n.checked_mul(*dim));
+    let product = product.and_then(|n| n.checked_mul(bytes)).filter(|n| *n <= isize::MAX as u64);
+    let wanted = if header.shape.contains(&0) { 0 } else { product.ok_or_else(too_large)? };
+    product.ok_or_else(too_large)?;
+    let got = len - start;
+    if got != wanted {
+        let what = if got < wanted { "truncated" } else { "longer than its header says" };
+        return Err(Bad::File(format!(
+            "{what}: shape {shape} of {} needs {wanted} bytes, the file has {got}",
+            header.descr
+        )));
+    }
+    let count = (wanted / bytes) as usize;
+    let shape: Vec<usize> = header.shape.iter().map(|dim| *dim as usize).collect();
+    let values = match element {
+        Element::F16 => {
+            Tensor::F32(array(file, count, shape, header.fortran, |b| f16::from_le_bytes(b).to_f32())?)
+        }
+        Element::F32 => Tensor::F32(array(file, count, shape, header.fortran, f32::from_le_bytes)?),
+        Element::F64 => Tensor::F64(array(file, count, shape, header.fortran, f64::from_le_bytes)?),
+        Element::Bool => Tensor::F32(array(file, count, shape, header.fortran, |[b]| f32::from(b != 0))?),
+        Element::U8 => Tensor::F32(array(file, count, shape, header.fortran, |[b]| f32::from(b))?),
+        Element::I8 => Tensor::F32(array(file, count, shape, header.fortran, |[b]| f32::from(b as i8))?),
+        Element::U16 => {
+            Tensor::F32(array(file, count, shape, header.fortran, |b| u16::from_le_bytes(b).into())?)
+        }
+        Element::I16 => {
+            Tensor::F32(array(file, count, shape, header.fortran, |b| i16::from_le_bytes(b).into())?)
+        }
+        Element::U32 => {
+            Tensor::F64(array(file, count, shape, header.fortran, |b| u32::from_le_bytes(b).into())?)
+        }
+        Element::I32 => {
+            Tensor::F64(array(file, count, shape, header.fortran, |b| i32::from_le_bytes(b).into())?)
+        }
+        Element::U64 => {
+            Tensor::F64(array(file, count, shape, header.fortran, |b| u64::from_le_bytes(b) as f64)?)
+        }
+        Element::I64 => {
+            Tensor::F64(array(file, count, shape, header.fortran, |b| i64::from_le_bytes(b) as f64)?)
+        }
+    };
+    Ok(Array { kind: element.kind(), values })
+}
+
+#[derive(Clone, Copy)]
+enum Element {
+    F16,
+    F32,
+    F64,
+    Bool,
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+}
+
+impl Element {
+    /// The type that numpy calls `descr`, and its size in bytes.
+    fn parse(descr: &str) -> Result<(Self, u64), String> {
+        use Element::*;
+        let (order, name) = match descr.chars().next() {
+            Some(order @ ('<' | '>' | '|' | '=')) => (order, &descr[1..]),
+            _ => ('<', descr),
+        };
+        let (element, bytes) = match name {
+            "f2" => (F16, 2),
+            "f4" => (F32, 4),
+            "f8" => (F64, 8),
+            "b1" | "?" => (Bool, 1),
+            "u1" => (U8, 1),
+            "i1" => (I8, 1),
+            "u2" => (U16, 2),
+            "i2" => (I16, 2),
+            "u4" => (U32, 4),
+            "i4" => (I32, 4),
+            "u8" => (U64, 8),
+            "i8" => (I64, 8),
+            "O" => return Err("dtype object (pickled Python) is not read, only plain numbers".into()),
+            _ => return Err(format!("dtype {descr:?} is not read, only float, integer and bool")),
+        };
+        if order == '>' && bytes > 1 {
+            return Err(format!("dtype {descr:?} is big-endian; only little-endian numbers are read"));
+        }
+        Ok((element, bytes))
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Element::F16 | Element::F32 | Element::F64 => Kind::Float,
+            Element::Bool => Kind::Bool,
+            _ => Kind::Integer,
+        }
+    }
+}
+
+/// Reads `count` elements of `N` bytes each.
+fn array<T: Clone, const N: usize>(
+    file: &mut dyn Read,
+    count: usize,
+    shape: Vec<usize>,
+    fortran: bool,
+    decode: impl Fn([u8; N]) -> T,
+) -> Result<ArrayD<T>, Bad> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Bad::Memory(count.saturating_mul(size_of::<T>())))?;
+    let mut buffer = vec![0; count.saturating_mul(N).min(1 << 16)];
+    let mut left = count * N;
+    while left > 0 {
+        let chunk = &mut buffer[..left.min(1 << 16)];
+        file.read_exact(chunk)?;
+        let (elements, _) = chunk.as_chunks::<N>();
+        values.extend(elements.iter().map(|bytes| decode(*bytes)));
+        left -= chunk.len();
+    }
+    let shape = IxDyn(&shape);
+    let made = if fortran {
+        ArrayD::from_shape_vec(shape.f(), values)
+    } else {
+        ArrayD::from_shape_vec(shape, values)
+    };
+    let array = made.map_err(|e| Bad::File(format!("the shape: {e}")))?;
+    Ok(if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() })
+}
+
+/// What an `.npy` header says.
+struct Header {
+    descr: String,
+    fortran: bool,
+    shape: Vec<u64>,
+}
+
+enum What {
+    Malformed,
+    Structured,
+}
+
+impl Header {
+    /// A Python dictionary with exactly the keys descr, fortran_order and shape, in any order.
+    ///
+    /// Read by hand and not as Python: there is nothing to nest, so no file can exhaust the stack.
+    fn parse(header: &[u8]) -> Result<Self, What> {
+        let mut text = Text(std::str::from_utf8(header).map_err(|_| What::Malformed)?);
+        let (mut descr, mut fortran, mut shape) = (None, None, None);
+        text.expect('{')?;
+        while !text.eat('}') {
+            let key = text.quoted()?;
+            text.expect(':')?;
+            match key {
+                "descr" if text.peek() == Some('[') => return Err(What::Structured),
+                "descr" => descr = Some(text.quoted()?.to_owned()),
+                "fortran_order" => fortran = Some(text.word()),
+                "shape" => shape = Some(text.integers()?),
+                _ => return Err(What::Malformed),
+            }
+            if !text.eat(',') && text.peek() != Some('}') {
+                return Err(What::Malformed);
+            }
+        }
+        let fortran = match fortran {
+            Some("True") => true,
+            Some("False") => false,
+            _ => return Err(What::Malformed),
+        };
+        match (descr, shape, text.0.trim()) {
+            (Some(descr), Some(shape), "") => Ok(Self { descr, fortran, shape }),
+            _ => Err(What::Malformed),
+        }
+    }
+}
+
+/// What is left to be read.
+struct Text<'a>(&'a str);
+
+impl<'a> Text<'a> {
+    fn peek(&mut self) -> Option<char> {
+        self.0 = self.0.trim_start();
+        self.0.chars().next()
+    }
+
+    fn eat(&mut self, c: char) -> bool {
+        let found = self.peek() == Some(c);
+        if found {
+            self.0 = &self.0[c.len_utf8()..];
+        }
+        found
+    }
+
+    fn expect(&mut self, c: char) -> Result<(), What> {
+        if self.eat(c) { Ok(()) } else { Err(What::Malformed) }
+    }
+
+    fn quoted(&mut self) -> Result<&'a str, What> {
+        let quote = self.peek().filter(|c| matches!(c, '\'' | '"')).ok_or(What::Malformed)?;
+        let (text, rest) = self.0[1..].split_once(quote).ok_or(What::Malformed)?;
+        self.0 = rest;
+        Ok(text)
+    }
+
+    fn word(&mut self) -> &'a str {
+        self.peek();
+        let end = self.0.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(self.0.len());
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest;
+        word
+    }
+
+    fn integers(&mut self) -> Result<Vec<u64>, What> {
+        self.expect('(')?;
+        let mut all = Vec::new();
+        while !self.eat(')') {
+            // Python 2 wrote 3L.
+            let word = self.word();
+            all.push(word.strip_suffix('L').unwrap_or(word).parse().map_err(|_| What::Malformed)?);
+            if all.len() > 64 || !self.eat(',') && self.peek() != Some(')') {
+                return Err(What::Malformed);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A type that can be written.
+pub trait Number: Copy + sealed::Bytes {}
+impl Number for f32 {}
+impl Number for f64 {}
+
+mod sealed {
+    pub trait Bytes {
+        const DESCR: &str;
+        fn append(self, to: &mut Vec<u8>);
+    }
+    impl Bytes for f32 {
+        const DESCR: &str = "<f4";
+        fn append(self, to: &mut Vec<u8>) {
+            to.extend(self.to_le_bytes());
+        }
+    }
+    impl Bytes for f64 {
+        const DESCR: &str = "<f8";
+        fn append(self, to: &mut Vec<u8>) {
+            to.extend(self.to_le_bytes());
+        }
+    }
+}
+
+/// Writes the header of an array of `shape`; the elements follow in row-major order, by [`write_values`].
+pub fn write_header<T: Number>(out: &mut dyn Write, shape: &[usize]) -> io::Result<()> {
+    let mut dims: String = shape.iter().map(|dim| format!("{dim}, ")).collect();
+    if shape.len() > 1 {
+        dims.truncate(dims.len() - 2);
+    }
+    let dims = dims.trim_end();
+    let mut header = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({dims}), }}", T::DESCR);
+    // The data shall begin at a multiple of 64 bytes.
+    let padding = (64 - (10 + header.len() + 1) % 64) % 64;
+    header.extend(std::iter::repeat_n(' ', padding));
+    header.push('\n');
+    let len = u16::try_from(header.len()).map_err(|_| io::Error::other("too many dimensions"))?;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&len.to_le_bytes())?;
+    out.write_all(header.as_bytes())
+}
+
+/// Writes elements.
+pub fn write_values<T: Number>(out: &mut dyn Write, values: &[T]) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(values.len().min(8192) * size_of::<T>());
+    for chunk in values.chunks(8192) {
+        bytes.clear();
+        chunk.iter().for_each(|x| x.append(&mut bytes));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes a whole array, given in row-major order.
+pub fn write<T: Number>(out: &mut dyn Write, shape: &[usize], values: &[T]) -> io::Result<()> {
+    write_header::<T>(out, shape)?;
+    write_values(out, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Array, String> {
+        read_from(&mut &bytes[..], bytes.len() as u64).map_err(|e| match e {
+            Bad::Io(e) => e.to_string(),
+            Bad::File(what) | Bad::Type(what) => what,
+            Bad::Memory(bytes) => format!("memory {bytes}"),
+        })
+    }
+
+    fn header(descr: &str, fortran: &str, shape: &str) -> String {
+        format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n")
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for shape in [&[][..], &[5], &[2, 3], &[2, 0, 3], &[1, 2, 3, 4]] {
+            let count = shape.iter().product();
+            let values: Vec<f64> = (0..count).map(|i| i as f64 / 3.0).collect();
+            let mut bytes = Vec::new();
+            write(&mut bytes, shape, &values).unwrap();
+            assert_eq!((bytes.len() - count * 8) % 64, 0);
+            let witness = npyz::NpyFile::new(&bytes[..]).unwrap();
+            assert!(
+                witness.shape().iter().eq(shape.iter().map(|dim| *dim as u64).collect::<Vec<_>>().iter())
+            );
+            assert_eq!(witness.into_vec::<f64>().unwrap(), values);
+            let array = ArrayD::from_shape_vec(IxDyn(shape), values).unwrap();
+            assert_eq!(parse(&bytes), Ok(Array { kind: Kind::Float, values: Tensor::F64(array) }));
+        }
+    }
+
+    #[test]
+    fn types_and_orders() {
+        let f32s = |shape: &[usize], v: &[f32]| {
+            Tensor::F32(ArrayD::from_shape_vec(IxDyn(shape), v.to_vec()).unwrap())
+        };
+        let read = |h: &str, data: &[u8]| parse(&file(h, data)).unwrap();
+        assert_eq!(read(&header("|b1", "False", "(2,)"), &[0, 1]).values, f32s(&[2], &[0.0, 1.0]));
+        assert_eq!(read(&header("|u1", "False", "(2,)"), &[0, 255]).values, f32s(&[2], &[0.0, 255.0]));
+        assert_eq!(read(&header("<f2", "False", "()"), &[0, 0x3c]).values, f32s(&[], &[1.0]));
+        assert_eq!(read(&header("<i2", "False", "(1,)"), &[255, 255]).values, f32s(&[1], &[-1.0]));
+        // Columns first: [[0, 2, 4], [1, 3, 5]].
+        let fortran = read(&header("|i1", "True", "(2, 3)"), &[0, 1, 2, 3, 4, 5]);
+        assert_eq!(fortran.kind, Kind::Integer);
+        assert_eq!(fortran.values, f32s(&[2, 3], &[0.0, 2.0, 4.0, 1.0, 3.0, 5.0]));
+        // Another order of keys, other quotes, Python 2.
+        let other = "{\"shape\": (2L,), 'fortran_order':False, 'descr':'|u1'}";
+        assert_eq!(read(other, &[1, 2]).values, f32s(&[2], &[1.0, 2.0]));
+    }
+
+    #[test]
+    fn hostile_files() {
+        let refused = |h: &str, data: &[u8]| parse(&file(h, data)).unwrap_err();
+        assert!(refused(&header("<f4", "False", "(2,)"), &[0; 7]).starts_with("truncated: shape [2]"));
+        assert!(refused(&header("<f4", "False", "(2,)"), &[0; 9]).starts_with("longer"));
+        let huge = header("<f4", "False", "(4294967296, 4294967296, 4294967296)");
+        assert!(refused(&huge, &[]).contains("more than a file can hold"));
+        let empty_but_huge = header("<f4", "False", "(0, 4294967296, 4294967296)");
+        assert!(refused(&empty_but_huge, &[]).contains("more than a file can hold"));
+        assert!(refused(&header("<f4", "False", "(1000000000000,)"), &[0; 4]).starts_with("truncated"));
+        assert!(refused(&header("|O", "False", "(1,)"), &[0; 8]).contains("object"));
+        assert!(refused(&header(">f4", "False", "(1,)"), &[0; 4]).contains("big-endian"));
+        assert!(refused(&header("<c8", "False", "(1,)"), &[0; 8]).contains("<c8"));
+        assert!(
+            refused("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", &[])
+                .contains("struct")
+        );
+        for bad in
+            ["", "{", "{}", "{'descr'", "(((((", "{'shape': (-1,)}", "{'shape': (18446744073709551616,)}"]
+        {
+            assert_eq!(refused(bad, &[]), "malformed header", "{bad:?}");
+        }
+        assert_eq!(parse(b"").unwrap_err(), "not an .npy file");
+        assert_eq!(parse(b"PK\x03\x04 and more").unwrap_err(), "not an .npy file");
+        assert_eq!(
+            parse(b"\x93NUMPY\x02\x00\xff\xff\xff\xff").unwrap_err(),
+            "truncated: the file ends within its header"
+        );
+        assert_eq!(
+            parse(b"\x93NUMPY\x01\x00\xff\x00 ").unwrap_err(),
+            "truncated: the file ends within its header"
+        );
+        assert_eq!(
+            parse(b"\x93NUMPY\x02\x00\x00\x00").unwrap_err(),
+            "truncated: the file ends within its header"
+        );
+    }
+
+    proptest! {
+        /// Any damage is an error or an array, never a panic.
+        #[test]
+        fn damage(at in 0_usize..140, byte: u8, cut in 0_usize..140) {
+            let mut bytes = Vec::new();
+            write(&mut bytes, &[2, 2], &[1.0_f32, 2.0, 3.0, 4.0]).unwrap();
+            bytes[at] = byte;
+            let _ = parse(&bytes);
+            bytes.truncate(cut);
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! An ONNX model as a score network.
+
+use super::api::{Failure, Session, SessionOptions};
+use super::evaluator::OnnxEvaluator;
+use super::ports::Ports;
+use super::{Provider, Runtime};
+use crate::network::{Backend, Evaluator, Network, Precision};
+use crate::onnx;
+use crate::spec::{ModelSpec, SPEC_KEY};
+use crate::{Error, Result, Status};
+use sha2::{Digest, Sha256};
+use std::ffi::c_int;
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+/// How a model is loaded.
+#[derive(Clone, Debug)]
+pub struct OnnxOptions {
+    /// Used instead of the spec in the model's metadata.
+    pub spec: Option<ModelSpec>,
+    /// What shall execute the network: the first of these that can be had. There is no other fallback.
+    pub providers: Vec<Provider>,
+    /// Which GPU.
+    pub device: i32,
+    /// Threads of one network call; 0 is one for each CPU that this process may use.
+    pub threads: usize,
+    /// Whether these threads wait for work awake (ONNX Runtime's own default). They then take CPUs from the
+    /// sampler's threads between calls, and from everything else: on a busy machine calls get several times
+    /// slower. Only for a machine that has nothing else to do.
+    pub spinning: bool,
+}
+
+impl Default for OnnxOptions {
+    /// On the CPU, by all CPUs, with the model's own spec.
+    fn default() -> Self {
+        Self { spec: None, providers: vec![Provider::Cpu], device: 0, threads: 0, spinning: false }
+    }
+}
+
+/// The most threads that can be asked for: ONNX Runtime starts them all at once.
+const MAX_THREADS: usize = 1024;
+
+/// A score network in ONNX form, run by ONNX Runtime. Shared: any thread, at once.
+///
+/// Evaluators of one network take turns in its session.
+pub struct OnnxNetwork {
+    model: Arc<Model>,
+    provider: Provider,
+    source: Source,
+}
+
+/// What evaluators share.
+pub(super) struct Model {
+    /// The model's name in messages.
+    pub name: String,
+    pub spec: ModelSpec,
+    pub ports: Ports,
+    pub session: Mutex<Session>,
+    pub runtime: &'static Runtime,
+}
+
+impl Model {
+    /// An error of ONNX Runtime while this model ran.
+    pub fn failed(&self, cause: Failure) -> Error {
+        let status = cause.status_or(Status::RuntimeFailure);
+        Error::new(status, "the network cannot be run").source(cause)
+    }
+}
+
+/// Where the model's bytes are, for its hash.
+enum Source {
+    File { path: PathBuf, len: u64, modified: Option<SystemTime> },
+    Bytes { sha256: String },
+}
+
+impl OnnxNetwork {
+    /// Loads the model in the file `path`; external data is looked for beside it.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] and [`Status::ModelInvalid`] for the file, [`Status::SpecMissing`] and
+    /// [`Status::SpecInvalid`] for the spec, [`Status::ModelMismatch`] where graph and spec differ,
+    /// [`Status::ProviderUnavailable`] where none of the providers can be had.
+    pub fn from_file(runtime: &'static Runtime, path: &Path, options: &OnnxOptions) -> Result<Self> {
+        let name = path.display().to_string();
+        let unreadable =
+            |e| Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e);
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(Error::new(Status::ReadFailed, format!("{name} is not a file")));
+        }
+        File::open(path).map_err(unreadable)?;
+        let source = Source::File {
+            path: path.to_path_buf(),
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+        };
+        let session = |session_options: &_| Session::from_file(runtime.env(), session_options, path);
+        Self::load(runtime, name, source, options, session, || std::fs::read(path))
+    }
+
+    /// Loads a model from memory. It cannot have external data.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`].
+    pub fn from_bytes(runtime: &'static Runtime, model: &[u8], options: &OnnxOptions) -> Result<Self> {
+        let source = Source::Bytes { sha256: hex(&Sha256::digest(model)) };
+        let session = |session_options: &_| Session::from_bytes(runtime.env(), session_options, model);
+        Self::load(runtime, "the model in memory".into(), source, options, session, || Ok(model.to_vec()))
+    }
+
+    fn load(
+        runtime: &'static Runtime,
+        name: String,
+        source: Source,
+        options: &OnnxOptions,
+        create: impl Fn(&SessionOptions) -> Result<Session, Failure>,
+        bytes: impl Fn() -> io::Result<Vec<u8>>,
+    ) -> Result<Self> {
+        let (provider, session) = start(runtime, options, create).map_err(|e| match e {
+            NoSession::Refused(e) => e,
+            // Our own reader tells what is no model from what ONNX Runtime cannot run; only now, as reading a
+            // large model twice would cost those that are sound.
+            NoSession::Model(cause) => match bytes().map(onnx::Model::read) {
+                Err(e) => {
+                    Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
+                }
+                Ok(Err(e)) => e.context(&name),
+                Ok(Ok(_)) => {
+                    let status = cause.status_or(Status::ModelInvalid);
+                    Error::new(status, format!("{name}: the model cannot be loaded")).source(cause)
+                }
+            },
+        })?;
+        let failed = |cause| {
+            Error::new(Status::ModelInvalid, format!("{name}: the graph cannot be read")).source(cause)
+        };
+        let spec = match &options.spec {
+            Some(spec) => spec.clone(),
+            None => {
+                let text = session.metadata(SPEC_KEY).map_err(failed)?;
+                ModelSpec::from_metadata(text.as_deref()).map_err(|e| e.context(&name))?
+            }
+        };
+        let inputs = session.inputs().map_err(failed)?;
+        let outputs = session.outputs().map_err(failed)?;
+        let ports = Ports::find(&name, &spec, &inputs, &outputs)?;
+        let model = Model { name, spec, ports, session: Mutex::new(session), runtime };
+        Ok(Self { model: Arc::new(model), provider, source })
+    }
+
+    /// The provider that runs the network: one of those asked for.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+}
+
+/// Why there is no session.
+enum NoSession {
+    /// Options or providers.
+    Refused(Error),
+    /// The model.
+    Model(Failure),
+}
+
+/// A session on the first of the providers that can be had.
+fn start(
+    runtime: &'static Runtime,
+    options: &OnnxOptions,
+    create: impl Fn(&SessionOptions) -> Result<Session, Failure>,
+) -> Result<(Provider, Session), NoSession> {
+    let mut refusals = Vec::new();
+    for &provider in &options.providers {
+        let session_options = session_options(runtime, options, provider);
+        let session = session_options.map_err(NoSession::Refused).and_then(|session_options| {
+            create(&session_options).map_err(|e| match e.code {
+                // These are about the model, whatever runs it; the rest is about the device, if there is one.
+                Failure::NO_SUCH_FILE
+                | Failure::NO_MODEL
+                | Failure::INVALID_PROTOBUF
+                | Failure::INVALID_GRAPH
+                | Failure::NOT_IMPLEMENTED => NoSession::Model(e),
+                _ if provider == Provider::Cpu => NoSession::Model(e),
+                _ => NoSession::Refused(provider.unavailable(e)),
+            })
+        });
+        match session {
+            Ok(session) => return Ok((provider, session)),
+            Err(NoSession::Refused(e)) if e.status() == Status::ProviderUnavailable => refusals.push(e),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(NoSession::Refused(match refusals.len() {
+        0 => Error::argument("providers: the list is empty").hint("known: cpu, cuda, tensorrt"),
+        1 => refusals.remove(0),
+        _ => {
+            let reason = |e: &Error| match std::error::Error::source(e) {
+                Some(source) => format!("\n  {}: {source}", e.message()),
+                None => format!("\n  {}", e.message()),
+            };
+            let all: String = refusals.iter().map(reason).collect();
+            Error::new(Status::ProviderUnavailable, format!("none of the providers can be had:{all}"))
+                .hint(refusals[0].hint_text().unwrap_or_default())
+        }
+    }))
+}
+
+fn session_options(runtime: &Runtime, options: &OnnxOptions, provider: Provider) -> Result<SessionOptions> {
+    if options.threads > MAX_THREADS {
+        return Err(Error::argument(format!(
+            "threads: expected at most {MAX_THREADS}, got {}",
+            options.threads
+        )));
+    }
+    if options.device < 0 {
+        return Err(Error::argument(format!("device: expected 0 or more, got {}", options.device)));
+    }
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS),
+        threads => threads,
+    };
+    let failed = |cause| Error::new(Status::RuntimeFailure, "ONNX Runtime's session options").source(cause);
+    let mut session_options = SessionOptions::new(runtime.env(), threads as c_int).map_err(failed)?;
+    // While a GPU works, threads that wait awake only take CPUs from the sampler.
+    let spinning = if options.spinning && provider == Provider::Cpu { c"1" } else { c"0" };
+    session_options.set(c"session.intra_op.allow_spinning", spinning).map_err(failed)?;
+    provider.register(runtime, options.device, &mut session_options)?;
+    Ok(session_options)
+}
+
+impl Network for OnnxNetwork {
+    fn spec(&self) -> &ModelSpec {
+        &self.model.spec
+    }
+
+    fn backend(&self) -> Backend {
+        let runtime = self.model.runtime;
+        Backend {
+            name: "onnxruntime",
+            version: runtime.version().into(),
+            provider: self.provider.name().into(),
+            library: Some(runtime.library_path().display().to_string()),
+        }
+    }
+
+    fn output_precision(&self, _: Precision) -> Precision {
+        Precision::F32
+    }
+
+    fn hash(&self) -> Result<String> {
+        match &self.source {
+            Source::Bytes { sha256 } => Ok(sha256.clone()),
+            Source::File { path, len, modified } => hash_file(path, *len, *modified).map_err(|e| {
+                Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name))
+                    .source(e)
+            }),
+        }
+    }
+
+    fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
+        Ok(Box::new(OnnxEvaluator::new(Arc::clone(&self.model))?))
+    }
+}
+
+impl std::fmt::Debug for OnnxNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} by {:?} on {}", self.model.name, self.model.runtime, self.provider)
+    }
+}
+
+/// The hash of the file that was loaded, which another one in its place must not pass for.
+fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() != len || metadata.modified().ok() != modified {
+        return Err(io::Error::other("the file changed since it was loaded"));
+    }
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hex(&digest.finalize())),
+            Ok(len) => digest.update(&buffer[..len]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

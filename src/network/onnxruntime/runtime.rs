@@ -1,0 +1,102 @@
+//! The loaded ONNX Runtime.
+
+use super::api::{Env, Session, SessionOptions};
+use super::library::{self, Library};
+use crate::{Error, Result, Status};
+use std::ffi::c_int;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// ONNX Runtime, loaded: at most one in a process, for the rest of the process.
+///
+/// Its environment and its library are never torn down, as that can crash at exit. Any thread, at once.
+pub struct Runtime {
+    library: Library,
+    env: Env,
+    providers: Vec<String>,
+}
+
+static LOADED: Mutex<Option<&'static Runtime>> = Mutex::new(None);
+
+impl Runtime {
+    /// Loads ONNX Runtime, or returns the one loaded already.
+    ///
+    /// Without `path` these places are looked at: the environment variables `PSLD_ONNXRUNTIME` and
+    /// `ORT_DYLIB_PATH`, the folders of this library and of the program, then the system's loader. The first that
+    /// names a library decides. The library's version is checked before anything else of it is used.
+    ///
+    /// Any thread, at once. After an error the next call tries again.
+    ///
+    /// # Errors
+    /// [`Status::RuntimeNotFound`] with every place looked at; [`Status::RuntimeIncompatible`] if what was found is
+    /// no ONNX Runtime or too old a one; [`Status::RuntimeConflict`] if `path` is not the library loaded already.
+    pub fn load(path: Option<&Path>) -> Result<&'static Self> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = *loaded {
+            return match path {
+                Some(path) => runtime.must_be_at(path),
+                None => Ok(runtime),
+            };
+        }
+        let library = library::find(path)?;
+        let failed = |e| {
+            let place = library.path.display();
+            Error::new(Status::RuntimeFailure, format!("{place}: ONNX Runtime does not start")).source(e)
+        };
+        let env = Env::new(library.api).map_err(failed)?;
+        let providers = library.api.providers().map_err(failed)?;
+        Ok(loaded.insert(Box::leak(Box::new(Self { library, env, providers }))))
+    }
+
+    fn must_be_at(&'static self, path: &Path) -> Result<&'static Self> {
+        let wanted = path.canonicalize().map_err(|e| {
+            Error::new(Status::RuntimeNotFound, format!("ONNX Runtime was not found at {}", path.display()))
+                .source(e)
+        })?;
+        if wanted == self.library.path {
+            return Ok(self);
+        }
+        let (loaded, version) = (self.library.path.display(), &self.library.version);
+        let message = format!(
+            "{} cannot be loaded: ONNX Runtime {version} from {loaded} is loaded in this process already",
+            wanted.display()
+        );
+        Err(Error::new(Status::RuntimeConflict, message)
+            .hint("a process has one ONNX Runtime: choose it first"))
+    }
+
+    /// ONNX Runtime's version, such as "1.31.1".
+    pub fn version(&self) -> &str {
+        &self.library.version
+    }
+
+    /// The library's file.
+    pub fn library_path(&self) -> &Path {
+        &self.library.path
+    }
+
+    /// The execution providers that this build of ONNX Runtime was compiled with, by ONNX Runtime's names
+    /// ("CPUExecutionProvider", ...). One that is here may still lack a driver or a library.
+    pub fn providers(&self) -> &[String] {
+        &self.providers
+    }
+
+    /// A session of the model at `path` and nothing else: what benchmarks compare loading a model with.
+    #[doc(hidden)]
+    pub fn plain_session(&self, path: &Path) -> Result<impl Sized + use<>> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let failed = |e| Error::new(Status::RuntimeFailure, "no session").source(e);
+        let options = SessionOptions::new(&self.env, threads as c_int).map_err(failed)?;
+        Session::from_file(&self.env, &options, path).map_err(failed)
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ONNX Runtime {} ({})", self.version(), self.library_path().display())
+    }
+}

@@ -1,0 +1,580 @@
+//! The command line, as its users meet it: the built program, its files, messages and exit codes. Models here are
+//! analytic; what needs ONNX Runtime is in `cli_onnx.rs`.
+
+#![cfg(feature = "cli")]
+
+#[path = "cli/harness.rs"]
+mod harness;
+
+use harness::{Folder, Ran, values};
+use psld::io::{NewFile, npy};
+use psld::noise::{Purpose, fill_f32};
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Snapshots what a command printed, without what differs between machines.
+macro_rules! snapshot {
+    ($name:expr, $ran:expr) => {
+        insta::with_settings!({ filters => [
+            (r"limit is \d+ [kMG]B", "limit is [SIZE]"),
+            (r"has \d+ [kMG]B free", "has [SIZE] free"),
+            (r"[0-9.]+ s, [0-9.]+ samples/s", "[TIME]"),
+            (r"psld \d+\.\d+\.\d+", "psld [VERSION]"),
+        ] }, { insta::assert_snapshot!($name, $ran.to_string()) })
+    };
+}
+
+/// A folder with the models of `tests/data/models`.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    for model in ["image", "labelled", "vector"] {
+        folder.copy(&format!("tests/data/models/{model}.json"), &format!("{model}.json"));
+    }
+    folder
+}
+
+fn array(folder: &Folder, name: &str, shape: &[usize], value: impl Fn(usize) -> f32) {
+    let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+    NewFile::write_with(&folder.path(name), |out| npy::write(out, shape, &values)).unwrap();
+}
+
+#[test]
+fn help() {
+    let folder = folder();
+    snapshot!("help", folder.psld(["--help"]));
+    for command in ["sample", "info", "plan", "noise", "samplers"] {
+        snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
+    }
+    snapshot!("version", folder.psld(["-V"]));
+    assert_eq!(folder.psld(Vec::<&str>::new()).code, Some(2));
+    let long = folder.psld(["--version"]).success().stdout;
+    assert!(
+        long.starts_with("psld ") && long.contains("plan format 1") && long.contains("ONNX Runtime"),
+        "{long}"
+    );
+}
+
+#[test]
+fn lists_and_descriptions() {
+    let folder = folder();
+    snapshot!("samplers", folder.psld(["samplers"]));
+    let listed: serde_json::Value =
+        serde_json::from_str(&folder.psld(["samplers", "--json"]).stdout).unwrap();
+    let names: Vec<_> =
+        listed.as_array().unwrap().iter().map(|info| info["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["em", "sscs", "ancestral", "euler", "heun", "rk45"]);
+    snapshot!("info", folder.psld(["info", "labelled.json"]));
+    snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
+}
+
+/// Numbers to nine digits: the rest is for the tests of the processes to judge.
+fn rounded(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Number(number) if number.is_f64() => {
+            let digits: f64 = format!("{:.8e}", number.as_f64().unwrap()).parse().unwrap();
+            *value = digits.into();
+        }
+        serde_json::Value::Array(all) => all.iter_mut().for_each(rounded),
+        serde_json::Value::Object(all) => all.values_mut().for_each(rounded),
+        _ => {}
+    }
+}
+
+#[test]
+fn plans_of_all_samplers_at_four_steps() {
+    let folder = folder();
+    for sampler in ["em", "sscs", "ancestral", "euler", "heun"] {
+        for model in ["image", "vector"] {
+            let model_file = format!("{model}.json");
+            let ran = folder.psld(["plan", &model_file, "--sampler", sampler, "--steps", "4"]);
+            let mut plan: serde_json::Value = serde_json::from_str(&ran.success().stdout).unwrap();
+            rounded(&mut plan);
+            let rows = plan.as_object_mut().unwrap().remove("rows").unwrap();
+            let lines: Vec<_> = rows.as_array().unwrap().iter().map(|row| row.to_string()).collect();
+            insta::assert_snapshot!(
+                format!("plan_{sampler}_{model}"),
+                format!("{plan}\n{}", lines.join("\n"))
+            );
+        }
+    }
+    snapshot!("plan_rk45", folder.psld(["plan", "image.json", "--sampler", "rk45"]));
+    snapshot!(
+        "plan_explain",
+        folder.psld(["plan", "image.json", "--sampler", "heun", "--steps", "2", "--explain"])
+    );
+}
+
+#[test]
+fn samples_of_all_samplers() {
+    let folder = folder();
+    let mut all = String::new();
+    for sampler in ["em", "ancestral", "euler", "heun", "rk45"] {
+        let steps: &[&str] = if sampler == "rk45" { &[] } else { &["--steps", "20"] };
+        let args =
+            ["sample", "vector.json", "-n", "2", "--seed", "7", "--sampler", sampler, "--out", "x.npy"];
+        folder.psld(args.iter().chain(steps)).success();
+        let (shape, x) = values(&folder.path("x.npy"));
+        assert_eq!(shape, [2, 5]);
+        let x: Vec<_> = x.iter().map(|x| format!("{x:.4}")).collect();
+        all += &format!("{sampler}: {}\n", x.join(" "));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn report_as_json() {
+    let folder = folder();
+    let ran = folder.psld([
+        "sample",
+        "image.json",
+        "-n",
+        "3",
+        "--seed",
+        "5",
+        "--nfe",
+        "10",
+        "--out",
+        "x.npy",
+        "--json",
+    ]);
+    let ran = ran.success();
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    insta::assert_json_snapshot!(report, {
+        ".seconds.load" => "[s]", ".seconds.compile" => "[s]", ".seconds.network" => "[s]", ".seconds.solver" => "[s]", ".seconds.total" => "[s]", ".samples_per_second" => "[rate]", ".versions.psld" => "[version]",
+    });
+    for name in ["load", "compile", "network", "solver", "total"] {
+        assert!(report["seconds"][name].as_f64().unwrap() >= 0.0);
+    }
+    // One object and nothing else, whatever is said beside it.
+    assert_eq!(ran.stdout.lines().count(), 1);
+    let quiet = folder.psld(["sample", "image.json", "-n", "1", "--nfe", "10", "--out", "x.npy", "--quiet"]);
+    assert_eq!((quiet.code, quiet.stdout.as_str(), quiet.stderr.as_str()), (Some(0), "", ""));
+    // Adaptive: the hash is there although there is no plan.
+    let ran =
+        folder.psld(["sample", "image.json", "-n", "1", "--sampler", "rk45", "--out", "x.npy", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.success().stdout).unwrap();
+    assert_eq!(report["plan_hash"].as_str().unwrap().len(), 64);
+    assert!(report["nfe"].as_u64().unwrap() > 10);
+}
+
+#[test]
+fn samples_depend_on_their_seed_only() {
+    let folder = folder();
+    let run = |name: &str, more: &[&str]| {
+        let args = ["sample", "image.json", "--nfe", "12", "--quiet", "--out", name];
+        folder.psld(args.iter().chain(more)).success();
+        fs::read(folder.path(name)).unwrap()
+    };
+    let whole = run("a.npy", &["-n", "9", "--seed", "3"]);
+    assert_eq!(whole, run("b.npy", &["-n", "9", "--seed", "3", "--batch", "2", "--threads", "1"]));
+    run("c.npy", &["-n", "1", "--seed", "5"]);
+    let (shape, all) = values(&folder.path("a.npy"));
+    assert_eq!(shape, [9, 3, 4, 4]);
+    assert_eq!(all[2 * 48..3 * 48], values(&folder.path("c.npy")).1);
+}
+
+#[test]
+fn forms_of_output() {
+    let folder = folder();
+    let ran = folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8"]);
+    snapshot!("default_output", ran);
+    let grid = psld::io::png::read(&folder.path("samples.png"), 3 * 4 + 2 * 2, 4 * 4 + 3 * 2).unwrap();
+    assert_eq!(grid.channels, 3);
+
+    folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8", "--out", "all/"]).success();
+    assert_eq!(folder.names("all"), (0..11).map(|i| format!("{i:02}.png")).collect::<Vec<_>>());
+    // Again, into the folder that is there now.
+    folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8", "--out", "all"]).success();
+    // The second image of the grid, pixel for pixel.
+    let second = psld::io::png::read(&folder.path("all/01.png"), 4, 4).unwrap();
+    for y in 0..4 {
+        let line = &grid.levels[(y * 22 + 6) * 3..][..12];
+        assert_eq!(line, &second.levels[y * 12..][..12]);
+    }
+    // And the pixels are the data: clipped, truncated.
+    folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8", "--out", "x.npy"]).success();
+    let data = values(&folder.path("x.npy")).1;
+    for (i, level) in second.levels.iter().enumerate() {
+        let x = data[48 + i % 3 * 16 + i / 3];
+        assert_eq!(*level, (255.0 * (0.5 * x + 0.5) + 1e-4) as u8);
+    }
+
+    let state = |precision: &str| {
+        let args = ["sample", "image.json", "-n", "2", "--nfe", "8", "--output", "state", "--out", "z.npy"];
+        folder.psld(args.iter().chain(&["--state", precision])).success();
+        let bytes = fs::read(folder.path("z.npy")).unwrap();
+        let (shape, z) = values(&folder.path("z.npy"));
+        assert_eq!(shape, [2, 6, 4, 4]);
+        (bytes.len(), z)
+    };
+    let ((short, f32s), (long, f64s)) = (state("f32"), state("f64"));
+    assert_eq!((short, long), (128 + 192 * 4, 128 + 192 * 8));
+    assert!(f32s.iter().zip(&f64s).all(|(a, b)| (a - b).abs() < 1e-4));
+    assert_eq!(folder.psld(["sample", "vector.json", "-n", "1", "--nfe", "3"]).success().code, Some(0));
+    assert_eq!(values(&folder.path("samples.npy")).0, [1, 5]);
+    let left = folder.names("");
+    assert!(left.iter().all(|name| !name.ends_with(".tmp")), "{left:?}");
+}
+
+#[test]
+fn given_state_and_noise() {
+    let folder = folder();
+    array(&folder, "z0.npy", &[3, 6, 4, 4], |i| (i as f32 * 0.37).sin());
+    array(&folder, "noise.npy", &[4, 3, 6, 4, 4], |i| (i as f32 * 0.11).cos());
+    // n is that of the arrays.
+    let args = [
+        "sample",
+        "image.json",
+        "--steps",
+        "4",
+        "--out",
+        "x.npy",
+        "--init",
+        "z0.npy",
+        "--noise",
+        "noise.npy",
+    ];
+    folder.psld(args).success();
+    let (shape, first) = values(&folder.path("x.npy"));
+    assert_eq!(shape, [3, 3, 4, 4]);
+    // The seed has nothing left to decide.
+    folder.psld(args.iter().chain(&["--seed", "99"])).success();
+    assert_eq!(values(&folder.path("x.npy")).1, first);
+    // The noise that psld would draw, given: the same samples.
+    array(&folder, "own.npy", &[4, 3, 6, 4, 4], |_| 0.0);
+    let mut own = vec![0.0; 4 * 3 * 96];
+    for (i, out) in own.chunks_mut(96).enumerate() {
+        fill_f32(20 + (i % 3) as u64, Purpose::Solver, (i / 3) as u32, 0, out);
+    }
+    NewFile::write_with(&folder.path("own.npy"), |out| npy::write(out, &[4, 3, 6, 4, 4], &own)).unwrap();
+    let own = ["sample", "image.json", "--steps", "4", "--out", "x.npy", "--init", "z0.npy", "--seed", "20"];
+    folder.psld(own).success();
+    let drawn = values(&folder.path("x.npy")).1;
+    folder.psld(own.iter().chain(&["--noise", "own.npy"])).success();
+    assert_eq!(values(&folder.path("x.npy")).1, drawn);
+}
+
+#[test]
+fn configuration_files() {
+    let folder = folder();
+    fs::create_dir(folder.path("sub")).unwrap();
+    fs::write(folder.path("sub/grid.txt"), "1 0.5\n0.1, 0.001").unwrap();
+    fs::write(
+        folder.path("sub/c.json"),
+        r#"{"sampler": {"kind": "heun", "time_grid": "grid.txt", "seed": 4}}"#,
+    )
+    .unwrap();
+    let json = |args: &[&str]| -> serde_json::Value {
+        let all = ["sample", "vector.json", "-n", "2", "--out", "x.npy", "--json"];
+        serde_json::from_str(&folder.psld(all.iter().chain(args)).success().stdout).unwrap()
+    };
+    let report = json(&["--config", "sub/c.json"]);
+    assert_eq!((&report["sampler"], &report["nfe"]), (&"heun".into(), &7.into()));
+    assert_eq!((&report["seeds"], &report["next_seed"]), (&serde_json::json!([4, 5]), &6.into()));
+    // The command line wins; steps and nfe are one option said in two ways.
+    let report =
+        json(&["--config", "sub/c.json", "--sampler", "euler", "--seed", "8", "--grid", "1,0.1,0.001"]);
+    assert_eq!(
+        (&report["sampler"], &report["nfe"], &report["next_seed"]),
+        (&"euler".into(), &3.into(), &10.into())
+    );
+    fs::write(folder.path("nfe.json"), r#"{"sampler": {"nfe": 50, "denoise": true}}"#).unwrap();
+    let report = json(&["--config", "nfe.json", "--steps", "6", "--no-denoise"]);
+    assert_eq!((&report["sampler"], &report["nfe"]), (&"em".into(), &6.into()));
+}
+
+#[test]
+fn completing_images() {
+    let folder = folder();
+    array(&folder, "image.npy", &[3, 4, 4], |i| i as f32 / 48.0 - 0.5);
+    array(&folder, "mask.npy", &[4, 4], |i| f32::from(i % 4 < 2));
+    let run = |name: &str, mask: &str| {
+        let inpaint =
+            ["--inpaint-image", "image.npy", "--inpaint-mask", mask, "--inpaint-method", "published"];
+        let args = ["sample", "image.json", "-n", "2", "--nfe", "50", "--out", name];
+        folder.psld(args.iter().chain(&inpaint)).success();
+        values(&folder.path(name)).1
+    };
+    let samples = run("x.npy", "mask.npy");
+    for (i, x) in samples.iter().enumerate().filter(|(i, _)| i % 4 < 2) {
+        let image = (i % 48) as f32 / 48.0 - 0.5;
+        assert!((x - image).abs() < 0.05, "element {i}: {x}, known {image}");
+    }
+    // The same mask as a PNG.
+    let grey = psld::spec::DataSpec { shape: vec![1, 4, 4], range: [0.0, 1.0] };
+    let mask: Vec<f32> = (0..16).map(|i| f32::from(i % 4 < 2)).collect();
+    NewFile::write_with(&folder.path("mask.png"), |out| psld::io::png::write_image(out, &grey, &mask))
+        .unwrap();
+    assert_eq!(run("y.npy", "mask.png"), samples);
+    let plan = ["plan", "image.json", "--steps", "2", "--explain", "--config", "inpaint.json"];
+    fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"method": "published"}}"#).unwrap();
+    snapshot!("plan_inpaint", folder.psld(plan));
+}
+
+#[test]
+fn noise() {
+    let folder = folder();
+    let args =
+        ["noise", "--seed", "7", "--purpose", "solver", "--draw", "3", "--shape", "2,5,7", "--out", "n.npy"];
+    folder.psld(args).success();
+    let (shape, noise) = values(&folder.path("n.npy"));
+    let mut expected = vec![0.0_f32; 70];
+    fill_f32(7, Purpose::Solver, 3, 0, &mut expected);
+    assert_eq!((shape, noise), (vec![2, 5, 7], expected.clone()));
+    folder.psld(args.map(|arg| if arg == "7" { "6" } else { arg }).iter().chain(&["--n", "3"])).success();
+    let (shape, noise) = values(&folder.path("n.npy"));
+    assert_eq!(shape, [3, 2, 5, 7]);
+    assert_eq!(noise[70..140], expected);
+    snapshot!(
+        "noise_bad_purpose",
+        folder.psld(["noise", "--purpose", "priors", "--shape", "3", "--out", "n.npy"])
+    );
+    snapshot!(
+        "noise_bad_shape",
+        folder.psld(["noise", "--purpose", "prior", "--shape", "3,0", "--out", "n.npy"])
+    );
+    let huge =
+        ["noise", "--purpose", "prior", "--shape", "1000", "--n", "1000000000000000", "--out", "n.npy"];
+    snapshot!("noise_bad_size", folder.psld(huge));
+}
+
+/// Each mistake has its message and its exit code, and leaves no file.
+#[test]
+fn bad_input() {
+    let folder = folder();
+    fs::write(folder.path("broken.json"), r#"{"psld.spec": {"format": 1,"#).unwrap();
+    fs::write(
+        folder.path("no_spec.json"),
+        r#"{"mixture": {"weights": [1], "means": [[0]], "variances": [1]}}"#,
+    )
+    .unwrap();
+    fs::write(
+        folder.path("spec.json"),
+        r#"{"format": 1, "process": {"kind": "psld", "gama": 1}, "data": {"shape": [5]}}"#,
+    )
+    .unwrap();
+    fs::write(
+        folder.path("rule.json"),
+        r#"{"format": 1, "process": {"kind": "psld", "gamma": -1}, "data": {"shape": [5]}}"#,
+    )
+    .unwrap();
+    fs::write(folder.path("field.json"), r#"{"sampler": {"kind": "em", "stepz": 4}}"#).unwrap();
+    fs::write(folder.path("section.json"), r#"{"samplers": {}}"#).unwrap();
+    fs::write(
+        folder.path("method.json"),
+        r#"{"inpaint": {"image": "a", "mask": "b", "method": "corrected"}}"#,
+    )
+    .unwrap();
+    fs::write(folder.path("text.txt"), "hello").unwrap();
+    let nan = |i| if i == 100 { f32::NAN } else { 0.0 };
+    array(&folder, "good.npy", &[2, 6, 4, 4], |_| 0.0);
+    array(&folder, "nan.npy", &[2, 6, 4, 4], nan);
+    array(&folder, "data.npy", &[2, 3, 4, 4], |_| 0.0);
+    array(&folder, "noise.npy", &[3, 2, 6, 4, 4], |_| 0.0);
+    array(&folder, "flat.npy", &[6], |_| 0.0);
+    let damaged = |name: &str, damage: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = fs::read(folder.path("good.npy")).unwrap();
+        damage(&mut bytes);
+        fs::write(folder.path(name), bytes).unwrap();
+    };
+    let header = |from: &'static str, to: &'static str| {
+        move |bytes: &mut Vec<u8>| {
+            let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+            bytes.splice(at..at + from.len(), to.bytes());
+            // The padding keeps the length.
+            let end = bytes.iter().position(|b| *b == b'\n').unwrap();
+            let padding = to.len() - from.len();
+            bytes.drain(end - padding..end);
+        }
+    };
+    damaged("short.npy", &|bytes| bytes.truncate(500));
+    damaged("stub.npy", &|bytes| bytes.truncate(20));
+    damaged("huge.npy", &header("(2,", "(99999999999999,"));
+    damaged("object.npy", &header("'<f4'", "'|O'  "));
+    damaged("big.npy", &header("'<f4'", "'>f4'"));
+    folder.copy("tests/data/reference/em_vp/model.onnx", "em_vp.onnx");
+
+    let sample = |args: &str| format!("sample image.json --out x.npy {args}");
+    let mut onnx = fs::read(folder.path("em_vp.onnx")).unwrap();
+    onnx.truncate(onnx.len() / 2);
+    fs::write(folder.path("short.onnx"), &onnx).unwrap();
+    fs::write(folder.path("empty.onnx"), "").unwrap();
+    fs::write(folder.path("text.onnx"), "hello").unwrap();
+    let mut foreign = psld::onnx::Model::read(fs::read(folder.path("em_vp.onnx")).unwrap()).unwrap();
+    foreign.set_metadata(psld::onnx::SPEC_KEY, "{}");
+    fs::write(folder.path("foreign.onnx"), foreign.to_bytes()).unwrap();
+    let before = folder.names("");
+    let cases = [
+        ("onnx_short", "plan short.onnx".to_owned()),
+        ("onnx_empty", "plan empty.onnx".into()),
+        ("onnx_text", "plan text.onnx".into()),
+        ("onnx_spec", "plan foreign.onnx".into()),
+        ("model_missing", "sample missing.json".into()),
+        ("model_missing_onnx", "sample missing.onnx".into()),
+        ("model_folder", "sample .".into()),
+        ("model_malformed", "sample broken.json".into()),
+        ("model_no_spec", "info no_spec.json".into()),
+        ("spec_field", "info image.json --spec spec.json".into()),
+        ("spec_rule", "info image.json --spec rule.json".into()),
+        ("spec_missing", "info image.json --spec missing.json".into()),
+        ("sampler_unknown", sample("--sampler emm")),
+        ("sampler_unknown_far", sample("--sampler zzz")),
+        ("flag_unknown", sample("--stepz 3")),
+        ("flag_of_later", sample("--scale 3")),
+        ("config_field", sample("--config field.json")),
+        ("config_section", sample("--config section.json")),
+        ("config_missing", sample("--config missing.json")),
+        ("steps_and_nfe", sample("--steps 3 --nfe 3")),
+        ("steps_zero", sample("--steps 0")),
+        ("steps_negative", sample("--steps -3")),
+        ("nfe_one", sample("--nfe 1")),
+        ("rk45_steps", sample("--sampler rk45 --steps 3")),
+        ("em_rtol", sample("--rtol 1e-3")),
+        ("grid_unknown", sample("--grid quadratc")),
+        ("grid_increasing", sample("--grid 0.001,1")),
+        ("grid_file", sample("--grid text.txt")),
+        ("interval", sample("--t-end 2")),
+        ("init_shape", sample("--init data.npy")),
+        ("init_n", sample("--init good.npy -n 3")),
+        ("init_nan", sample("--init nan.npy")),
+        ("init_flat", sample("--init flat.npy")),
+        ("noise_draws", sample("--noise noise.npy --steps 4")),
+        ("noise_shape", sample("--noise good.npy --steps 4")),
+        ("noise_adaptive", sample("--noise noise.npy --sampler rk45")),
+        ("npy_missing", sample("--init missing.npy")),
+        ("npy_short", sample("--init short.npy")),
+        ("npy_stub", sample("--init stub.npy")),
+        ("npy_huge", sample("--init huge.npy")),
+        ("npy_object", sample("--init object.npy")),
+        ("npy_big_endian", sample("--init big.npy")),
+        ("npy_text", sample("--init text.txt")),
+        ("n_zero", sample("-n 0")),
+        ("n_absurd", sample("-n 1000000000000000")),
+        ("n_absurd_limited", sample("-n 1000000000000000 --max-memory 1GB")),
+        ("n_absurd_labelled", "sample labelled.json --label 1 -n 1000000000000000".into()),
+        ("memory", sample("-n 1000 --max-memory 100k")),
+        ("memory_unit", sample("--max-memory 3apples")),
+        ("batch_zero", sample("--batch 0")),
+        ("threads_zero", sample("--threads 0")),
+        ("label_unconditional", sample("--label 1")),
+        ("label_range", "sample labelled.json --label 4".into()),
+        ("label_negative", "sample labelled.json --label -1".into()),
+        ("inpaint_method", sample("--inpaint-image data.npy --inpaint-mask data.npy")),
+        ("inpaint_method_later", sample("--config method.json")),
+        ("inpaint_no_mask", sample("--inpaint-method published --inpaint-image data.npy")),
+        ("inpaint_no_image", sample("--inpaint-method published --inpaint-mask data.npy")),
+        (
+            "inpaint_shape",
+            sample("--inpaint-method published --inpaint-image good.npy --inpaint-mask data.npy"),
+        ),
+        ("out_extension", "sample image.json --out x.jpg".into()),
+        ("out_folder_missing", "sample image.json --out no/x.png".into()),
+        ("out_folder_missing_deep", "sample image.json --out no/deeper/".into()),
+        ("out_state_png", "sample image.json --out x.png --output state".into()),
+        ("out_vector_png", "sample vector.json --out x.png".into()),
+        ("out_vector_folder", "sample vector.json --out d/".into()),
+        ("deadline", sample("--deadline 0")),
+        ("deadline_negative", sample("--deadline -1")),
+    ];
+    for (name, command) in &cases {
+        let ran = folder.psld(command.split(' '));
+        let code = match *name {
+            "deadline" | "out_folder_missing" | "out_folder_missing_deep" => 1,
+            _ => 2,
+        };
+        assert_eq!(ran.code, Some(code), "{name}: {ran}");
+        assert_eq!(ran.stdout, "", "{name}");
+        snapshot!(format!("bad_{name}"), ran);
+    }
+    assert_eq!(folder.names(""), before);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_found_before_sampling() {
+    let folder = folder();
+    fs::create_dir(folder.path("x.npy")).unwrap();
+    fs::create_dir(folder.path("x.npy/y.npy")).unwrap();
+    // A folder is where one PNG each goes, whatever it is called.
+    folder.psld(["sample", "image.json", "--nfe", "4", "-n", "1", "--out", "x.npy"]).success();
+    let slow = ["sample", "image.json", "--nfe", "1000000", "-n", "64", "--out", "/dev/null/x.npy"];
+    snapshot!("bad_out_not_a_folder", folder.psld(slow));
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let folder = folder();
+    let args = ["sample", "image.json", "-n", "200", "--nfe", "4", "--out"];
+    for name in ["x.npy", "x.png", "d/"] {
+        let file = if name == "d/" { "d/000.png" } else { name };
+        folder.psld(args.iter().chain(&[name])).success();
+        let old = fs::read(folder.path(file)).unwrap();
+        let mut command = folder.command(args.iter().chain(&[name]));
+        // SAFETY: setrlimit may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+                if libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0 {
+                    Ok(())
+                } else {
+                    Err(std::io::Error::last_os_error())
+                }
+            });
+        }
+        let ran = Ran::of(command.output().unwrap());
+        assert_eq!(ran.code, Some(1), "{ran}");
+        snapshot!(format!("full_disk_{}", name.trim_matches(['x', '.', '/'])), ran);
+        assert_eq!(fs::read(folder.path(file)).unwrap(), old);
+        let left = [folder.names(""), folder.names("d")].concat();
+        assert!(left.iter().all(|name| !name.ends_with(".tmp")), "{left:?}");
+        if name == "x.png" {
+            fs::create_dir(folder.path("d")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let folder = folder();
+    let mut command = folder.command(["plan", "image.json", "--steps", "3000"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+
+    let mut command = folder.command(["plan", "image.json", "--steps", "3000"]);
+    command.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    snapshot!("full_stdout", Ran::of(command.output().unwrap()));
+}
+
+/// Whether the process has taken over SIGINT.
+fn handles_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 2 != 0)
+}
+
+#[test]
+fn an_interrupt_finishes_the_step() {
+    let folder = folder();
+    let args = ["sample", "image.json", "-n", "2000", "--batch", "2000", "--nfe", "20000", "--out", "x.npy"];
+    let child = folder.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while !handles_interrupts(child.id()) && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Into the sampling: before it, an interrupt ends the program at once (with the same code).
+    std::thread::sleep(Duration::from_secs(2));
+    let pid = i32::try_from(child.id()).unwrap();
+    // SAFETY: sends a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{ran}");
+    assert!(ran.stderr.contains("interrupted: finishing the step"), "{ran}");
+    assert!(ran.stderr.contains("cancelled after step"), "{ran}");
+    assert!(ran.stderr.contains("nothing is written"), "{ran}");
+    assert!(!folder.path("x.npy").exists());
+}

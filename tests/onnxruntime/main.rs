@@ -1,0 +1,7 @@
+//! ONNX Runtime: finding it, loading models, running them. Needs the library (`make onnxruntime`).
+#![cfg(feature = "onnxruntime")]
+
+mod evaluate;
+mod library;
+mod models;
+mod support;
