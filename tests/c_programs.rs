@@ -123,6 +123,24 @@ fn cpp_program() {
     everywhere(Path::new("tests/cpp/program.cpp"));
 }
 
+/// Not under valgrind: ONNX Runtime is not ours to check.
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn c_onnx() {
+    let model = "models/cifar10-exact.onnx";
+    let source = Path::new("tests/c/onnx.c");
+    for link in [Link::Shared, Link::Static] {
+        run(program(&compile(source, link, &[])).arg(model));
+    }
+    // Leaks of ONNX Runtime at exit would be reported as ours.
+    let sanitized = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    run(program(&sanitized).arg(model).env("ASAN_OPTIONS", "detect_leaks=0"));
+    let source = Path::new("bindings/c/examples/sample.c");
+    let out = work("out").join("cifar10.ppm");
+    run(program(&compile(source, Link::Shared, &[])).arg(model).arg(&out).arg("1"));
+    assert_eq!(fs::metadata(&out).unwrap().len(), 13 + 3072);
+}
+
 /// The lines of the header's program, without the comment's frame.
 fn program_of_the_header() -> String {
     let header = fs::read_to_string(root().join("include/psld.h")).unwrap();
@@ -145,7 +163,7 @@ fn the_program_at_the_top_of_the_header() {
     let output = program(&path).arg("nowhere.json").env_remove("LD_LIBRARY_PATH").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.starts_with("nowhere.json: cannot be read: "), "{message}");
+    assert!(message.starts_with("nowhere.json: the model cannot be read: "), "{message}");
 }
 
 #[test]
