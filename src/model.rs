@@ -2,6 +2,8 @@
 
 use crate::exec::Executor;
 use crate::network::analytic::MixtureNetwork;
+#[cfg(feature = "onnxruntime")]
+use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
 use crate::network::{Backend, Network};
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status, onnx};
@@ -16,7 +18,7 @@ pub struct ModelOptions {
     /// Execution providers in order of preference; empty is the CPU. The first must be there: only what is listed
     /// after it is a fallback.
     #[cfg(feature = "onnxruntime")]
-    pub providers: Vec<crate::network::onnxruntime::Provider>,
+    pub providers: Vec<Provider>,
     /// Which device of the provider.
     pub device: i32,
     /// Threads for the network and for the solver, which take turns; 0: all CPUs that this process may use. 1
@@ -25,11 +27,20 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
+    /// The part that ONNX Runtime needs.
+    #[cfg(feature = "onnxruntime")]
+    fn onnx(self) -> OnnxOptions {
+        let Self { spec, mut providers, device, threads } = self;
+        if providers.is_empty() {
+            providers.push(Provider::Cpu);
+        }
+        OnnxOptions { spec, providers, device, threads, spinning: false }
+    }
+
     /// Refuses providers that an analytic network does not have.
     fn cpu_only(&self) -> Result<()> {
         #[cfg(feature = "onnxruntime")]
         {
-            use crate::network::onnxruntime::Provider;
             if !self.providers.is_empty() && !self.providers.contains(&Provider::Cpu) {
                 let message =
                     format!("provider `{}`: an analytic model runs on the CPU only", self.providers[0]);
@@ -98,18 +109,9 @@ impl Model {
 
     #[cfg(feature = "onnxruntime")]
     fn from_onnx_file(path: &Path, options: ModelOptions) -> Result<Self> {
-        use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Runtime};
-        let mut onnx = OnnxOptions {
-            spec: options.spec,
-            device: options.device,
-            threads: options.threads,
-            ..OnnxOptions::default()
-        };
-        if !options.providers.is_empty() {
-            onnx.providers = options.providers;
-        }
-        let network = OnnxNetwork::from_file(Runtime::load(None)?, path, &onnx)?;
-        Self::new(Arc::new(network), options.threads)
+        let threads = options.threads;
+        let network = OnnxNetwork::from_file(Runtime::load(None)?, path, &options.onnx())?;
+        Self::new(Arc::new(network), threads)
     }
 
     #[cfg(not(feature = "onnxruntime"))]

@@ -1,8 +1,7 @@
 //! The loops over the elements of one sample, written once and compiled for each instruction set.
 //!
-//! Work goes in chunks that stay in the first cache: a chunk's sum is begun with A z, and each network output and
-//! each noise draw is added to it; then it is stored. All loops are plain, so the result does not depend on the
-//! instruction set.
+//! An update goes in chunks that stay in the first cache: one pass sums A z and all network outputs in registers, then
+//! each noise draw is generated and added. All loops are plain, so the result does not depend on the instruction set.
 
 use super::{Batch, Buffer, Float};
 use crate::isa::{Isa, Kernel};
@@ -11,7 +10,7 @@ use crate::plan::Update;
 use crate::process::{MAX_K, Mat};
 use std::marker::PhantomData;
 
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 
 /// Where the normals of one sample come from.
 pub(super) struct Noise<'a> {
@@ -75,31 +74,6 @@ fn add_product<T: Float, E: Float>(
     }
 }
 
-/// sums[b] += C[b, c] xi[c]: a column of zeros costs no normals.
-#[inline(always)]
-fn add_noise<T: Float>(
-    sums: &mut [[T; CHUNK]],
-    (purpose, draw, c): &(Purpose, u32, Mat),
-    nth: usize,
-    noise: &Noise<'_>,
-    d: usize,
-    at: usize,
-    len: usize,
-) {
-    let mut normals = [T::default(); CHUNK];
-    for column in 0..c.cols() {
-        if (0..c.rows()).all(|b| c[(b, column)] == 0.0) {
-            continue;
-        }
-        noise.fill(*purpose, *draw, nth, column * d + at, &mut normals[..len]);
-        for (b, sum) in sums.iter_mut().enumerate().take(c.rows()) {
-            if c[(b, column)] != 0.0 {
-                add_scaled(&mut sum[..len], c[(b, column)], &normals[..len]);
-            }
-        }
-    }
-}
-
 /// The chunks of a block of `d` elements: (first, length).
 #[inline(always)]
 fn chunks(d: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -131,28 +105,176 @@ impl<T: Float, E: Float> Kernel for Sample<'_, T, E> {
 
     #[inline(always)]
     fn run(self) -> bool {
+        match self.row.a.rows() {
+            1 => self.update::<1>(),
+            2 => self.update::<2>(),
+            3 => self.update::<3>(),
+            _ => self.update::<MAX_K>(),
+        }
+    }
+}
+
+/// A block of network output with its coefficients in the K blocks of the state.
+type Column<'a, T, E, const K: usize> = (&'a [E], [T; K]);
+
+/// Blocks of network output that one pass over the state adds; a row with more takes more passes.
+const COLUMNS: usize = 4;
+
+impl<'a, T: Float, E: Float> Sample<'a, T, E> {
+    #[inline(always)]
+    fn update<const K: usize>(self) -> bool {
         let Self { row, from, into, slots, index, d, noise, .. } = self;
-        let k = row.a.rows();
+        let a: [[T; K]; K] = std::array::from_fn(|c| coefficients(&row.a, c));
+        let unit = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
         let mut finite = true;
         for (at, len) in chunks(d) {
-            let mut sums = [[T::default(); CHUNK]; MAX_K];
-            add_product(&mut sums[..k], &row.a, from.unwrap_or(into), d, at, len);
-            for (slot, b) in &row.terms {
-                add_product(&mut sums[..k], b, slot_of::<E>(slots, *slot, b, index, d), d, at, len);
+            let span = Chunk { d, at, len };
+            let mut outputs = row.terms.iter().flat_map(|(slot, b)| {
+                let x = slot_of::<E>(slots, *slot, b, index, d);
+                (0..b.cols()).map(move |c| (&x[c * d..][..d], coefficients::<T, K>(b, c)))
+            });
+            let (mut a, mut from) = (&a, from);
+            loop {
+                let mut columns: [Column<'_, T, E, K>; COLUMNS] = [(&[], [T::default(); K]); COLUMNS];
+                let mut count = 0;
+                for (place, column) in columns.iter_mut().zip(&mut outputs) {
+                    *place = column;
+                    count += 1;
+                }
+                finite &= match columns {
+                    [p, q, r, s] if count == 4 => affine(a, from, into, [p, q, r, s], span),
+                    [p, q, r, _] if count == 3 => affine(a, from, into, [p, q, r], span),
+                    [p, q, _, _] if count == 2 => affine(a, from, into, [p, q], span),
+                    [p, _, _, _] if count == 1 => affine(a, from, into, [p], span),
+                    _ => affine::<T, E, K, 0>(a, from, into, [], span),
+                };
+                if count < COLUMNS {
+                    break;
+                }
+                (a, from) = (&unit, None);
             }
             for (nth, entry) in row.noise.iter().enumerate() {
-                add_noise(&mut sums[..k], entry, nth, &noise, d, at, len);
-            }
-            for (b, sum) in sums.iter().enumerate().take(k) {
-                let target = &mut into[b * d + at..][..len];
-                for (z, s) in target.iter_mut().zip(sum) {
-                    *z = *s;
-                    finite &= s.finite();
-                }
+                finite &= add_noise(&mut into[at..], d, entry, nth, &noise, span);
             }
         }
         finite
     }
+}
+
+/// Column `c` of a coefficient matrix, in the state's precision.
+#[inline(always)]
+fn coefficients<T: Float, const K: usize>(m: &Mat, c: usize) -> [T; K] {
+    std::array::from_fn(|b| T::from_f64(m[(b, c)]))
+}
+
+/// Elements whose sums stay in registers while the inputs pass by.
+const LANES: usize = 16;
+
+/// into = A from + sum of Q columns on a chunk; whether all that it wrote is finite. Without `from`, in place.
+#[inline(always)]
+fn affine<T: Float, E: Float, const K: usize, const Q: usize>(
+    a: &[[T; K]; K],
+    from: Option<&[T]>,
+    into: &mut [T],
+    columns: [Column<'_, T, E, K>; Q],
+    Chunk { d, at, len }: Chunk,
+) -> bool {
+    let (end, whole) = (at + len, at + len - len % LANES);
+    let mut first = at;
+    let mut bad = [0; LANES];
+    while first < whole {
+        affine_lanes(a, from, into, &columns, d, first, &mut bad);
+        first += LANES;
+    }
+    let mut bad_rest = [0; 1];
+    while first < end {
+        affine_lanes(a, from, into, &columns, d, first, &mut bad_rest);
+        first += 1;
+    }
+    bad.iter().chain(&bad_rest).all(|bad| *bad == 0)
+}
+
+/// N elements of each block. All are read before any is written, so the state may be updated in place; `bad` becomes
+/// non-zero where a sum is not finite.
+#[inline(always)]
+fn affine_lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
+    a: &[[T; K]; K],
+    from: Option<&[T]>,
+    into: &mut [T],
+    columns: &[Column<'_, T, E, K>; Q],
+    d: usize,
+    first: usize,
+    bad: &mut [u32; N],
+) {
+    let mut sums = [[T::default(); N]; K];
+    let state = from.unwrap_or(into);
+    for (c, coefficients) in a.iter().enumerate() {
+        add_column(&mut sums, coefficients, &state[c * d + first..][..N]);
+    }
+    for (x, coefficients) in columns {
+        add_column(&mut sums, coefficients, &x[first..][..N]);
+    }
+    for (b, sum) in sums.iter().enumerate() {
+        into[b * d + first..][..N].copy_from_slice(sum);
+        for (bad, s) in bad.iter_mut().zip(sum) {
+            *bad |= u32::from(!s.finite());
+        }
+    }
+}
+
+/// sums[b] += coefficients[b] x
+#[inline(always)]
+fn add_column<T: Float, E: Float, const K: usize, const N: usize>(
+    sums: &mut [[T; N]; K],
+    coefficients: &[T; K],
+    x: &[E],
+) {
+    for (sum, c) in sums.iter_mut().zip(coefficients) {
+        for (s, x) in sum.iter_mut().zip(x) {
+            *s += *c * T::from_f64(x.to_f64());
+        }
+    }
+}
+
+/// A chunk of each block of a sample: elements `at..at + len` of `d`.
+#[derive(Clone, Copy)]
+struct Chunk {
+    d: usize,
+    at: usize,
+    len: usize,
+}
+
+/// z += C xi on a chunk, which is in the first cache by now; whether all that it wrote is finite. The chunks of the
+/// blocks begin at `into[0]`, `into[stride]`, ...
+#[inline(always)]
+fn add_noise<T: Float>(
+    into: &mut [T],
+    stride: usize,
+    (purpose, draw, c): &(Purpose, u32, Mat),
+    nth: usize,
+    noise: &Noise<'_>,
+    Chunk { d, at, len }: Chunk,
+) -> bool {
+    let mut finite = true;
+    let mut normals = [T::default(); CHUNK];
+    for column in 0..c.cols() {
+        // A column of zeros (the position's noise of CLD, say) costs no normals.
+        if (0..c.rows()).all(|b| c[(b, column)] == 0.0) {
+            continue;
+        }
+        noise.fill(*purpose, *draw, nth, column * d + at, &mut normals[..len]);
+        for b in (0..c.rows()).filter(|b| c[(*b, column)] != 0.0) {
+            let target = &mut into[b * stride..][..len];
+            add_scaled(target, c[(b, column)], &normals[..len]);
+            finite &= all_finite(target);
+        }
+    }
+    finite
+}
+
+#[inline(always)]
+fn all_finite<T: Float>(values: &[T]) -> bool {
+    values.iter().fold(true, |finite, x| finite & x.finite())
 }
 
 /// z = factor xi(prior, 0) on one sample.
@@ -171,12 +293,9 @@ impl<T: Float> Kernel for Prior<'_, T> {
     fn run(self) {
         let noise = Noise { seed: self.seed, isa: self.isa, given: None };
         let entry = (Purpose::Prior, 0, *self.factor);
+        self.into.fill(T::default());
         for (at, len) in chunks(self.d) {
-            let mut sums = [[T::default(); CHUNK]; MAX_K];
-            add_noise(&mut sums[..self.factor.rows()], &entry, 0, &noise, self.d, at, len);
-            for (b, sum) in sums.iter().enumerate().take(self.factor.rows()) {
-                self.into[b * self.d + at..][..len].copy_from_slice(&sum[..len]);
-            }
+            add_noise(&mut self.into[at..], self.d, &entry, 0, &noise, Chunk { d: self.d, at, len });
         }
     }
 }
@@ -202,7 +321,8 @@ impl<T: Float> Kernel for Replace<'_, T> {
             let mut sums = [[T::default(); CHUNK]; MAX_K];
             add_product(&mut sums[..k], self.mean, self.image, self.d, at, len);
             if let Some(entry) = self.draw {
-                add_noise(&mut sums[..k], entry, 0, &self.noise, self.d, at, len);
+                let chunk = Chunk { d: self.d, at, len };
+                add_noise(sums.as_flattened_mut(), CHUNK, entry, 0, &self.noise, chunk);
             }
             for (b, sum) in sums.iter().enumerate().take(k) {
                 let target = &mut self.into[b * self.d + at..][..len];

@@ -26,7 +26,13 @@ pub fn resolve(spec: &SamplerSpec, process: &Process, calls_per_step: u32) -> Re
                 Some(Grid::Name(name)) => name.as_str(),
                 _ => "quadratic",
             };
-            Ok(build(name, process, n, start, end))
+            let grid = build(name, process, n, start, end);
+            if grid.windows(2).any(|pair| pair[0] <= pair[1]) {
+                return Err(Error::argument(format!(
+                    "t_start = {start}, t_end = {end}: {n} steps of grid `{name}` are closer than the spacing of numbers"
+                )));
+            }
+            Ok(grid)
         }
     }
 }

@@ -94,8 +94,8 @@ pub struct Update {
 }
 
 /// A map that is not affine in the state alone.
+// `deny_unknown_fields` is the kind's: beside `flatten` it would refuse the kind's own fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Map {
     /// The step that the row belongs to.
     pub step: usize,
@@ -108,7 +108,7 @@ pub struct Map {
 
 /// The kinds of [`Map`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum MapKind {
     /// Inpainting: where the mask is 1, the state becomes mean * image + C noise.
     Replace {
@@ -175,7 +175,8 @@ impl Plan {
         self.rows.iter().map(|row| row.draws().count()).sum()
     }
 
-    /// Checks that the plan can be executed: indices, shapes, finite numbers, no slot read before it is written.
+    /// Checks that the plan can be executed: indices, shapes, finite numbers, no slot read before it is written,
+    /// steps in order.
     pub fn check(&self) -> Result<()> {
         let bad = |message: String| Err(Error::new(Status::InvalidConfig, format!("plan: {message}")));
         if self.format != FORMAT {
@@ -198,6 +199,20 @@ impl Plan {
         if nfe != self.nfe {
             return bad(format!("nfe = {}, but the rows call the network {nfe} times", self.nfe));
         }
+        // Runs report their progress by the rows' step numbers.
+        if self.rows.is_empty() {
+            return bad("there are no rows".into());
+        }
+        let mut step = 0;
+        for (i, row) in self.rows.iter().enumerate() {
+            if row.step() != step && (i == 0 || row.step() != step + 1) {
+                return bad(format!(
+                    "row {i}: step {} after step {step}: steps count from 0, one by one",
+                    row.step()
+                ));
+            }
+            step = row.step();
+        }
         let mut written_states = vec![false; self.states];
         written_states[0] = true;
         let mut written_slots = vec![false; self.slots];
@@ -210,7 +225,7 @@ impl Plan {
 
     fn check_row(&self, row: &Row, states: &mut [bool], slots: &mut [bool]) -> Result<(), String> {
         let read = |written: &[bool], index: usize, what: &str| match written.get(index) {
-            None => Err(format!("{what} {index} of {}", written.len())),
+            None => Err(missing(what, index, written.len())),
             Some(false) => Err(format!("{what} {index} is read before it is written")),
             Some(true) => Ok(()),
         };
@@ -229,7 +244,7 @@ impl Plan {
                 if !(eval.t > 0.0 && eval.t <= 1.0) {
                     return Err(format!("t = {}: expected 0 < t <= 1", eval.t));
                 }
-                *slots.get_mut(eval.slot).ok_or(format!("slot {} of {}", eval.slot, self.slots))? = true;
+                *slots.get_mut(eval.slot).ok_or_else(|| missing("slot", eval.slot, self.slots))? = true;
             }
             Row::Update(update) => {
                 read(states, update.from, "state")?;
@@ -241,7 +256,7 @@ impl Plan {
                 for (_, _, c) in &update.noise {
                     shape(c, self.k, "C")?;
                 }
-                *states.get_mut(update.into).ok_or(format!("state {} of {}", update.into, self.states))? =
+                *states.get_mut(update.into).ok_or_else(|| missing("state", update.into, self.states))? =
                     true;
             }
             Row::Map(Map { kind: MapKind::Replace { mean, noise, .. }, into, .. }) => {
@@ -254,4 +269,8 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn missing(what: &str, index: usize, count: usize) -> String {
+    format!("there is no {what} {index}; the plan has {count}, counted from 0")
 }

@@ -77,6 +77,8 @@ pub struct Run {
     progress: Progress,
     deadline: Option<Instant>,
     cancel: Option<Cancel>,
+    /// Number of the first sample in messages.
+    first_sample: usize,
     poisoned: bool,
 }
 
@@ -105,7 +107,17 @@ impl Run {
     /// # Errors
     /// [`Status::InvalidArgument`] or [`Status::ShapeMismatch`] naming the option; [`Status::MemoryLimit`] or
     /// [`Status::OutOfMemory`] where memory does not suffice.
-    pub fn start(model: &Model, sampler: &Arc<Sampler>, mut options: RunOptions) -> Result<Self> {
+    pub fn start(model: &Model, sampler: &Arc<Sampler>, options: RunOptions) -> Result<Self> {
+        Self::start_at(0, model, sampler, options)
+    }
+
+    /// [`Self::start`] for a part of a larger set, in which the first sample has number `first_sample`.
+    fn start_at(
+        first_sample: usize,
+        model: &Model,
+        sampler: &Arc<Sampler>,
+        options: RunOptions,
+    ) -> Result<Self> {
         let network = model.network();
         let spec = network.spec();
         if *spec != sampler.model {
@@ -120,6 +132,13 @@ impl Run {
         let output_blocks = spec.output_blocks(k);
         let (states, slots) = sampler.buffers();
         let output_precision = network.output_precision(options.precision);
+        if (options.precision, output_precision) == (Precision::F32, Precision::F64) {
+            return Err(Error::new(
+                Status::Unsupported,
+                "the network gives f64 outputs for an f32 state, which no row reads",
+            )
+            .hint("run with an f64 state"));
+        }
 
         let buffers = |count: usize, precision, blocks: usize| -> Result<Vec<Buffer>> {
             (0..count).map(|_| Buffer::zeros(precision, n * blocks * d)).collect()
@@ -164,7 +183,7 @@ impl Run {
                 size,
                 output_blocks,
                 times: vec![0.0; size],
-                labels: options.labels,
+                labels: options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l }),
                 x0,
                 seconds: Duration::ZERO,
             },
@@ -173,8 +192,9 @@ impl Run {
             executor,
             rows,
             progress: Progress { step: 0, of, fraction: 0.0, t, nfe: 0, done: false },
-            deadline: options.deadline.map(|d| Instant::now() + d),
+            deadline: at(options.deadline),
             cancel: options.cancel,
+            first_sample,
             poisoned: false,
         })
     }
@@ -205,14 +225,16 @@ impl Run {
             Cursor::Planned { plan, next } => {
                 let plan = plan.clone();
                 let row = &plan.rows[*next];
-                *next += 1;
-                let at = *next;
+                let following = plan.rows.get(*next + 1).map(Row::step);
                 match row {
                     Row::Eval(eval) => self.eval(eval)?,
                     Row::Update(update) => self.update(update)?,
                     Row::Map(map) => self.executor.map(&mut self.batch, &map.kind, map.into),
                 }
-                let following = plan.rows.get(at).map(Row::step);
+                // Only now: a call that was interrupted in flight is made again.
+                if let Cursor::Planned { next, .. } = &mut self.rows {
+                    *next += 1;
+                }
                 self.progress.done = following.is_none();
                 if following != Some(row.step()) {
                     self.progress.step = row.step() + 1;
@@ -241,9 +263,10 @@ impl Run {
             ));
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let of = if self.progress.of == 0 { String::new() } else { format!(" of {}", self.progress.of) };
             return Err(Error::new(
                 Status::DeadlineExceeded,
-                format!("the deadline passed after step {} of {}", self.progress.step, self.progress.of),
+                format!("the deadline passed after step {}{of}", self.progress.step),
             ));
         }
         Ok(())
@@ -281,6 +304,11 @@ impl Run {
 
     fn update(&mut self, row: &Update) -> Result<()> {
         let Err(sample) = self.executor.update(&mut self.batch, row) else { return Ok(()) };
+        Err(self.non_finite(row, sample))
+    }
+
+    /// Says which sample became non-finite by `row`, and whether the network's outputs were it already.
+    fn non_finite(&self, row: &Update, sample: usize) -> Error {
         let output_len = self.calls.output_blocks * self.batch.d;
         let range = sample * output_len..(sample + 1) * output_len;
         let guilty = row
@@ -288,10 +316,11 @@ impl Run {
             .iter()
             .any(|(slot, _)| self.batch.slots[*slot].first_non_finite(range.clone()).is_some());
         let what = if guilty { "the network's output" } else { "the state" };
-        Err(Error::new(
+        let sample = self.first_sample + sample;
+        Error::new(
             Status::NonFinite,
             format!("{}: {what} of sample {sample} is not finite", place(&self.progress)),
-        ))
+        )
     }
 
     /// How far the run is.
@@ -306,7 +335,7 @@ impl Run {
 
     /// Replaces the deadline (`None`: no deadline) and the cancel token, to continue an interrupted run.
     pub fn resume_with(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
-        self.deadline = deadline.map(|d| Instant::now() + d);
+        self.deadline = at(deadline);
         self.cancel = cancel;
     }
 
@@ -401,6 +430,11 @@ mod sealed {
     copied!(f64);
 }
 
+/// The end of a time that begins now; none where the clock cannot tell it.
+fn at(deadline: Option<Duration>) -> Option<Instant> {
+    deadline.and_then(|time| Instant::now().checked_add(time))
+}
+
 /// "step 3 of 100 (t = 0.94)": where an error happened.
 fn place(progress: &Progress) -> String {
     let Progress { step, of, t, .. } = *progress;
@@ -421,7 +455,13 @@ impl rk45::Rows for Run {
         Run::update(self, row)
     }
 
-    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> f64 {
-        self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol)
+    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> Result<f64> {
+        let rms = self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol);
+        if rms.is_finite() {
+            return Ok(rms);
+        }
+        // Not a rejected step, as scipy has it: the last stage's output enters no state before this.
+        let sample = self.batch.partial.iter().position(|sum| !sum.is_finite()).unwrap_or(0);
+        Err(self.non_finite(row, sample))
     }
 }

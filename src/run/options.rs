@@ -148,7 +148,7 @@ impl RunOptions {
         }
     }
 
-    pub(crate) fn check(&mut self, spec: &ModelSpec, sampler: &Sampler) -> Result<()> {
+    pub(crate) fn check(&self, spec: &ModelSpec, sampler: &Sampler) -> Result<()> {
         let (n, k) = (self.n, sampler.process.k());
         if n == 0 {
             return Err(Error::argument("n = 0: expected at least one sample"));
@@ -197,9 +197,9 @@ impl RunOptions {
         Ok(())
     }
 
-    fn check_labels(&mut self, spec: &ModelSpec) -> Result<()> {
+    fn check_labels(&self, spec: &ModelSpec) -> Result<()> {
         let (n, classes) = (self.n, spec.network.classes);
-        let Some(labels) = &mut self.labels else { return Ok(()) };
+        let Some(labels) = &self.labels else { return Ok(()) };
         if spec.network.label_input.is_none() {
             return Err(Error::argument(
                 "label: the model is not class-conditional (its spec has no label_input)",
@@ -213,9 +213,6 @@ impl RunOptions {
                 "label {label}: expected 0 to {}, or {classes} for the null class",
                 classes - 1
             )));
-        }
-        if labels.len() == 1 {
-            *labels = vec![labels[0]; n];
         }
         Ok(())
     }

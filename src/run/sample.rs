@@ -78,8 +78,7 @@ pub fn sample<T: Element>(
     let blocks = if what == What::State { sampler.process.k() } else { 1 };
     // First: other checks may take memory for each sample.
     check_size(sampler, options, what)?;
-    let mut whole = RunOptions { batch: Some(options.batch.unwrap_or(batch).min(batch)), ..options.clone() };
-    whole.check(spec, sampler)?;
+    options.check(spec, sampler)?;
 
     let mut values = Vec::new();
     let len = n * blocks * spec.data_len();
@@ -91,9 +90,10 @@ pub fn sample<T: Element>(
     for (i, out) in values.chunks_mut(at_once * blocks * spec.data_len()).enumerate() {
         let finished = i * at_once;
         let in_flight = out.len() / (blocks * spec.data_len());
-        let mut part = whole.slice(finished..finished + in_flight);
+        let mut part = options.slice(finished..finished + in_flight);
+        part.batch = Some(batch);
         part.deadline = options.deadline.map(|d| d.saturating_sub(began.elapsed()));
-        let mut run = Run::start(model, sampler, part)?;
+        let mut run = Run::start_at(finished, model, sampler, part)?;
         loop {
             let progress = run.step(1)?;
             let go_on = observe(Overall { finished, in_flight, run: progress });

@@ -43,7 +43,9 @@ impl Options {
             if value >= least && value.is_finite() {
                 return Ok(value);
             }
-            Err(Error::argument(format!("{name} = {value}: expected a finite number of at least {least}")))
+            Err(Error::argument(format!(
+                "{name} = {value:?}: expected a finite number of at least {least:?}"
+            )))
         };
         let options = Self {
             t_start,
@@ -78,7 +80,7 @@ pub(crate) trait Rows {
     /// Executes an update.
     fn update(&mut self, row: &Update) -> Result<()>;
     /// Root mean square, over the whole run, of `row` over atol + rtol max(|scale|).
-    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> f64;
+    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> Result<f64>;
 }
 
 /// The state of an adaptive run between attempted steps.
@@ -184,7 +186,7 @@ impl Rk45 {
         }
         let zero = 0.0 * z.clone();
         let estimate = combine(&zero, h, &ERROR, &drifts).into_update(0, 1);
-        let error = rows.scaled_rms(&estimate, [0, 1], self.options.atol, self.options.rtol);
+        let error = rows.scaled_rms(&estimate, [0, 1], self.options.atol, self.options.rtol)?;
 
         self.nfe += 6;
         if error < 1.0 {
@@ -220,14 +222,14 @@ impl Rk45 {
         let scale = |rows: &mut dyn Rows, what: &Affine| {
             rows.scaled_rms(&what.clone().into_update(0, 0), [0, 0], atol, rtol)
         };
-        let (d0, d1) = (scale(rows, z), scale(rows, &f0));
+        let (d0, d1) = (scale(rows, z)?, scale(rows, &f0)?);
         let guess = if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 };
         let h0 = guess.min(self.length());
         let probe = z.clone() + h0 * f0.clone();
         rows.update(&probe.clone().into_update(0, 1))?;
         rows.eval(1, t_start - h0, 1)?;
         let f1 = self.drift(process, 1, t_start - h0, &probe)?;
-        let d2 = scale(rows, &(f1 + -1.0 * f0)) / h0;
+        let d2 = scale(rows, &(f1 + -1.0 * f0))? / h0;
         let h1 = if d1 <= 1e-15 && d2 <= 1e-15 {
             f64::max(1e-6, 1e-3 * h0)
         } else {

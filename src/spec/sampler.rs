@@ -52,7 +52,7 @@ pub struct SamplerSpec {
 
 /// A time grid, by name or by its points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "time_grid: expected the name of a grid or file, or an array of times")]
 pub enum Grid {
     /// A named grid ([`crate::grid::NAMES`]), or the path of a grid file.
     Name(String),
@@ -121,7 +121,7 @@ impl SamplerSpec {
         // meaning in the precision that networks are trained in.
         if !(end >= 1e-7 && end < start && start <= 1.0) {
             return Err(Error::argument(format!(
-                "t_start = {start}, t_end = {end}: expected 1e-7 <= t_end < t_start <= 1"
+                "t_start = {start:?}, t_end = {end:?}: expected 1e-7 <= t_end < t_start <= 1"
             )));
         }
         Ok((start, end))

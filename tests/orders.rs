@@ -1,0 +1,256 @@
+//! Convergence orders and exactness of every sampler by exact moment propagation of its plan on Gaussian data:
+//! no random numbers, and nothing shared with the executor.
+
+mod support;
+
+use psld::ModelSpec;
+use psld::plan::Plan;
+use psld::process::Mat;
+use serde_json::{Value, json};
+use support::moments::{Gaussian, Moments};
+use support::{psld, sampler, spec, third_order};
+
+/// Uniform grid from 1 to `t_end`, no closing step.
+fn plan(spec: &ModelSpec, name: &str, steps: usize, t_end: f64) -> Plan {
+    let options = json!({
+        "sampler": name, "steps": steps, "time_grid": "uniform", "t_end": t_end, "denoise": false
+    });
+    sampler(spec, options).plan().unwrap().clone()
+}
+
+/// max |mean, covariance| error at t = 0.05 for data N(0.5, 0.36), started from the exact marginal at t = 1.
+fn weak_error(law: &Gaussian, name: &str, steps: usize) -> f64 {
+    let end = law.propagate(&plan(law.spec(), name, steps, 0.05), &law.marginal(1.0));
+    end.distance(&law.marginal(0.05))
+}
+
+fn gaussian(process: Value, network: Value) -> Gaussian {
+    Gaussian::new(&spec(process, network, &[1]), 0.5, 0.36)
+}
+
+fn with(mut base: Value, fields: Value) -> Value {
+    for (name, value) in fields.as_object().unwrap() {
+        base[name] = value.clone();
+    }
+    base
+}
+
+/// Every kind of process and of factor.
+fn processes() -> Vec<(&'static str, Value)> {
+    vec![
+        ("psld", psld()),
+        ("psld, upper", with(psld(), json!({ "decomposition": "upper" }))),
+        ("psld, dsm", with(psld(), json!({ "score_matching": "dsm" }))),
+        ("psld, linear beta", with(psld(), json!({ "beta_min": 4.0, "beta_max": 12.0 }))),
+        ("cld", json!({ "kind": "cld", "numerical_eps": 0.0 })),
+        ("position noise only", json!({ "kind": "psld", "gamma": 4.0, "nu": 0.0, "numerical_eps": 0.0 })),
+        ("vp", json!({ "kind": "vp" })),
+        ("third order", third_order(4.0)),
+    ]
+}
+
+/// The table of weak errors of methods.md 7.3, to the digits given.
+#[test]
+fn weak_errors_of_the_reference() {
+    let law = gaussian(psld(), json!({}));
+    let rows = [
+        ("em", ["0.245", "0.0928", "0.0408", "0.0192"]),
+        ("sscs", ["0.0266", "0.0133", "0.00653", "0.00321"]),
+        ("ancestral", ["0.0927", "0.0694", "0.0423", "0.0233"]),
+    ];
+    for (name, expected) in rows {
+        for (steps, text) in [25, 50, 100, 200].into_iter().zip(expected) {
+            let decimals = text.len() - 2;
+            assert_eq!(
+                format!("{:.decimals$}", weak_error(&law, name, steps)),
+                text,
+                "{name}, {steps} steps"
+            );
+        }
+    }
+}
+
+#[test]
+fn orders() {
+    for (process, description) in processes() {
+        let law = gaussian(description, json!({}));
+        for (name, order) in [("em", 1.0), ("sscs", 1.0), ("ancestral", 1.0), ("euler", 1.0), ("heun", 2.0)] {
+            let (coarse, fine) = (weak_error(&law, name, 800), weak_error(&law, name, 1600));
+            let slope = (coarse / fine).log2();
+            println!("{process}, {name}: {slope:.3} ({coarse:.2e} -> {fine:.2e})");
+            assert!((slope - order).abs() < 0.1, "{process}, {name}: {slope:.3} ({coarse:e} -> {fine:e})");
+        }
+    }
+}
+
+/// Whatever the network predicts, and under whatever factor, the sampler's law is the same: the decoding to
+/// epsilon is exact. The closing step is included.
+#[test]
+fn every_prediction_gives_the_same_moments() {
+    let cases: [(&str, Vec<Value>); 7] = [
+        ("psld", vec![json!({})]),
+        ("psld, dsm", vec![json!({ "score_matching": "dsm" })]),
+        ("psld, upper", vec![json!({ "decomposition": "upper" })]),
+        ("psld, linear beta", vec![json!({ "beta_min": 4.0, "beta_max": 12.0 })]),
+        (
+            "cld",
+            vec![
+                json!({ "gamma": 0.0, "nu": 4.0 }),
+                json!({ "gamma": 0.0, "nu": 4.0, "decomposition": "upper" }),
+            ],
+        ),
+        ("vp", vec![]),
+        ("third order", vec![]),
+    ];
+    for (case, variants) in cases {
+        let (bases, k) = match case {
+            "vp" => (vec![json!({ "kind": "vp" })], 1),
+            "third order" => (vec![third_order(4.0)], 3),
+            _ => (variants.into_iter().map(|fields| with(psld(), fields)).collect(), 2),
+        };
+        let mut networks = vec![
+            json!({ "predicts": "all" }),
+            json!({ "prediction": "score", "predicts": "all" }),
+            json!({ "prediction": "x0" }),
+        ];
+        if k == 1 {
+            networks.push(json!({ "prediction": "v" }));
+        }
+        if k == 2 {
+            for half in ["momentum", "position"] {
+                networks.push(json!({ "predicts": half }));
+                networks.push(json!({ "prediction": "score", "predicts": half }));
+            }
+        }
+        for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+            let mut first: Option<Moments> = None;
+            for base in &bases {
+                for network in &networks {
+                    let law = gaussian(base.clone(), network.clone());
+                    // The interpreter's kernels cancel at small t, the more the higher the order.
+                    let t_end = if k == 3 { 0.1 } else { 0.01 };
+                    let options = json!({ "sampler": name, "steps": 20, "t_end": t_end });
+                    let plan = sampler(law.spec(), options).plan().unwrap().clone();
+                    let end = law.propagate(&plan, &law.marginal(1.0));
+                    let relative = first.get_or_insert(end).distance(&end) / (1.0 + end.covariance.max_abs());
+                    assert!(relative < 1e-8, "{case}, {name}, {base} {network}: {relative:e}");
+                }
+            }
+        }
+    }
+}
+
+/// For data at a point the posterior step of `ancestral` is exact, whatever its length.
+#[test]
+fn ancestral_is_exact_for_a_point() {
+    for (process, description) in processes() {
+        if description["score_matching"] == "dsm" {
+            continue; // Its posterior is that of a point in phase space; with m_0 spread it is not exact.
+        }
+        let law = Gaussian::new(&spec(description, json!({}), &[1]), 0.7, 0.0);
+        for (steps, t_end) in [(1, 0.5), (1, 0.05), (3, 0.05)] {
+            let end = law.propagate(&plan(law.spec(), "ancestral", steps, t_end), &law.marginal(1.0));
+            let distance = end.distance(&law.marginal(t_end));
+            assert!(distance < 1e-9, "{process}: {steps} step(s) to {t_end}: {distance:e}");
+        }
+    }
+}
+
+/// Where the data are stationary themselves (N(0, 1), kappa 1), the score cancels the part of SSCS that is taken
+/// by Euler, and what is left, the exact part, keeps N(0, S) over steps of any length.
+#[test]
+fn the_exact_part_of_sscs_keeps_the_prior() {
+    for (process, description) in processes() {
+        let description =
+            if process == "vp" { description } else { with(description, json!({ "kappa": 1.0 })) };
+        if description["score_matching"] == "dsm" {
+            continue; // The start of the momentum is what kappa = 1 makes stationary.
+        }
+        let law = Gaussian::new(&spec(description, json!({}), &[1]), 0.0, 1.0);
+        let start = law.marginal(1.0);
+        for steps in [1, 2, 7] {
+            let end = law.propagate(&plan(law.spec(), "sscs", steps, 0.05), &start);
+            let distance = end.distance(&start);
+            assert!(distance < 1e-12, "{process}, {steps} steps: {distance:e}");
+        }
+    }
+}
+
+/// The published code adds `numerical_eps` to each half step's covariance.
+#[test]
+fn sscs_adds_numerical_eps_in_each_half_step() {
+    let excess = |eps: f64| {
+        let law = Gaussian::new(
+            &spec(with(psld(), json!({ "kappa": 1.0, "numerical_eps": eps })), json!({}), &[1]),
+            0.0,
+            1.0,
+        );
+        let start = Moments { mean: Mat::zeros(2, 1), covariance: Mat::diagonal(&[1.0, 0.25]) };
+        // Without network: the A part alone.
+        let mut plan = plan(law.spec(), "sscs", 1, 0.05);
+        let half_steps = |plan: &Plan| {
+            plan.rows
+                .iter()
+                .filter_map(|row| match row {
+                    psld::plan::Row::Update(row) => Some(row.noise.len()),
+                    _ => None,
+                })
+                .sum::<usize>()
+        };
+        assert_eq!(half_steps(&plan), 2);
+        // What is left of the first row: A z + C xi, covariance A S A^T + C C^T = S + eps.
+        plan.rows.truncate(1);
+        law.propagate(&plan, &start).covariance - start.covariance
+    };
+    assert!(excess(0.0).max_abs() < 1e-15);
+    assert!((excess(1e-3) - Mat::identity(2) * 1e-3).max_abs() < 1e-15);
+}
+
+/// The closing step is one noise-free Euler step of length t_end at t_end: of the reverse-time SDE for stochastic
+/// samplers, of the probability flow for the others.
+#[test]
+fn closing_step() {
+    for (process, description) in processes() {
+        let law = gaussian(description, json!({}));
+        for (name, weight) in [("em", 1.0), ("sscs", 1.0), ("ancestral", 1.0), ("euler", 0.5), ("heun", 0.5)]
+        {
+            let t = 0.1;
+            let compile = |denoise: bool| {
+                let options = json!({ "sampler": name, "steps": 3, "t_end": t, "denoise": denoise });
+                sampler(law.spec(), options).plan().unwrap().clone()
+            };
+            let start = law.marginal(1.0);
+            let open = law.propagate(&compile(false), &start);
+            let closed = law.propagate(&compile(true), &start);
+            let (score, offset) = law.score(t);
+            let pull = law.diffusion(t) * (weight * t);
+            let map = Mat::identity(score.rows()) - law.drift(t) * t + pull * score;
+            let expected = Moments {
+                mean: map * open.mean + pull * offset,
+                covariance: map * open.covariance * map.transpose(),
+            };
+            let relative = closed.distance(&expected) / (1.0 + expected.covariance.max_abs());
+            assert!(relative < 1e-9, "{process}, {name}: {relative:e}");
+        }
+    }
+}
+
+/// `denoise_time: float32` is the published code's rounding of the closing step, to the digits that methods.md 6
+/// gives.
+#[test]
+fn closing_step_of_the_published_code() {
+    let law = gaussian(psld(), json!({}));
+    let options = json!({ "sampler": "em", "steps": 2, "denoise_time": "float32" });
+    let plan = sampler(law.spec(), options).plan().unwrap().clone();
+    let psld::plan::Row::Eval(last) = &plan.rows[plan.rows.len() - 2] else { panic!("{}", plan.explain()) };
+    assert!((last.t - 9.999_871_253_97e-4).abs() < 1e-15, "{:e}", last.t);
+    let psld::plan::Row::Update(update) = &plan.rows[plan.rows.len() - 1] else { panic!() };
+    // A = I - h F with F_12 = 4 M^-1 = 16.16... at M^-1 = 4 and beta = 8.
+    let h = -update.a[(0, 1)] / 16.0;
+    assert!((h - 1.000_000_047_497_451_3e-3).abs() < 1e-18, "{h:e}");
+    // The published probability-flow code does not round.
+    let compile = |time: &str| {
+        sampler(law.spec(), json!({ "sampler": "euler", "steps": 2, "denoise_time": time })).hash()
+    };
+    assert_eq!(compile("float32"), compile("exact"));
+}
