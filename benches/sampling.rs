@@ -114,8 +114,7 @@ fn main() -> Result<()> {
     outside_the_network(&small)?;
     fused_update()?;
     tiny_step()?;
-    loading(&small)?;
-    against_python(&small);
+    against_python(&small)?;
     std::fs::remove_dir_all(&folder).expect("our own folder");
     Ok(())
 }
@@ -194,71 +193,63 @@ fn tiny_step() -> Result<()> {
     Ok(())
 }
 
-/// Loading and compiling against the creation of a plain session.
-fn loading(path: &Path) -> Result<()> {
-    use psld::network::onnxruntime::Runtime;
-    println!("\nload and compile against plain session creation");
-    let runtime = Runtime::load(None)?;
-    let plain = || -> Result<f64> {
-        let began = Instant::now();
-        black_box(runtime.plain_session(path)?);
-        Ok(began.elapsed().as_secs_f64())
-    };
-    let ours = || -> Result<f64> {
+/// Loading and sampling against what a user would write in Python: onnxruntime's own session, and a loop in numpy.
+fn against_python(path: &Path) -> Result<()> {
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peer.py");
+    let output = Command::new(&python).args([script.as_ref(), path.as_os_str()]).output();
+    let peer = output.map_err(|e| e.to_string()).and_then(|output| {
+        let text = String::from_utf8_lossy(&output.stdout);
+        match text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>().as_deref() {
+            Ok(&[session, rate]) => Ok((session, rate)),
+            _ => {
+                Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no output").to_owned())
+            }
+        }
+    });
+
+    let mut loads = Vec::new();
+    for _ in 0..15 {
         let began = Instant::now();
         let model = Model::from_file(path, ModelOptions::default())?;
         black_box(Sampler::compile(model.spec(), &options("em", 99), None)?);
-        Ok(began.elapsed().as_secs_f64())
-    };
-    (plain()?, ours()?);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    for _ in 0..15 {
-        a.push(plain()?);
-        b.push(ours()?);
+        loads.push(began.elapsed().as_secs_f64());
     }
-    let (plain, ours) = (median(a), median(b));
-    println!(
-        "  {:.1} ms against {:.1} ms: {:.2} (goal 1.1){}",
-        1e3 * ours,
-        1e3 * plain,
-        ours / plain,
-        verdict(ours / plain <= 1.1)
-    );
-    Ok(())
-}
+    let load = median(loads);
 
-/// Images a second against the loop of onnxruntime and numpy that a user would write.
-fn against_python(path: &Path) {
+    let model = Model::from_file(path, ModelOptions::default())?;
+    let sampler = Arc::new(Sampler::compile(model.spec(), &options("em", 50), None)?);
+    let mut rates = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let run = RunOptions::new(BATCH);
+        black_box(sample::<f32>(&model, &sampler, &run, What::Data, |_| ControlFlow::Continue(()))?);
+        rates.push(BATCH as f64 / began.elapsed().as_secs_f64());
+    }
+    let rate = median(rates);
+
+    println!("\nload and compile against the creation of onnxruntime's session in Python, ms");
+    match &peer {
+        Ok((session, _)) => println!(
+            "  psld {:.1}, session {:.1}: {:.2} (goal 1.1){}",
+            1e3 * load,
+            1e3 * session,
+            load / session,
+            verdict(load / session <= 1.1)
+        ),
+        Err(_) => println!("  psld {:.1}; NO PEER, see below", 1e3 * load),
+    }
     println!("\nimages a second, em, 50 steps, batch {BATCH}");
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    let ours = || -> Result<f64> {
-        let model = Model::from_file(path, ModelOptions::default())?;
-        let sampler = Arc::new(Sampler::compile(model.spec(), &options("em", 50), None)?);
-        let rates = (0..5).map(|_| {
-            let began = Instant::now();
-            let run = RunOptions::new(BATCH);
-            black_box(sample::<f32>(&model, &sampler, &run, What::Data, |_| ControlFlow::Continue(()))?);
-            Ok(BATCH as f64 / began.elapsed().as_secs_f64())
-        });
-        Ok(median(rates.collect::<Result<Vec<_>>>()?))
-    };
-    let ours = ours().expect("the same model has run before");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peer.py");
-    let output = Command::new(&python).args([script.as_ref(), path.as_os_str()]).output();
-    let theirs = output.map_err(|e| e.to_string()).and_then(|output| {
-        let text = String::from_utf8_lossy(&output.stdout);
-        text.trim().parse::<f64>().map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
-    });
-    match theirs {
-        Ok(theirs) => println!(
-            "  psld {ours:.1}, onnxruntime + numpy {theirs:.1}: {:.2} times (goal 1.2){}",
-            ours / theirs,
-            verdict(ours / theirs >= 1.2)
+    match peer {
+        Ok((_, theirs)) => println!(
+            "  psld {rate:.1}, onnxruntime + numpy {theirs:.1}: {:.2} times (goal 1.2){}",
+            rate / theirs,
+            verdict(rate / theirs >= 1.2)
         ),
         Err(why) => println!(
-            "  psld {ours:.1}; NO PEER: {python} cannot run benches/peer.py ({}); set PYTHON to one with numpy and \
-             onnxruntime",
-            why.lines().last().unwrap_or("no output")
+            "  psld {rate:.1}; NO PEER: {python} cannot run benches/peer.py ({why}); set PYTHON to one with numpy and \
+             onnxruntime"
         ),
     }
+    Ok(())
 }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// What an [`Error`] is to a program: the `psld_status` of the C ABI.
+/// What a call came to, for programs.
 ///
-/// Numbers are explicit, in blocks of a hundred (1xx argument, 2xx model, 3xx runtime or provider,
-/// 4xx numeric, 5xx run control, 9xx internal), and never reused.
+/// In blocks of a hundred: 1xx argument, 2xx model, 3xx runtime or provider, 4xx numeric, 5xx run control,
+/// 9xx internal. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[non_exhaustive]
 pub enum Status {
-    /// Success; never the status of an [`Error`].
+    /// Success; never the status of an error.
     Ok = 0,
     /// An argument or option is out of range or contradicts another one.
     InvalidArgument = 100,
@@ -126,6 +126,14 @@ impl Error {
         &self.message
     }
 
+    /// The sentence for people with its cause, without the hint.
+    pub fn sentence(&self) -> String {
+        match &self.source {
+            Some(source) => format!("{}: {source}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// What the caller can do about it, if known.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -134,10 +142,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        if let Some(source) = &self.source {
-            write!(f, ": {source}")?;
-        }
+        f.write_str(&self.sentence())?;
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
         }

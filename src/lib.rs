@@ -4,6 +4,7 @@
 //! **Describe** (process, grid, sampler) → **compile** to a [`plan`] (rows of f64 coefficients) →
 //! **execute** the plan (one fused kernel, one network call a row).
 
+pub mod capi;
 pub mod error;
 mod exec;
 pub mod grid;

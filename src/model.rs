@@ -5,6 +5,7 @@ use crate::network::analytic::MixtureNetwork;
 #[cfg(feature = "onnxruntime")]
 use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
 use crate::network::{Backend, Network};
+use crate::run::What;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status, onnx};
 use std::path::Path;
@@ -72,13 +73,11 @@ impl Model {
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
     pub fn from_file(path: &Path, options: ModelOptions) -> Result<Self> {
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
+            let name = path.display();
+            let bytes = std::fs::read(path).map_err(|e| {
+                Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
             })?;
-            let network = MixtureNetwork::parse_as(&text, options.spec.clone())
-                .map_err(|e| e.context(path.display()))?;
-            options.cpu_only()?;
-            return Self::new(Arc::new(network), options.threads);
+            return Self::analytic(&bytes, options).map_err(|e| e.context(name));
         }
         Self::from_onnx_file(path, options)
     }
@@ -99,12 +98,7 @@ impl Model {
             return Ok(network.spec().clone());
         }
         let model = onnx::Model::read(bytes).map_err(|e| e.context(&name))?;
-        let Some(text) = model.metadata(SPEC_KEY) else {
-            let message = format!("{name}: metadata key `{SPEC_KEY}` is missing");
-            return Err(Error::new(Status::SpecMissing, message)
-                .hint("export with psld-training, or pass a spec (--spec, psld_model_options.spec_json)"));
-        };
-        ModelSpec::parse(text).map_err(|e| e.context(name))
+        ModelSpec::from_metadata(model.metadata(SPEC_KEY)).map_err(|e| e.context(name))
     }
 
     #[cfg(feature = "onnxruntime")]
@@ -114,15 +108,52 @@ impl Model {
         Self::new(Arc::new(network), threads)
     }
 
+    #[cfg(feature = "onnxruntime")]
+    fn from_onnx_bytes(bytes: &[u8], options: ModelOptions) -> Result<Self> {
+        let threads = options.threads;
+        let network = OnnxNetwork::from_bytes(Runtime::load(None)?, bytes, &options.onnx())?;
+        Self::new(Arc::new(network), threads)
+    }
+
+    /// Reads a model from memory: the content of a file that [`Self::from_file`] reads, but without external data.
+    pub fn from_bytes(bytes: &[u8], options: ModelOptions) -> Result<Self> {
+        // No ONNX model begins with a brace: its first byte is the key of a protobuf field that it has.
+        if bytes.trim_ascii_start().first() == Some(&b'{') {
+            return Self::analytic(bytes, options);
+        }
+        Self::from_onnx_bytes(bytes, options)
+    }
+
+    fn analytic(json: &[u8], options: ModelOptions) -> Result<Self> {
+        options.cpu_only()?;
+        let text = std::str::from_utf8(json)
+            .map_err(|e| Error::new(Status::ModelInvalid, "analytic model: not UTF-8").source(e))?;
+        let network = MixtureNetwork::parse_as(text, options.spec)?;
+        Self::new(Arc::new(network), options.threads)
+    }
+
     #[cfg(not(feature = "onnxruntime"))]
     fn from_onnx_file(path: &Path, _: ModelOptions) -> Result<Self> {
-        let what = format!("{}: this build of psld has no ONNX Runtime support", path.display());
-        Err(Error::new(Status::Unsupported, what).hint("build with the feature `onnxruntime`"))
+        Err(no_onnxruntime().context(path.display()))
+    }
+
+    #[cfg(not(feature = "onnxruntime"))]
+    fn from_onnx_bytes(_: &[u8], _: ModelOptions) -> Result<Self> {
+        Err(no_onnxruntime())
     }
 
     /// What the network was trained on and what its output means.
     pub fn spec(&self) -> &ModelSpec {
         self.network.spec()
+    }
+
+    /// The shape of `what` of one sample: [C, ...] or [k*C, ...].
+    pub fn sample_shape(&self, what: What) -> Result<Vec<usize>> {
+        let mut shape = self.spec().data.shape.clone();
+        if what == What::State {
+            shape[0] *= self.spec().process()?.k();
+        }
+        Ok(shape)
     }
 
     /// What runs the network.
@@ -145,4 +176,10 @@ impl Model {
     pub(crate) fn executor(&self) -> &Executor {
         &self.executor
     }
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn no_onnxruntime() -> Error {
+    Error::new(Status::Unsupported, "this build of psld has no ONNX Runtime support")
+        .hint("build with the feature `onnxruntime`")
 }

@@ -4,7 +4,7 @@ mod options;
 mod sample;
 
 pub use options::{Inpaint, RunOptions, Tensor};
-pub use sample::{Overall, Samples, Seconds, check_size, sample};
+pub use sample::{Overall, Samples, Seconds, check_size, sample, sample_into};
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
@@ -366,15 +366,10 @@ impl Run {
     ///
     /// # Errors
     /// [`Status::RunState`] for a data estimate that was not asked for or not made yet; [`Status::BufferTooSmall`]
-    /// unless `out` has exactly the number of elements.
+    /// or [`Status::InvalidArgument`] unless `out` has exactly the number of elements.
     pub fn read<T: Element>(&self, what: What, out: &mut [T]) -> Result<()> {
         let wanted: usize = self.shape(what).iter().product();
-        if out.len() != wanted {
-            return Err(Error::new(
-                Status::BufferTooSmall,
-                format!("expected a buffer of {wanted} elements, got {}", out.len()),
-            ));
-        }
+        fits(out.len(), wanted as u128)?;
         let (d, state_len) = (self.batch.d, self.batch.k * self.batch.d);
         match what {
             What::State => T::copy(&self.batch.states[0], 0..wanted, out),
@@ -399,6 +394,15 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// A buffer of another length than the result's is a mistake, too, where it is longer: of type or shape.
+fn fits(len: usize, wanted: u128) -> Result<()> {
+    if len as u128 == wanted {
+        return Ok(());
+    }
+    let status = if (len as u128) < wanted { Status::BufferTooSmall } else { Status::InvalidArgument };
+    Err(Error::new(status, format!("expected a buffer of {wanted} elements, got {len}")))
 }
 
 /// A type that results can be read as.

@@ -203,6 +203,18 @@ impl ModelSpec {
         Ok(spec)
     }
 
+    /// Reads what stands in a model's metadata under [`SPEC_KEY`].
+    ///
+    /// # Errors
+    /// [`Status::SpecMissing`] for `None`; else those of [`Self::parse`].
+    pub fn from_metadata(text: Option<&str>) -> Result<Self> {
+        match text {
+            Some(text) => Self::parse(text),
+            None => Err(Error::new(Status::SpecMissing, format!("metadata key `{SPEC_KEY}` is missing"))
+                .hint("export with psld-training, or pass a spec (--spec, psld_model_options.spec_json)")),
+        }
+    }
+
     /// The spec as JSON text, as it is stored in a model.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a spec holds only finite numbers and strings")

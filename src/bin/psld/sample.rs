@@ -200,9 +200,10 @@ impl Progress {
     }
 
     /// Shows where the run is; breaks it where Ctrl+C asked for that.
-    fn show(&self, Overall { finished, in_flight, run }: Overall) -> ControlFlow<()> {
+    fn show(&self, overall: Overall) -> ControlFlow<()> {
+        let Overall { finished, in_flight, run, .. } = overall;
         self.finished.set(if run.done { finished + in_flight } else { finished });
-        let share = (finished as f64 + in_flight as f64 * run.fraction) / self.n as f64;
+        let share = overall.fraction();
         if !self.bar.is_hidden() {
             let step = if run.of == 0 {
                 format!("step {}", run.step)

@@ -140,15 +140,10 @@ impl OnnxNetwork {
         };
         let spec = match &options.spec {
             Some(spec) => spec.clone(),
-            None => match session.metadata(SPEC_KEY).map_err(failed)? {
-                Some(text) => ModelSpec::parse(&text).map_err(|e| e.context(&name))?,
-                None => {
-                    let message = format!("{name}: metadata key `{SPEC_KEY}` is missing");
-                    return Err(Error::new(Status::SpecMissing, message).hint(
-                        "export with psld-training, or pass a spec (--spec, psld_model_options.spec_json)",
-                    ));
-                }
-            },
+            None => {
+                let text = session.metadata(SPEC_KEY).map_err(failed)?;
+                ModelSpec::from_metadata(text.as_deref()).map_err(|e| e.context(&name))?
+            }
         };
         let inputs = session.inputs().map_err(failed)?;
         let outputs = session.outputs().map_err(failed)?;

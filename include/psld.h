@@ -1,0 +1,1224 @@
+/*
+ * psld: samplers of phase-space diffusion models (PSLD, CLD, VP and their kin) over ONNX Runtime.
+ *
+ * A complete program, sixteen samples from a model file:
+ *
+ *     // cc -std=c11 sample16.c -lpsld -o sample16 && ./sample16 model.onnx
+ *     #include <psld.h>
+ *     #include <stdio.h>
+ *     #include <stdlib.h>
+ *
+ *     int main(int argc, char **argv) {
+ *       psld_model *model = NULL;
+ *       psld_sampler *sampler = NULL;
+ *       psld_error *err = NULL;
+ *       int64_t shape[8]; // of one sample: channels, height, width
+ *       size_t dims, count = 16;
+ *       psld_run_options options;
+ *       psld_run_options_init(&options, sizeof options);
+ *       options.n = 16;
+ *       options.seed = 7;
+ *       float *x = NULL;
+ *       if (!psld_model_load_file(NULL, argc > 1 ? argv[1] : "model.onnx", NULL, &model, &err) &&
+ *           !psld_model_shape(model, PSLD_OUTPUT_DATA, shape, 8, &dims, &err) &&
+ *           !psld_sampler_create(model, NULL, &sampler, &err)) {
+ *         for (size_t i = 0; i < dims; i++) count *= (size_t)shape[i];
+ *         x = malloc(count * sizeof *x);
+ *         psld_sample(model, sampler, &options, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, x, count, NULL, NULL, &err);
+ *       }
+ *       if (err) fprintf(stderr, "%s\n%s\n", psld_error_message(err), psld_error_hint(err));
+ *       else for (size_t i = 0; i < count; i += count / 16) printf("%g\n", x[i]);
+ *       int failed = err != NULL;
+ *       free(x);
+ *       psld_error_free(err); // in any order, and NULL is fine
+ *       psld_sampler_free(sampler);
+ *       psld_model_free(model);
+ *       return failed;
+ *     }
+ *
+ * A network is called hundreds of times, so work is long. Where a program wants to show progress, look at previews, or stop,
+ * it takes the steps itself:
+ *
+ *     while (!p.done) {
+ *       if (psld_run_step(run, 1, &p, &err)) break;
+ *       draw(p.step, p.of);
+ *     }
+ *
+ * Rules
+ *
+ * Status     Functions return an int32_t: PSLD_STATUS_OK (0) or another value of psld_status. Outputs are written on
+ *            success only, except that a buffer too small still learns the size needed.
+ * Errors     The last argument `err` may be NULL. Otherwise a failure writes a new psld_error to *err, which you free;
+ *            success leaves *err alone. Nothing is printed, and the process never exits or aborts because of an error.
+ * Handles    Opaque and checked: one that was freed, or is of another type, or was never given out, is
+ *            PSLD_STATUS_INVALID_HANDLE and no undefined behaviour. Free them in any order, also parents before children.
+ *            Freeing NULL is fine.
+ * Structs    Options are passed by pointer. Call the struct's _init with its sizeof, then set fields. Structs grow at their
+ *            end; a program compiled with an older header keeps working.
+ * Text       UTF-8 with a NUL at its end, paths included. Size-query form: with a NULL buffer and capacity 0 a function
+ *            only writes the number of bytes needed, the NUL included; call it again with such a buffer.
+ * Arrays     Dense and row-major, channels first. Counts of elements, not of bytes. Arrays and strings that you pass are not
+ *            needed after the call.
+ * Threads    Each function says so in one line. A run belongs to one thread at a time; all else may be shared.
+ * Numbers    n samples, C channels, k blocks of a state (1 VP, 2 position and momentum). Forward time t runs from 0 (data)
+ *            to 1 (noise), so sampling goes from t_start down to t_end.
+ */
+
+#ifndef PSLD_H
+#define PSLD_H
+
+/* Generated from src/capi/ by cbindgen: change it there, then `make header`. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The version of the C ABI that this header describes. It grows when functions or fields are appended; a program
+ * runs with any library whose psld_abi_version() is at least the one that it was compiled with.
+ */
+#define PSLD_ABI_VERSION 1
+
+/**
+ * What a call came to, for programs.
+ *
+ * In blocks of a hundred: 1xx argument, 2xx model, 3xx runtime or provider, 4xx numeric, 5xx run control,
+ * 9xx internal. Numbers are never reused.
+ */
+enum psld_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Success; never the status of an error.
+   */
+  PSLD_STATUS_OK = 0,
+  /**
+   * An argument or option is out of range or contradicts another one.
+   */
+  PSLD_STATUS_INVALID_ARGUMENT = 100,
+  /**
+   * A required pointer is NULL.
+   */
+  PSLD_STATUS_NULL_POINTER = 101,
+  /**
+   * A handle is stale, of another type, or was never given out.
+   */
+  PSLD_STATUS_INVALID_HANDLE = 102,
+  /**
+   * A caller's buffer is smaller than the result.
+   */
+  PSLD_STATUS_BUFFER_TOO_SMALL = 103,
+  /**
+   * A string is not UTF-8.
+   */
+  PSLD_STATUS_INVALID_UTF8 = 104,
+  /**
+   * A JSON document (sampler options, plan, configuration) is malformed or has an unknown field.
+   */
+  PSLD_STATUS_INVALID_CONFIG = 105,
+  /**
+   * A tensor has the wrong shape or type.
+   */
+  PSLD_STATUS_SHAPE_MISMATCH = 106,
+  /**
+   * The request needs more memory than its `max_memory`.
+   */
+  PSLD_STATUS_MEMORY_LIMIT = 107,
+  /**
+   * An input file cannot be read.
+   */
+  PSLD_STATUS_READ_FAILED = 108,
+  /**
+   * An output file cannot be written.
+   */
+  PSLD_STATUS_WRITE_FAILED = 109,
+  /**
+   * The combination is valid but this build does not offer it.
+   */
+  PSLD_STATUS_UNSUPPORTED = 110,
+  /**
+   * The model file is not an ONNX model, or is damaged.
+   */
+  PSLD_STATUS_MODEL_INVALID = 200,
+  /**
+   * The model carries no `psld.spec` and none was given.
+   */
+  PSLD_STATUS_SPEC_MISSING = 201,
+  /**
+   * The model's spec is malformed or inconsistent.
+   */
+  PSLD_STATUS_SPEC_INVALID = 202,
+  /**
+   * The model's inputs or outputs are not what its spec says.
+   */
+  PSLD_STATUS_MODEL_MISMATCH = 203,
+  /**
+   * No ONNX Runtime library was found.
+   */
+  PSLD_STATUS_RUNTIME_NOT_FOUND = 300,
+  /**
+   * The library found is no ONNX Runtime, or one of an unsupported version.
+   */
+  PSLD_STATUS_RUNTIME_INCOMPATIBLE = 301,
+  /**
+   * Another ONNX Runtime library is loaded in this process already.
+   */
+  PSLD_STATUS_RUNTIME_CONFLICT = 302,
+  /**
+   * The execution provider asked for cannot be had.
+   */
+  PSLD_STATUS_PROVIDER_UNAVAILABLE = 303,
+  /**
+   * ONNX Runtime reported a failure.
+   */
+  PSLD_STATUS_RUNTIME_FAILURE = 304,
+  /**
+   * A value became NaN or infinite.
+   */
+  PSLD_STATUS_NON_FINITE = 400,
+  /**
+   * A computation is not possible at the given numbers (a covariance that is not positive definite, say).
+   */
+  PSLD_STATUS_NUMERIC = 401,
+  /**
+   * An adaptive solver reached its limit of network calls.
+   */
+  PSLD_STATUS_MAX_NFE = 402,
+  /**
+   * The run was cancelled; it can be continued.
+   */
+  PSLD_STATUS_CANCELLED = 500,
+  /**
+   * The object is in use by another thread.
+   */
+  PSLD_STATUS_BUSY = 501,
+  /**
+   * The deadline passed; the run can be continued.
+   */
+  PSLD_STATUS_DEADLINE_EXCEEDED = 502,
+  /**
+   * The run is not in the state that the call needs.
+   */
+  PSLD_STATUS_RUN_STATE = 503,
+  /**
+   * A checkpoint is torn, edited, or of another model or plan.
+   */
+  PSLD_STATUS_CHECKPOINT_INVALID = 504,
+  /**
+   * A defect of this library.
+   */
+  PSLD_STATUS_INTERNAL = 900,
+  /**
+   * A panic was caught at the C boundary: a defect of this library.
+   */
+  PSLD_STATUS_PANIC = 901,
+  /**
+   * Memory could not be allocated.
+   */
+  PSLD_STATUS_OUT_OF_MEMORY = 902,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum psld_status psld_status;
+#else
+typedef int32_t psld_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The type of an array's elements.
+ */
+enum psld_dtype
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * float
+   */
+  PSLD_DTYPE_F32 = 0,
+  /**
+   * double
+   */
+  PSLD_DTYPE_F64 = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum psld_dtype psld_dtype;
+#else
+typedef int32_t psld_dtype;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What to read from a run.
+ */
+enum psld_output
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The position half of the state, [n, C, ...]; after the last step, the samples.
+   */
+  PSLD_OUTPUT_DATA = 0,
+  /**
+   * The whole state, [n, k*C, ...]: position, then momentum (then what else the process has).
+   */
+  PSLD_OUTPUT_STATE = 1,
+  /**
+   * The data estimate E[x_0 | z_t] at the last network call, [n, C, ...]: a preview. Needs
+   * psld_run_options.previews, and at least one step done.
+   */
+  PSLD_OUTPUT_X0 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum psld_output psld_output;
+#else
+typedef int32_t psld_output;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What noise is for. Draws of different purposes are independent, and each purpose counts its own from 0.
+ */
+enum psld_noise
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The initial state.
+   */
+  PSLD_NOISE_PRIOR = 0,
+  /**
+   * The noise of a solver's steps.
+   */
+  PSLD_NOISE_SOLVER = 1,
+  /**
+   * The known region of an image that is completed.
+   */
+  PSLD_NOISE_INPAINT = 2,
+  /**
+   * Random directions of a trace estimate.
+   */
+  PSLD_NOISE_PROBE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum psld_noise psld_noise;
+#else
+typedef int32_t psld_noise;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How serious a message is; the numbers increase with detail.
+ */
+enum psld_log
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Nothing.
+   */
+  PSLD_LOG_OFF = 0,
+  /**
+   * A failure, which is also returned as a status.
+   */
+  PSLD_LOG_ERROR = 1,
+  /**
+   * Something unexpected that was coped with.
+   */
+  PSLD_LOG_WARN = 2,
+  /**
+   * What was loaded, what ran.
+   */
+  PSLD_LOG_INFO = 3,
+  /**
+   * Details.
+   */
+  PSLD_LOG_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum psld_log psld_log;
+#else
+typedef int32_t psld_log;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A request to stop. Made by psld_cancel_create; any thread, at once.
+ */
+typedef struct psld_cancel psld_cancel;
+
+/**
+ * Why a call failed. Made by any function that has an `err`; any thread, at once.
+ */
+typedef struct psld_error psld_error;
+
+/**
+ * A network with its spec. Made by psld_model_load_file and psld_model_load_memory; any thread, at once.
+ */
+typedef struct psld_model psld_model;
+
+/**
+ * One batch of samples in flight. Made by psld_run_start; one thread at a time, a second one gets
+ * PSLD_STATUS_BUSY.
+ */
+typedef struct psld_run psld_run;
+
+/**
+ * ONNX Runtime, loaded. Made by psld_runtime_load.
+ */
+typedef struct psld_runtime psld_runtime;
+
+/**
+ * A compiled sampler. Made by psld_sampler_create and psld_sampler_create_from_plan; any thread, at once.
+ */
+typedef struct psld_sampler psld_sampler;
+
+/**
+ * How a model is loaded. Fill it with psld_model_options_init, then change what you need.
+ */
+typedef struct {
+  /**
+   * sizeof(psld_model_options); set by psld_model_options_init.
+   */
+  size_t struct_size;
+  /**
+   * A spec (JSON) that replaces the one in the file, for networks exported by others; default NULL: the file's.
+   */
+  const char *spec_json;
+  /**
+   * Execution providers in order of preference, such as "cuda" or "cuda,cpu"; default NULL: "cpu". The model runs on
+   * the first, or loading fails: a fallback is only what is listed behind it.
+   */
+  const char *providers;
+  /**
+   * Which device of the provider; default 0.
+   */
+  int32_t device;
+  /**
+   * Threads for network and solver, which take turns, 1 to 1024; default 0: all CPUs that this process may use.
+   * 1 starts none.
+   */
+  int32_t threads;
+} psld_model_options;
+
+/**
+ * Which sampler, and its options. Fill it with psld_sampler_options_init, then change what you need. A field at the
+ * value that init gave it is "not given"; an option that the chosen sampler does not know is an error.
+ */
+typedef struct {
+  /**
+   * sizeof(psld_sampler_options); set by psld_sampler_options_init.
+   */
+  size_t struct_size;
+  /**
+   * All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
+   * one in here.
+   */
+  const char *options_json;
+  /**
+   * Name of the sampler, one of psld_samplers_json; NULL: "em".
+   */
+  const char *sampler;
+  /**
+   * Solver steps, the closing one not included; 0: not given. Excludes `nfe`.
+   */
+  int32_t steps;
+  /**
+   * All network calls, the closing one included; 0: not given, which is 100 without `steps`.
+   */
+  int32_t nfe;
+  /**
+   * Name of the time grid ("uniform", "quadratic", "order2", "log_snr", "karras") or path of a grid file;
+   * NULL: "quadratic".
+   */
+  const char *time_grid;
+  /**
+   * The time grid itself: decreasing forward times in [1e-7, 1]; NULL: not given. Excludes `time_grid`.
+   */
+  const double *time_points;
+  /**
+   * Number of elements of `time_points`.
+   */
+  size_t time_points_len;
+  /**
+   * Forward time at which sampling starts, at most 1; NaN: 1.
+   */
+  double t_start;
+  /**
+   * Forward time at which the solver's steps end, at least 1e-7; NaN: 0.001.
+   */
+  double t_end;
+  /**
+   * Whether a noise-free step of length `t_end` closes the run, 0 or 1; -1: 1.
+   */
+  int32_t denoise;
+  /**
+   * Limit of network calls of adaptive samplers; 0: 10000.
+   */
+  int32_t max_nfe;
+  /**
+   * Times of the closing step, "exact" or "float32" (the published code's rounding); NULL: "exact".
+   */
+  const char *denoise_time;
+  /**
+   * Relative tolerance of adaptive samplers; NaN: 1e-4.
+   */
+  double rtol;
+  /**
+   * Absolute tolerance of adaptive samplers; NaN: 1e-4.
+   */
+  double atol;
+  /**
+   * Over what adaptive samplers take their error norm, "run"; NULL: "run".
+   */
+  const char *error_norm;
+  /**
+   * Seed of the first sample of runs that give none; sample i has seed + i; default 0.
+   */
+  uint64_t seed;
+  /**
+   * Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
+   * psld_run_options.inpaint_image and inpaint_mask.
+   */
+  const char *inpaint;
+} psld_sampler_options;
+
+/**
+ * An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept.
+ * Every field must be set.
+ */
+typedef struct {
+  /**
+   * sizeof(psld_tensor).
+   */
+  size_t struct_size;
+  /**
+   * The first element, aligned as its type asks for.
+   */
+  const void *data;
+  /**
+   * The number of sizes in `shape`, 1 to 16.
+   */
+  int32_t ndim;
+  /**
+   * One of psld_dtype.
+   */
+  int32_t dtype;
+  /**
+   * `ndim` sizes.
+   */
+  const int64_t *shape;
+} psld_tensor;
+
+/**
+ * What a run is started with, the sampler's options aside. Fill it with psld_run_options_init, then change what you
+ * need. Arrays are copied before the call returns.
+ */
+typedef struct {
+  /**
+   * sizeof(psld_run_options); set by psld_run_options_init.
+   */
+  size_t struct_size;
+  /**
+   * Number of samples; default 1.
+   */
+  int64_t n;
+  /**
+   * Seed of the first sample; sample i has seed + i. Default 0: the sampler's seed.
+   */
+  uint64_t seed;
+  /**
+   * Precision of the state, one of psld_dtype; default PSLD_DTYPE_F32.
+   */
+  int32_t precision;
+  /**
+   * 1 keeps the data estimate of each step for PSLD_OUTPUT_X0; default 0.
+   */
+  int32_t previews;
+  /**
+   * Samples of one network call; default 0: all in a run, at most 64 in psld_sample.
+   */
+  int64_t batch;
+  /**
+   * Bytes that the arrays may take, or PSLD_STATUS_MEMORY_LIMIT; default 0: nine tenths of the machine's memory.
+   */
+  uint64_t max_memory;
+  /**
+   * Seconds from the start after which the run stops with PSLD_STATUS_DEADLINE_EXCEEDED; default 0: none.
+   */
+  double deadline_seconds;
+  /**
+   * A token that stops the run; default NULL. It may be freed while the run lives.
+   */
+  const psld_cancel *cancel;
+  /**
+   * Initial state [n, k*C, ...]; default NULL: a draw of the prior.
+   */
+  const psld_tensor *init;
+  /**
+   * Noise [draws, n, k*C, ...] in the order in which the plan consumes it; default NULL: psld_noise_fill's.
+   */
+  const psld_tensor *noise;
+  /**
+   * Class of each sample, of a class-conditional model; default NULL: the null class.
+   */
+  const int64_t *labels;
+  /**
+   * Number of labels: n, or 1 for all.
+   */
+  size_t labels_len;
+  /**
+   * Image to complete, [n or 1, C, ...] in the data's range; for a sampler compiled with `inpaint`.
+   */
+  const psld_tensor *inpaint_image;
+  /**
+   * What of it is known, [n or 1, 1 or C, ...]: 1 known, 0 unknown.
+   */
+  const psld_tensor *inpaint_mask;
+} psld_run_options;
+
+/**
+ * How far a run is.
+ */
+typedef struct {
+  /**
+   * sizeof(psld_progress); set by psld_progress_init.
+   */
+  size_t struct_size;
+  /**
+   * Steps done; an adaptive sampler counts attempted steps.
+   */
+  int32_t step;
+  /**
+   * Steps in all, the closing one included; 0 where an adaptive sampler cannot know.
+   */
+  int32_t of;
+  /**
+   * Network calls so far.
+   */
+  int32_t nfe;
+  /**
+   * 1 after the last step, else 0.
+   */
+  int32_t done;
+  /**
+   * Share of the work that is done, 0 to 1; of psld_sample, over all its batches.
+   */
+  double fraction;
+  /**
+   * Forward time of the last network call, 0 to 1; it decreases.
+   */
+  double t;
+  /**
+   * Samples that are finished.
+   */
+  int64_t samples_done;
+  /**
+   * Samples in all.
+   */
+  int64_t samples;
+} psld_progress;
+
+/**
+ * Hears after each step of psld_sample how far it is, on the thread that called it; `progress` lives through the call.
+ * A return value other than 0 stops the sampling with PSLD_STATUS_CANCELLED. It may call any function of psld, and
+ * must return: no exception, no longjmp.
+ */
+typedef int32_t (*psld_progress_callback)(void *user, const psld_progress *progress);
+
+/**
+ * Receives a message: `message` is one line of UTF-8 that lives through the call. Called on the thread that has
+ * something to say, on several at once if need be. It must return: no exception, no longjmp.
+ */
+typedef void (*psld_log_callback)(void *user, int32_t level, const char *message);
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The library's version, such as "0.1.0".
+ *
+ * Threads: any.
+ *
+ * @return a static string, never NULL.
+ */
+const char *psld_version(void);
+
+/**
+ * The version of the library's C ABI; compare it with PSLD_ABI_VERSION where the library is loaded at run time.
+ *
+ * Threads: any.
+ */
+int32_t psld_abi_version(void);
+
+/**
+ * The name of a status, such as "PSLD_STATUS_INVALID_ARGUMENT".
+ *
+ * Threads: any.
+ *
+ * @param[in] status  any number.
+ * @return a static string, never NULL; "PSLD_STATUS_UNKNOWN" for a number that this version does not know.
+ */
+const char *psld_status_name(int32_t status);
+
+/**
+ * The number of handles that were given out and not freed yet, for leak checks in tests.
+ *
+ * Threads: any.
+ */
+size_t psld_debug_live_handles(void);
+
+/**
+ * The status that the failed call returned.
+ *
+ * Threads: any.
+ *
+ * @param[in] error  an error.
+ * @return that status, or PSLD_STATUS_NULL_POINTER or PSLD_STATUS_INVALID_HANDLE where `error` is none.
+ */
+int32_t psld_error_status(const psld_error *error);
+
+/**
+ * What went wrong: what, where, expected and got. UTF-8, without a final newline.
+ *
+ * Threads: any.
+ *
+ * @param[in] error  an error.
+ * @return a string that lives until psld_error_free; never NULL ("" where `error` is no error).
+ */
+const char *psld_error_message(const psld_error *error);
+
+/**
+ * What can be done about it.
+ *
+ * Threads: any.
+ *
+ * @param[in] error  an error.
+ * @return a string that lives until psld_error_free; never NULL ("" where there is no advice).
+ */
+const char *psld_error_hint(const psld_error *error);
+
+/**
+ * Frees an error.
+ *
+ * Threads: any.
+ *
+ * @param[in] error  an error, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_error_free(psld_error *error);
+
+/**
+ * Loads ONNX Runtime, which executes ONNX models. It is loaded once and stays until the process ends; further
+ * calls return further handles of it.
+ *
+ * With `path` NULL these places are looked at, and the first that names a library decides: the environment variables
+ * PSLD_ONNXRUNTIME and ORT_DYLIB_PATH, the folder of this library, the system's loader.
+ *
+ * Threads: any.
+ *
+ * @param[in]  path  file of the library (libonnxruntime.so), UTF-8, or NULL.
+ * @param[out] out   the runtime; free it with psld_runtime_free.
+ * @param[out] err   NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_RUNTIME_NOT_FOUND (the message names every place looked at),
+ *         PSLD_STATUS_RUNTIME_INCOMPATIBLE (no ONNX Runtime, or too old), PSLD_STATUS_RUNTIME_CONFLICT (another one is
+ *         loaded already), PSLD_STATUS_UNSUPPORTED (a build without ONNX Runtime).
+ */
+int32_t psld_runtime_load(const char *path,
+                          psld_runtime **out,
+                          psld_error **err);
+
+/**
+ * Version, file and execution providers of ONNX Runtime, as a JSON object. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  runtime   a runtime.
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_runtime_info_json(const psld_runtime *runtime,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed,
+                               psld_error **err);
+
+/**
+ * Frees the handle of a runtime. ONNX Runtime itself, and models that use it, stay.
+ *
+ * Threads: any.
+ *
+ * @param[in] runtime  a runtime, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_runtime_free(psld_runtime *runtime);
+
+/**
+ * Fills `options` with the defaults.
+ *
+ * Threads: any.
+ *
+ * @param[out] options      the struct.
+ * @param[in]  struct_size  sizeof(psld_model_options).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_model_options_init(psld_model_options *options, size_t struct_size);
+
+/**
+ * Loads a model: an ONNX file with a `psld.spec` in its metadata, or, with the extension .json, the exact network of a
+ * Gaussian mixture, which needs no ONNX Runtime.
+ *
+ * Threads: any.
+ *
+ * @param[in]  runtime  a runtime; or NULL for the one that is loaded already, or that psld_runtime_load(NULL)
+ *                      would find.
+ * @param[in]  path     the file, UTF-8. External data of an ONNX model is looked for beside it.
+ * @param[in]  options  NULL for the defaults.
+ * @param[out] out      the model; free it with psld_model_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_READ_FAILED, a 2xx status for the model or its spec, a 3xx status for the
+ *         runtime or a provider, or another error.
+ */
+int32_t psld_model_load_file(const psld_runtime *runtime,
+                             const char *path,
+                             const psld_model_options *options,
+                             psld_model **out,
+                             psld_error **err);
+
+/**
+ * Loads a model from memory; as psld_model_load_file, but an ONNX model cannot have external data.
+ *
+ * Threads: any.
+ *
+ * @param[in]  runtime  a runtime or NULL, as in psld_model_load_file.
+ * @param[in]  bytes    the content of the file; not needed any more after the call.
+ * @param[in]  size     its number of bytes.
+ * @param[in]  options  NULL for the defaults.
+ * @param[out] out      the model; free it with psld_model_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return as psld_model_load_file.
+ */
+int32_t psld_model_load_memory(const psld_runtime *runtime,
+                               const void *bytes,
+                               size_t size,
+                               const psld_model_options *options,
+                               psld_model **out,
+                               psld_error **err);
+
+/**
+ * All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state: 1 VP, 2 position and
+ * momentum, ...), `backend` (what runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the
+ * model). Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model     a model.
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_model_info_json(const psld_model *model,
+                             char *buffer,
+                             size_t capacity,
+                             size_t *needed,
+                             psld_error **err);
+
+/**
+ * The shape of one sample. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model     a model.
+ * @param[in]  what      PSLD_OUTPUT_DATA for [C, ...], PSLD_OUTPUT_STATE for [k*C, ...].
+ * @param[out] shape     receives the sizes; or NULL. There are at most 8.
+ * @param[in]  capacity  elements of `shape`; 0 with NULL.
+ * @param[out] ndim      NULL, or receives the number of sizes.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_model_shape(const psld_model *model,
+                         int32_t what,
+                         int64_t *shape,
+                         size_t capacity,
+                         size_t *ndim,
+                         psld_error **err);
+
+/**
+ * Frees a model. Runs that use it go on.
+ *
+ * Threads: any.
+ *
+ * @param[in] model  a model, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_model_free(psld_model *model);
+
+/**
+ * Fills `options` with the defaults.
+ *
+ * Threads: any.
+ *
+ * @param[out] options      the struct.
+ * @param[in]  struct_size  sizeof(psld_sampler_options).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_sampler_options_init(psld_sampler_options *options, size_t struct_size);
+
+/**
+ * The samplers of this library, as a JSON array of objects: `name`, `title`, `order`, `nfe_per_step`, `stochastic`,
+ * `adaptive`, `paper`, `equation`. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_samplers_json(char *buffer,
+                           size_t capacity,
+                           size_t *needed,
+                           psld_error **err);
+
+/**
+ * Compiles a sampler for models of this spec: all its mathematics is done here, once.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model, or another one of the same spec.
+ * @param[in]  options  NULL for the defaults.
+ * @param[out] out      the sampler; free it with psld_sampler_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_INVALID_CONFIG naming the option and the
+ *         rule, PSLD_STATUS_UNSUPPORTED where the sampler is not defined for the model's process, or another error.
+ */
+int32_t psld_sampler_create(const psld_model *model,
+                            const psld_sampler_options *options,
+                            psld_sampler **out,
+                            psld_error **err);
+
+/**
+ * Makes a sampler of a plan: one that psld_sampler_plan_json gave, or of your own making.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model      the model, or another one of the same spec.
+ * @param[in]  plan_json  the plan.
+ * @param[out] out        the sampler; free it with psld_sampler_free.
+ * @param[out] err        NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_CONFIG naming the row and the rule, or another error.
+ */
+int32_t psld_sampler_create_from_plan(const psld_model *model,
+                                      const char *plan_json,
+                                      psld_sampler **out,
+                                      psld_error **err);
+
+/**
+ * The plan of a sampler as JSON, one row a line: every coefficient, in double precision. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  sampler   a sampler that is not adaptive.
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_UNSUPPORTED (an adaptive sampler has no plan),
+ *         or another error.
+ */
+int32_t psld_sampler_plan_json(const psld_sampler *sampler,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed,
+                               psld_error **err);
+
+/**
+ * SHA-256 of what the sampler does (of its plan, or of an adaptive sampler's options), 64 hexadecimal digits. Equal
+ * hashes are equal numbers, on every platform. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  sampler   a sampler.
+ * @param[out] buffer    receives the text with its NUL (65 bytes); or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_sampler_hash(const psld_sampler *sampler,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *needed,
+                          psld_error **err);
+
+/**
+ * The network calls that a run of this sampler makes, the closing one included.
+ *
+ * Threads: any.
+ *
+ * @param[in]  sampler  a sampler.
+ * @param[out] nfe      the calls; 0 for an adaptive sampler, which cannot know before it runs.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_sampler_nfe(const psld_sampler *sampler, int32_t *nfe, psld_error **err);
+
+/**
+ * Frees a sampler. Runs that use it go on.
+ *
+ * Threads: any.
+ *
+ * @param[in] sampler  a sampler, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_sampler_free(psld_sampler *sampler);
+
+/**
+ * Fills `options` with the defaults.
+ *
+ * Threads: any.
+ *
+ * @param[out] options      the struct.
+ * @param[in]  struct_size  sizeof(psld_run_options).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_run_options_init(psld_run_options *options, size_t struct_size);
+
+/**
+ * Sets `progress` to the state before the first step: all zero, not done.
+ *
+ * Threads: any.
+ *
+ * @param[out] progress     the struct.
+ * @param[in]  struct_size  sizeof(psld_progress).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_progress_init(psld_progress *progress, size_t struct_size);
+
+/**
+ * Makes a token by which runs can be stopped. It is sticky: a request that comes before the run starts is not lost, and
+ * nothing takes it back.
+ *
+ * Threads: any.
+ *
+ * @param[out] out  the token; free it with psld_cancel_free.
+ * @param[out] err  NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_cancel_create(psld_cancel **out,
+                           psld_error **err);
+
+/**
+ * Asks all runs that hold this token to stop, before their next network call, with PSLD_STATUS_CANCELLED. It takes a
+ * lock, so a signal handler should set a flag instead and leave this call to a thread.
+ *
+ * Threads: any.
+ *
+ * @param[in] cancel  a token.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_cancel_cancel(const psld_cancel *cancel);
+
+/**
+ * Frees a token. Runs that hold it keep its state.
+ *
+ * Threads: any.
+ *
+ * @param[in] cancel  a token, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_cancel_free(psld_cancel *cancel);
+
+/**
+ * Begins a run: allocates all that it needs and draws (or takes) the initial state. No network call yet.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model; it may be freed while the run lives.
+ * @param[in]  sampler  a sampler compiled for the model's spec; it may be freed while the run lives.
+ * @param[in]  options  NULL for the defaults.
+ * @param[out] out      the run; free it with psld_run_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_SHAPE_MISMATCH naming the option,
+ *         PSLD_STATUS_MEMORY_LIMIT, PSLD_STATUS_OUT_OF_MEMORY, or another error.
+ */
+int32_t psld_run_start(const psld_model *model,
+                       const psld_sampler *sampler,
+                       const psld_run_options *options,
+                       psld_run **out,
+                       psld_error **err);
+
+/**
+ * Advances a run by at most `max_steps` solver steps.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run        a run.
+ * @param[in]  max_steps  at least 0; 0 only tells how far the run is.
+ * @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
+ *                        after the last step.
+ * @param[out] err        NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and continued after
+ *         psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run can only be read);
+ *         PSLD_STATUS_PANIC (the run can only be freed).
+ */
+int32_t psld_run_step(psld_run *run,
+                      int32_t max_steps,
+                      psld_progress *progress,
+                      psld_error **err);
+
+/**
+ * Gives an interrupted run another token and another deadline, so that psld_run_step can continue it.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run               a run.
+ * @param[in]  cancel            a token, or NULL for none.
+ * @param[in]  deadline_seconds  seconds from now, or 0 for none.
+ * @param[out] err               NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_run_resume(psld_run *run, const psld_cancel *cancel, double deadline_seconds, psld_error **err);
+
+/**
+ * The shape of what psld_run_read gives. Size-query form.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run       a run.
+ * @param[in]  what      one of psld_output.
+ * @param[out] shape     receives the sizes, n first; or NULL.
+ * @param[in]  capacity  elements of `shape`; 0 with NULL.
+ * @param[out] ndim      NULL, or receives the number of sizes.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_run_shape(const psld_run *run,
+                       int32_t what,
+                       int64_t *shape,
+                       size_t capacity,
+                       size_t *ndim,
+                       psld_error **err);
+
+/**
+ * Copies out what a run holds; also between steps, and after an error other than PSLD_STATUS_PANIC.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run       a run.
+ * @param[in]  what      one of psld_output.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype; converted where the state has another.
+ * @param[out] buffer    receives the array, row-major.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of psld_run_shape.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_INVALID_ARGUMENT for a buffer of more elements,
+ *         PSLD_STATUS_RUN_STATE (no data estimate), or another error.
+ */
+int32_t psld_run_read(const psld_run *run,
+                      int32_t what,
+                      int32_t dtype,
+                      void *buffer,
+                      size_t elements,
+                      psld_error **err);
+
+/**
+ * Frees a run.
+ *
+ * Threads: any; while another thread is in a call on this run it gets PSLD_STATUS_BUSY, and the run stays.
+ *
+ * @param[in] run  a run, or NULL.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_HANDLE or PSLD_STATUS_BUSY.
+ */
+int32_t psld_run_free(psld_run *run);
+
+/**
+ * Draws samples, the whole way at once: psld_run_start, psld_run_step and psld_run_read, in batches of
+ * psld_run_options.batch. Sample i has the same noise whatever the batch.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model     the model.
+ * @param[in]  sampler   a sampler compiled for the model's spec.
+ * @param[in]  options   NULL for the defaults: one sample.
+ * @param[in]  what      PSLD_OUTPUT_DATA or PSLD_OUTPUT_STATE.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype.
+ * @param[out] buffer    receives the samples, [n, C, ...] or [n, k*C, ...] row-major. After an error it holds the
+ *                       batches that were finished, and is otherwise as it was.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
+ * @param[in]  progress  NULL, or is called after each step.
+ * @param[in]  user      passed to `progress`.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, or as psld_run_start, psld_run_step and psld_run_read.
+ */
+int32_t psld_sample(const psld_model *model,
+                    const psld_sampler *sampler,
+                    const psld_run_options *options,
+                    int32_t what,
+                    int32_t dtype,
+                    void *buffer,
+                    size_t elements,
+                    psld_progress_callback progress,
+                    void *user,
+                    psld_error **err);
+
+/**
+ * Writes the standard normals that a sample of this seed meets: a pure function of seed, purpose, draw and element
+ * (Philox4x32-10 and Box-Muller), the same for every batch, thread count, processor and language.
+ *
+ * Threads: any.
+ *
+ * @param[in]  seed      the sample's seed.
+ * @param[in]  purpose   one of psld_noise.
+ * @param[in]  draw      which draw, counted from 0 within the purpose.
+ * @param[in]  first     first element: a flat index into one sample's whole state, k*C*...
+ * @param[in]  dtype     one of psld_dtype; F32 is F64 rounded once.
+ * @param[out] buffer    receives elements first, first + 1, ...
+ * @param[in]  elements  number of elements of `buffer`; first + elements is at most 2^34.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_NULL_POINTER.
+ */
+int32_t psld_noise_fill(uint64_t seed,
+                        int32_t purpose,
+                        uint32_t draw,
+                        uint64_t first,
+                        int32_t dtype,
+                        void *buffer,
+                        size_t elements,
+                        psld_error **err);
+
+/**
+ * Sends messages to `callback`, for the whole process; without one the library says nothing. When this returns, the
+ * callback set before is not running and will not be called again.
+ *
+ * Threads: any; not from inside of the callback (PSLD_STATUS_BUSY).
+ *
+ * @param[in] level     the most detailed level wanted, one of psld_log.
+ * @param[in] callback  receives messages of that level and below; NULL: none.
+ * @param[in] user      passed to the callback.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_BUSY.
+ */
+int32_t psld_set_log_callback(int32_t level,
+                              psld_log_callback callback,
+                              void *user);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PSLD_H */

@@ -1,0 +1,207 @@
+//! Handles: numbers that look like pointers.
+//!
+//! A handle holds a slot, the slot's generation and the handle's type, and its lowest bit is set, which no
+//! address of an object of ours or of `malloc` has. It is looked up in a table and never dereferenced: a stale, foreign or
+//! mistyped handle is found out, with certainty for those that this library gave out, since a slot whose generations
+//! are used up is retired.
+
+use super::error::ErrorText;
+use super::types::*;
+use crate::run::Cancel;
+use crate::{Error, Model, Result, Run, Sampler, Status};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// What a handle stands for. Clones share the object: a child holds its parents by such clones.
+#[derive(Clone)]
+pub enum Object {
+    Runtime(Runtime),
+    Model(Model),
+    Sampler(Arc<Sampler>),
+    Run(Arc<Mutex<Run>>),
+    Cancel(Cancel),
+    Error(Arc<ErrorText>),
+}
+
+/// ONNX Runtime as this build knows it.
+#[cfg(feature = "onnxruntime")]
+pub type Runtime = &'static crate::network::onnxruntime::Runtime;
+/// Without ONNX Runtime there is none to stand for.
+#[cfg(not(feature = "onnxruntime"))]
+pub type Runtime = std::convert::Infallible;
+
+/// A C handle type and the Rust object behind it.
+pub trait Handle: Sized {
+    type Object;
+    const TAG: usize;
+    const NAME: &str;
+    fn wrap(object: Self::Object) -> Object;
+    fn unwrap(object: Object) -> Option<Self::Object>;
+}
+
+macro_rules! handles {
+    ($($tag:literal $handle:ident $variant:ident($object:ty);)*) => {
+        $(impl Handle for $handle {
+            type Object = $object;
+            const TAG: usize = $tag;
+            const NAME: &str = stringify!($handle);
+            fn wrap(object: $object) -> Object {
+                Object::$variant(object)
+            }
+            fn unwrap(object: Object) -> Option<$object> {
+                match object {
+                    Object::$variant(object) => Some(object),
+                    _ => None,
+                }
+            }
+        })*
+
+        fn type_name(tag: usize) -> Option<&'static str> {
+            match tag {
+                $($tag => Some(stringify!($handle)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+handles! {
+    1 psld_runtime Runtime(Runtime);
+    2 psld_model Model(Model);
+    3 psld_sampler Sampler(Arc<Sampler>);
+    4 psld_run Run(Arc<Mutex<Run>>);
+    5 psld_cancel Cancel(Cancel);
+    6 psld_error Error(Arc<ErrorText>);
+}
+
+/// generation | slot | tag (3 bits) | 1
+const GENERATION_SHIFT: u32 = usize::BITS / 2;
+const SLOT_SHIFT: u32 = 4;
+const MAX_SLOTS: usize = 1 << (GENERATION_SHIFT - SLOT_SHIFT);
+const MAX_GENERATION: usize = (1 << (usize::BITS - GENERATION_SHIFT)) - 1;
+
+struct Table {
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+struct Slot {
+    generation: usize,
+    object: Option<Object>,
+}
+
+static TABLE: RwLock<Table> = RwLock::new(Table { slots: Vec::new(), free: Vec::new() });
+
+/// Gives out a handle for `object`.
+pub fn create<H: Handle>(object: H::Object) -> Result<*mut H> {
+    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+    let slot = match table.free.pop() {
+        Some(slot) => slot,
+        None if table.slots.len() < MAX_SLOTS => {
+            table.slots.push(Slot { generation: 1, object: None });
+            table.slots.len() - 1
+        }
+        None => return Err(Error::new(Status::OutOfMemory, format!("more than {MAX_SLOTS} handles"))),
+    };
+    table.slots[slot].object = Some(H::wrap(object));
+    let value = table.slots[slot].generation << GENERATION_SHIFT | slot << SLOT_SHIFT | H::TAG << 1 | 1;
+    Ok(std::ptr::without_provenance_mut(value))
+}
+
+/// The object of the argument `name`.
+pub fn get<H: Handle>(handle: *const H, name: &str) -> Result<H::Object> {
+    let slot = decode(handle, name)?;
+    let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+    let object =
+        table.slots.get(slot).filter(|s| s.generation == generation(handle)).and_then(|s| s.object.clone());
+    object.and_then(H::unwrap).ok_or_else(|| stale::<H>(name))
+}
+
+/// The object of an argument that may be NULL.
+pub fn get_optional<H: Handle>(handle: *const H, name: &str) -> Result<Option<H::Object>> {
+    if handle.is_null() { Ok(None) } else { get(handle, name).map(Some) }
+}
+
+/// Ends a handle and returns what it stood for, to be dropped outside of the table's lock.
+pub fn remove<H: Handle>(handle: *const H, name: &str) -> Result<H::Object> {
+    let slot = decode(handle, name)?;
+    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+    let Some(entry) = table.slots.get_mut(slot).filter(|s| s.generation == generation(handle)) else {
+        return Err(stale::<H>(name));
+    };
+    let object = entry.object.take().and_then(H::unwrap).ok_or_else(|| stale::<H>(name))?;
+    if entry.generation < MAX_GENERATION {
+        entry.generation += 1;
+        table.free.push(slot);
+    }
+    Ok(object)
+}
+
+/// Ends a handle; NULL is fine.
+pub fn release<H: Handle>(handle: *mut H, name: &str) -> Result<()> {
+    if handle.is_null() {
+        return Ok(());
+    }
+    remove(handle, name).map(drop)
+}
+
+/// How many handles have been given out and not freed.
+pub fn live() -> usize {
+    let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+    table.slots.iter().filter(|slot| slot.object.is_some()).count()
+}
+
+fn generation<H>(handle: *const H) -> usize {
+    handle.addr() >> GENERATION_SHIFT
+}
+
+/// The slot of a handle that is not NULL and says of itself that it is of type `H`.
+fn decode<H: Handle>(handle: *const H, name: &str) -> Result<usize> {
+    let value = handle.addr();
+    if value == 0 {
+        return Err(Error::new(Status::NullPointer, format!("{name}: expected a {}, got NULL", H::NAME)));
+    }
+    let (tag, slot) = (value >> 1 & 0b111, (value >> SLOT_SHIFT) & (MAX_SLOTS - 1));
+    match type_name(tag).filter(|_| value & 1 == 1) {
+        Some(_) if tag == H::TAG => Ok(slot),
+        Some(other) => Err(invalid(format!("{name}: expected a {}, got a {other}", H::NAME))),
+        None => {
+            Err(invalid(format!("{name}: expected a {}, got a pointer that is no handle of psld", H::NAME)))
+        }
+    }
+}
+
+fn stale<H: Handle>(name: &str) -> Error {
+    invalid(format!("{name}: this {} was freed, or never given out", H::NAME))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Status::InvalidHandle, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_reused_and_its_old_handle_is_not() {
+        let old = create::<psld_cancel>(Cancel::new()).unwrap();
+        release(old, "cancel").unwrap();
+        let new = create::<psld_cancel>(Cancel::new()).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(get(old, "cancel").unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(release(old, "cancel").unwrap_err().status(), Status::InvalidHandle);
+        release(new, "cancel").unwrap();
+    }
+
+    #[test]
+    fn a_slot_without_generations_left_is_retired() {
+        let handle = create::<psld_cancel>(Cancel::new()).unwrap();
+        let slot = decode(handle, "cancel").unwrap();
+        TABLE.write().unwrap().slots[slot].generation = MAX_GENERATION;
+        let last =
+            handle.map_addr(|a| a & ((1 << GENERATION_SHIFT) - 1) | MAX_GENERATION << GENERATION_SHIFT);
+        release(last, "cancel").unwrap();
+        assert!(!TABLE.read().unwrap().free.contains(&slot));
+        assert_eq!(get(last, "cancel").unwrap_err().status(), Status::InvalidHandle);
+    }
+}

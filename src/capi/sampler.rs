@@ -1,0 +1,337 @@
+//! Samplers.
+
+use super::convert::{self, Out, Struct};
+use super::guard::guard;
+use super::handle;
+use super::types::{psld_error, psld_model, psld_sampler};
+use crate::plan::Plan;
+use crate::spec::InpaintMethod;
+use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
+use serde_json::{Map, Value, json};
+use std::ffi::c_char;
+use std::mem::size_of;
+use std::ptr::{null, null_mut};
+use std::sync::Arc;
+
+/// Which sampler, and its options. Fill it with psld_sampler_options_init, then change what you need. A field at the
+/// value that init gave it is "not given"; an option that the chosen sampler does not know is an error.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct psld_sampler_options {
+    /// sizeof(psld_sampler_options); set by psld_sampler_options_init.
+    pub struct_size: usize,
+    /// All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
+    /// one in here.
+    pub options_json: *const c_char,
+    /// Name of the sampler, one of psld_samplers_json; NULL: "em".
+    pub sampler: *const c_char,
+    /// Solver steps, the closing one not included; 0: not given. Excludes `nfe`.
+    pub steps: i32,
+    /// All network calls, the closing one included; 0: not given, which is 100 without `steps`.
+    pub nfe: i32,
+    /// Name of the time grid ("uniform", "quadratic", "order2", "log_snr", "karras") or path of a grid file;
+    /// NULL: "quadratic".
+    pub time_grid: *const c_char,
+    /// The time grid itself: decreasing forward times in [1e-7, 1]; NULL: not given. Excludes `time_grid`.
+    pub time_points: *const f64,
+    /// Number of elements of `time_points`.
+    pub time_points_len: usize,
+    /// Forward time at which sampling starts, at most 1; NaN: 1.
+    pub t_start: f64,
+    /// Forward time at which the solver's steps end, at least 1e-7; NaN: 0.001.
+    pub t_end: f64,
+    /// Whether a noise-free step of length `t_end` closes the run, 0 or 1; -1: 1.
+    pub denoise: i32,
+    /// Limit of network calls of adaptive samplers; 0: 10000.
+    pub max_nfe: i32,
+    /// Times of the closing step, "exact" or "float32" (the published code's rounding); NULL: "exact".
+    pub denoise_time: *const c_char,
+    /// Relative tolerance of adaptive samplers; NaN: 1e-4.
+    pub rtol: f64,
+    /// Absolute tolerance of adaptive samplers; NaN: 1e-4.
+    pub atol: f64,
+    /// Over what adaptive samplers take their error norm, "run"; NULL: "run".
+    pub error_norm: *const c_char,
+    /// Seed of the first sample of runs that give none; sample i has seed + i; default 0.
+    pub seed: u64,
+    /// Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
+    /// psld_run_options.inpaint_image and inpaint_mask.
+    pub inpaint: *const c_char,
+}
+
+// SAFETY: `repr(C)`, size first, then pointers, integers and floats.
+unsafe impl Struct for psld_sampler_options {
+    const NAME: &str = "psld_sampler_options";
+    const LEAST: usize = size_of::<Self>();
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            options_json: null(),
+            sampler: null(),
+            steps: 0,
+            nfe: 0,
+            time_grid: null(),
+            time_points: null(),
+            time_points_len: 0,
+            t_start: f64::NAN,
+            t_end: f64::NAN,
+            denoise: -1,
+            max_nfe: 0,
+            denoise_time: null(),
+            rtol: f64::NAN,
+            atol: f64::NAN,
+            error_norm: null(),
+            seed: 0,
+            inpaint: null(),
+        }
+    }
+}
+
+/// Fills `options` with the defaults.
+///
+/// Threads: any.
+///
+/// @param[out] options      the struct.
+/// @param[in]  struct_size  sizeof(psld_sampler_options).
+/// @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_options_init(options: *mut psld_sampler_options, struct_size: usize) -> i32 {
+    guard(null_mut(), || psld_sampler_options::init(options, struct_size))
+}
+
+/// The samplers of this library, as a JSON array of objects: `name`, `title`, `order`, `nfe_per_step`, `stochastic`,
+/// `adaptive`, `paper`, `equation`. Size-query form.
+///
+/// Threads: any.
+///
+/// @param[out] buffer    receives the text with its NUL; or NULL.
+/// @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+/// @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+/// @param[out] err       NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_samplers_json(
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let list: Vec<_> = solver::list().collect();
+        convert::put_text(&json!(list).to_string(), buffer, capacity, needed)
+    })
+}
+
+/// Compiles a sampler for models of this spec: all its mathematics is done here, once.
+///
+/// Threads: any.
+///
+/// @param[in]  model    the model, or another one of the same spec.
+/// @param[in]  options  NULL for the defaults.
+/// @param[out] out      the sampler; free it with psld_sampler_free.
+/// @param[out] err      NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_INVALID_CONFIG naming the option and the
+///         rule, PSLD_STATUS_UNSUPPORTED where the sampler is not defined for the model's process, or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_create(
+    model: *const psld_model,
+    options: *const psld_sampler_options,
+    out: *mut *mut psld_sampler,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let out = Out::new(out, "out")?;
+        let model = handle::get(model, "model")?;
+        let options =
+            if options.is_null() { Struct::defaults() } else { psld_sampler_options::read(options)? };
+        let sampler = Sampler::compile(model.spec(), &spec(&options)?, inpaint(&options)?)?;
+        out.set(handle::create(Arc::new(sampler))?);
+        Ok(())
+    })
+}
+
+/// Makes a sampler of a plan: one that psld_sampler_plan_json gave, or of your own making.
+///
+/// Threads: any.
+///
+/// @param[in]  model      the model, or another one of the same spec.
+/// @param[in]  plan_json  the plan.
+/// @param[out] out        the sampler; free it with psld_sampler_free.
+/// @param[out] err        NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_CONFIG naming the row and the rule, or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_create_from_plan(
+    model: *const psld_model,
+    plan_json: *const c_char,
+    out: *mut *mut psld_sampler,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let out = Out::new(out, "out")?;
+        let model = handle::get(model, "model")?;
+        let plan = Plan::parse(convert::text(plan_json, "plan_json")?)?;
+        let sampler = Sampler::from_plan(model.spec(), plan)?;
+        out.set(handle::create(Arc::new(sampler))?);
+        Ok(())
+    })
+}
+
+/// The plan of a sampler as JSON, one row a line: every coefficient, in double precision. Size-query form.
+///
+/// Threads: any.
+///
+/// @param[in]  sampler   a sampler that is not adaptive.
+/// @param[out] buffer    receives the text with its NUL; or NULL.
+/// @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+/// @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+/// @param[out] err       NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_UNSUPPORTED (an adaptive sampler has no plan),
+///         or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_plan_json(
+    sampler: *const psld_sampler,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let sampler = handle::get(sampler, "sampler")?;
+        let plan = sampler.plan().ok_or_else(|| {
+            let name = sampler.info().name;
+            Error::new(
+                Status::Unsupported,
+                format!("sampler `{name}` has no plan: it chooses its steps as it runs"),
+            )
+        })?;
+        convert::put_text(&plan.to_json(), buffer, capacity, needed)
+    })
+}
+
+/// SHA-256 of what the sampler does (of its plan, or of an adaptive sampler's options), 64 hexadecimal digits. Equal
+/// hashes are equal numbers, on every platform. Size-query form.
+///
+/// Threads: any.
+///
+/// @param[in]  sampler   a sampler.
+/// @param[out] buffer    receives the text with its NUL (65 bytes); or NULL.
+/// @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+/// @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+/// @param[out] err       NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_hash(
+    sampler: *const psld_sampler,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let sampler = handle::get(sampler, "sampler")?;
+        convert::put_text(&sampler.hash(), buffer, capacity, needed)
+    })
+}
+
+/// The network calls that a run of this sampler makes, the closing one included.
+///
+/// Threads: any.
+///
+/// @param[in]  sampler  a sampler.
+/// @param[out] nfe      the calls; 0 for an adaptive sampler, which cannot know before it runs.
+/// @param[out] err      NULL, or receives the error.
+/// @return PSLD_STATUS_OK or an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_nfe(
+    sampler: *const psld_sampler,
+    nfe: *mut i32,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let nfe = Out::new(nfe, "nfe")?;
+        let sampler = handle::get(sampler, "sampler")?;
+        nfe.set(sampler.plan().map_or(0, |plan| i32::try_from(plan.nfe).unwrap_or(i32::MAX)));
+        Ok(())
+    })
+}
+
+/// Frees a sampler. Runs that use it go on.
+///
+/// Threads: any.
+///
+/// @param[in] sampler  a sampler, or NULL.
+/// @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_sampler_free(sampler: *mut psld_sampler) -> i32 {
+    guard(null_mut(), || handle::release(sampler, "sampler"))
+}
+
+/// The fields that are given, on top of `options_json`, read by the parser of the JSON form: names, defaults and
+/// messages are the same in both.
+fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
+    let mut fields = match convert::optional_text(options.options_json, "options_json")? {
+        None => Map::new(),
+        Some(text) => match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => fields,
+            // Not an object: the parser says what it expected.
+            _ => return SamplerSpec::parse(text),
+        },
+    };
+    let names = [
+        ("sampler", options.sampler),
+        ("time_grid", options.time_grid),
+        ("denoise_time", options.denoise_time),
+        ("error_norm", options.error_norm),
+    ];
+    for (name, value) in names {
+        if let Some(value) = convert::optional_text(value, name)? {
+            if name == "sampler" {
+                fields.remove("kind");
+            }
+            fields.insert(name.into(), value.into());
+        }
+    }
+    for (name, value) in [("steps", options.steps), ("nfe", options.nfe), ("max_nfe", options.max_nfe)] {
+        if let Some(value) = convert::count::<u32>(value, name)? {
+            fields.insert(name.into(), value.into());
+        }
+    }
+    let numbers = [
+        ("t_start", options.t_start),
+        ("t_end", options.t_end),
+        ("rtol", options.rtol),
+        ("atol", options.atol),
+    ];
+    for (name, value) in numbers {
+        if value.is_infinite() {
+            return Err(Error::argument(format!(
+                "{name} = {value}: expected a finite number, or NaN for the default"
+            )));
+        }
+        if !value.is_nan() {
+            fields.insert(name.into(), value.into());
+        }
+    }
+    if options.time_points_len > 0 || !options.time_points.is_null() {
+        if !options.time_grid.is_null() {
+            return Err(Error::argument("time_grid and time_points exclude each other: give one"));
+        }
+        let points = convert::slice(options.time_points, options.time_points_len, "time_points")?;
+        if let Some(i) = points.iter().position(|t| !t.is_finite()) {
+            return Err(Error::argument(format!("time_points: time {i} is {}", points[i])));
+        }
+        fields.insert("time_grid".into(), points.into());
+    }
+    if options.denoise != -1 {
+        fields.insert("denoise".into(), convert::flag(options.denoise, "denoise")?.into());
+    }
+    if options.seed != 0 {
+        fields.insert("seed".into(), options.seed.into());
+    }
+    SamplerSpec::from_json(Value::Object(fields))
+}
+
+fn inpaint(options: &psld_sampler_options) -> Result<Option<InpaintMethod>> {
+    let Some(name) = convert::optional_text(options.inpaint, "inpaint")? else { return Ok(None) };
+    serde_json::from_value(name.into()).map(Some).map_err(|e| Error::argument(format!("inpaint: {e}")))
+}

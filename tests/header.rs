@@ -1,0 +1,126 @@
+//! `include/psld.h` is what cbindgen makes of `src/capi/`. `PSLD_UPDATE_HEADER=1 cargo test --test header` (`make
+//! header`) writes it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// In the header's order.
+const SOURCES: [&str; 9] = [
+    "error",
+    "capi/types",
+    "capi/version",
+    "capi/error",
+    "capi/runtime",
+    "capi/model",
+    "capi/sampler",
+    "capi/run",
+    "capi/noise",
+];
+const LAST: &str = "capi/log";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn generate() -> String {
+    let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
+    config.header = Some(read("src/capi/psld.h.top").trim_end().to_owned());
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for source in SOURCES.iter().chain([&LAST]) {
+        builder = builder.with_src(root().join(format!("src/{source}.rs")));
+    }
+    let mut header = Vec::new();
+    builder.generate().expect("cbindgen reads src/capi").write(&mut header);
+    String::from_utf8(header).unwrap()
+}
+
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    let path = root().join("include/psld.h");
+    let generated = generate();
+    if env::var_os("PSLD_UPDATE_HEADER").is_some() {
+        fs::write(&path, &generated).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == generated, "include/psld.h is not what src/capi/ says: run `make header`");
+}
+
+/// (name, body) of each export.
+fn exports() -> Vec<(String, String)> {
+    let mut exports = Vec::new();
+    for file in fs::read_dir(root().join("src/capi")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|e| e != "rs") {
+            continue;
+        }
+        let text = read(&path);
+        for item in text.split("#[unsafe(no_mangle)]\n").skip(1) {
+            let name = item.strip_prefix("pub extern \"C\" fn ").unwrap_or_else(|| {
+                panic!("{}: no_mangle on something else than a function: {item:.60}", path.display())
+            });
+            let name = name.split('(').next().unwrap().to_owned();
+            let item = item.split("\n}\n").next().unwrap();
+            let body = item.split_once(" {\n").unwrap_or_else(|| panic!("{name}: a body on its own lines")).1;
+            exports.push((name, body.trim().to_owned()));
+        }
+    }
+    exports
+}
+
+#[test]
+fn the_body_of_every_export_is_one_guard() {
+    let exports = exports();
+    assert!(exports.len() > 30, "only {} exports found", exports.len());
+    for (name, body) in exports {
+        assert!(name.starts_with("psld_"), "{name}");
+        let guarded = ["guard(", "guard_value("].iter().any(|guard| body.starts_with(guard));
+        // One expression: what begins on the first line ends on the last.
+        let whole = body.ends_with(')') && body.lines().skip(1).all(|line| line.starts_with("    "));
+        let one = body.lines().count() == 1 || body.lines().last() == Some("    })");
+        assert!(guarded && whole && one, "{name} is not one guard:\n{body}");
+    }
+}
+
+#[test]
+fn nothing_outside_of_capi_is_exported() {
+    fn visit(folder: &Path) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if !path.ends_with("src/capi") {
+                    visit(&path);
+                }
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                assert!(!read(&path).contains("no_mangle"), "{}", path.display());
+            }
+        }
+    }
+    visit(&root().join("src"));
+}
+
+#[test]
+fn the_header_declares_every_export_with_a_thread_rule() {
+    let header = read("include/psld.h");
+    let declared: BTreeSet<String> = header
+        .split("/**")
+        .skip(1)
+        .filter_map(|item| {
+            let (comment, declaration) = item.split_once("*/")?;
+            let (name, _) = declaration.split_once('(')?;
+            let name = name.rsplit([' ', '*', '\n']).next()?;
+            let function = name.starts_with("psld_") && !declaration.trim_start().starts_with("typedef");
+            function.then(|| {
+                assert!(comment.contains("* Threads: "), "{name} has no thread rule");
+                name.to_owned()
+            })
+        })
+        .collect();
+    let exported: BTreeSet<String> = exports().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(declared, exported);
+}
