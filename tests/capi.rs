@@ -450,8 +450,8 @@ impl Network for Told {
     fn output_precision(&self, state: Precision) -> Precision {
         state
     }
-    fn hash(&self) -> String {
-        "told".into()
+    fn hash(&self) -> psld::Result<String> {
+        Ok("told".into())
     }
     fn evaluator(&self) -> psld::Result<Box<dyn Evaluator>> {
         Ok(Box::new(Told { spec: self.spec.clone(), act: self.act.clone() }))

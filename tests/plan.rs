@@ -396,7 +396,8 @@ fn named_grids() {
     for (start, end) in [(1.0_f64, 1e-3_f64), (0.9, 1e-5)] {
         let mix = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / n as f64;
         let remaining = |i: usize| (n - i) as f64 / n as f64;
-        let formulas: [(&str, Box<dyn Fn(usize) -> f64>); 5] = [
+        type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
+        let formulas: [(&str, Formula<'_>); 5] = [
             ("uniform", Box::new(|i| mix(start, end, i))),
             ("quadratic", Box::new(|i| end + (start - end) * remaining(i).powi(2))),
             ("order2", Box::new(|i| mix(start.sqrt(), end.sqrt(), i).powi(2))),

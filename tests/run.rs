@@ -368,10 +368,10 @@ fn interrupted_runs_continue() {
             let cancel = Cancel::new();
             let token = Mutex::new(Some(cancel.clone()));
             let model = Hooked::before(&spec, move |made| {
-                if made == call {
-                    if let Some(token) = token.lock().unwrap().take() {
-                        token.cancel();
-                    }
+                if made == call
+                    && let Some(token) = token.lock().unwrap().take()
+                {
+                    token.cancel();
                 }
                 Ok(())
             })
@@ -585,7 +585,7 @@ fn option_errors() {
     for (case, sampler, options) in cases {
         let error = Run::start(&model, sampler, options.clone()).err().expect(case);
         writeln!(messages, "{case} [{:?}]: {error}", error.status()).unwrap();
-        let status = whole::<f32>(&model, sampler, &options).err().expect(case).status();
+        let status = whole::<f32>(&model, sampler, &options).expect_err(case).status();
         assert_eq!(status, error.status(), "{case}");
     }
     let filters = vec![(r"the limit is \d+ [kMG]B", "the limit is [LIMIT]")];
