@@ -45,5 +45,8 @@ tools: # fails with one line that installs what is missing
 onnxruntime: ## fetch ONNX Runtime's library (pinned, from PyPI) into target/
 	@scripts/fetch-onnxruntime.sh $(onnxruntime)
 
+header: ## write include/psld.h anew from src/capi/
+	PSLD_UPDATE_HEADER=1 cargo test --locked --test header
+
 bench: onnxruntime ## measure, side by side with a peer in the same run
 	cargo bench --locked

@@ -127,17 +127,28 @@ fn cpp_program() {
 #[cfg(feature = "onnxruntime")]
 #[test]
 fn c_onnx() {
-    let model = "models/cifar10-exact.onnx";
+    let library = env::var_os("PSLD_ONNXRUNTIME")
+        .map_or_else(|| root().join("target/onnxruntime/libonnxruntime.so"), PathBuf::from);
+    assert!(
+        library.is_file(),
+        "this test needs ONNX Runtime at {}: run `make onnxruntime`",
+        library.display()
+    );
+    let on_the_model = |path: &Path| {
+        let mut command = program(path);
+        command.arg("models/cifar10-exact.onnx").env("PSLD_ONNXRUNTIME", &library);
+        command
+    };
     let source = Path::new("tests/c/onnx.c");
     for link in [Link::Shared, Link::Static] {
-        run(program(&compile(source, link, &[])).arg(model));
+        run(&mut on_the_model(&compile(source, link, &[])));
     }
     // Leaks of ONNX Runtime at exit would be reported as ours.
     let sanitized = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
-    run(program(&sanitized).arg(model).env("ASAN_OPTIONS", "detect_leaks=0"));
-    let source = Path::new("bindings/c/examples/sample.c");
+    run(on_the_model(&sanitized).env("ASAN_OPTIONS", "detect_leaks=0"));
     let out = work("out").join("cifar10.ppm");
-    run(program(&compile(source, Link::Shared, &[])).arg(model).arg(&out).arg("1"));
+    let path = compile(Path::new("bindings/c/examples/sample.c"), Link::Shared, &[]);
+    run(on_the_model(&path).arg(&out).arg("1"));
     assert_eq!(fs::metadata(&out).unwrap().len(), 13 + 3072);
 }
 
