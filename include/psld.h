@@ -36,8 +36,8 @@
  *       return failed;
  *     }
  *
- * A network is called hundreds of times, so work is long. Where a program wants to show progress, look at previews, or stop,
- * it takes the steps itself:
+ * A network is called hundreds of times, so work is long. A program that wants to show progress, look at previews or
+ * stop takes the steps itself:
  *
  *     while (!p.done) {
  *       if (psld_run_step(run, 1, &p, &err)) break;
@@ -46,22 +46,23 @@
  *
  * Rules
  *
- * Status     Functions return an int32_t: PSLD_STATUS_OK (0) or another value of psld_status. Outputs are written on
- *            success only, except that a buffer too small still learns the size needed.
- * Errors     The last argument `err` may be NULL. Otherwise a failure writes a new psld_error to *err, which you free;
- *            success leaves *err alone. Nothing is printed, and the process never exits or aborts because of an error.
- * Handles    Opaque and checked: one that was freed, or is of another type, or was never given out, is
- *            PSLD_STATUS_INVALID_HANDLE and no undefined behaviour. Free them in any order, also parents before children.
- *            Freeing NULL is fine.
- * Structs    Options are passed by pointer. Call the struct's _init with its sizeof, then set fields. Structs grow at their
- *            end; a program compiled with an older header keeps working.
- * Text       UTF-8 with a NUL at its end, paths included. Size-query form: with a NULL buffer and capacity 0 a function
- *            only writes the number of bytes needed, the NUL included; call it again with such a buffer.
- * Arrays     Dense and row-major, channels first. Counts of elements, not of bytes. Arrays and strings that you pass are not
- *            needed after the call.
- * Threads    Each function says so in one line. A run belongs to one thread at a time; all else may be shared.
- * Numbers    n samples, C channels, k blocks of a state (1 VP, 2 position and momentum). Forward time t runs from 0 (data)
- *            to 1 (noise), so sampling goes from t_start down to t_end.
+ * Status   Functions return an int32_t: PSLD_STATUS_OK (0) or another value of psld_status. Outputs are written on
+ *          success only, except that a buffer too small still learns the size needed.
+ * Errors   The last argument `err` may be NULL. Otherwise a failure writes a new psld_error to *err, which you free;
+ *          success leaves *err alone. Nothing is printed, and no error ends the process.
+ * Handles  Opaque and checked: one that was freed, or is of another type, or was never given out, is
+ *          PSLD_STATUS_INVALID_HANDLE and no undefined behaviour. Free them in any order, also parents before
+ *          children. Freeing NULL is fine.
+ * Structs  Options are passed by pointer. Call the struct's _init with its sizeof, then set fields. Structs grow at
+ *          their end, so a program compiled with an older header keeps working.
+ * Text     UTF-8 with a NUL at its end, paths included. Size-query form: with a NULL buffer and capacity 0 a function
+ *          only writes the number of bytes needed, the NUL included; call it again with such a buffer.
+ * Arrays   Dense and row-major, channels first; counts are of elements, not of bytes. Arrays and strings that you
+ *          pass are not needed after the call.
+ * Threads  Each function says so in one line. A run is one thread at a time; all else may be shared. Callbacks
+ *          must return: no exception, no longjmp. A child after fork() must not use the handles of its parent.
+ * Numbers  n samples, C channels, k blocks of a state (1 VP, 2 position and momentum). Forward time t runs from 0
+ *          (data) to 1 (noise): sampling goes from t_start down to t_end.
  */
 
 #ifndef PSLD_H
@@ -383,9 +384,78 @@ typedef struct psld_runtime psld_runtime;
 typedef struct psld_sampler psld_sampler;
 
 /**
+ * An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept. After
+ * psld_tensor_init set data, ndim and shape, and dtype unless it is PSLD_DTYPE_F32.
+ */
+typedef struct psld_tensor {
+  /**
+   * sizeof(psld_tensor); set by psld_tensor_init.
+   */
+  size_t struct_size;
+  /**
+   * The first element, aligned as its type asks for.
+   */
+  const void *data;
+  /**
+   * One of psld_dtype.
+   */
+  int32_t dtype;
+  /**
+   * The number of sizes in `shape`, 1 to 16.
+   */
+  int32_t ndim;
+  /**
+   * `ndim` sizes.
+   */
+  const int64_t *shape;
+} psld_tensor;
+
+/**
+ * How far a run is.
+ */
+typedef struct psld_progress {
+  /**
+   * sizeof(psld_progress); set by psld_progress_init.
+   */
+  size_t struct_size;
+  /**
+   * Steps done; an adaptive sampler counts attempted steps.
+   */
+  int32_t step;
+  /**
+   * Steps in all, the closing one included; 0 where an adaptive sampler cannot know.
+   */
+  int32_t of;
+  /**
+   * Network calls so far.
+   */
+  int32_t nfe;
+  /**
+   * 1 after the last step, else 0.
+   */
+  int32_t done;
+  /**
+   * Share of the work that is done, 0 to 1; of psld_sample, over all its batches.
+   */
+  double fraction;
+  /**
+   * Forward time of the last network call, 0 to 1; it decreases.
+   */
+  double t;
+  /**
+   * Samples that are finished.
+   */
+  int64_t samples_done;
+  /**
+   * Samples in all.
+   */
+  int64_t samples;
+} psld_progress;
+
+/**
  * How a model is loaded. Fill it with psld_model_options_init, then change what you need.
  */
-typedef struct {
+typedef struct psld_model_options {
   /**
    * sizeof(psld_model_options); set by psld_model_options_init.
    */
@@ -414,7 +484,7 @@ typedef struct {
  * Which sampler, and its options. Fill it with psld_sampler_options_init, then change what you need. A field at the
  * value that init gave it is "not given"; an option that the chosen sampler does not know is an error.
  */
-typedef struct {
+typedef struct psld_sampler_options {
   /**
    * sizeof(psld_sampler_options); set by psld_sampler_options_init.
    */
@@ -493,37 +563,10 @@ typedef struct {
 } psld_sampler_options;
 
 /**
- * An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept.
- * Every field must be set.
- */
-typedef struct {
-  /**
-   * sizeof(psld_tensor).
-   */
-  size_t struct_size;
-  /**
-   * The first element, aligned as its type asks for.
-   */
-  const void *data;
-  /**
-   * The number of sizes in `shape`, 1 to 16.
-   */
-  int32_t ndim;
-  /**
-   * One of psld_dtype.
-   */
-  int32_t dtype;
-  /**
-   * `ndim` sizes.
-   */
-  const int64_t *shape;
-} psld_tensor;
-
-/**
  * What a run is started with, the sampler's options aside. Fill it with psld_run_options_init, then change what you
  * need. Arrays are copied before the call returns.
  */
-typedef struct {
+typedef struct psld_run_options {
   /**
    * sizeof(psld_run_options); set by psld_run_options_init.
    */
@@ -559,15 +602,15 @@ typedef struct {
   /**
    * A token that stops the run; default NULL. It may be freed while the run lives.
    */
-  const psld_cancel *cancel;
+  const struct psld_cancel *cancel;
   /**
    * Initial state [n, k*C, ...]; default NULL: a draw of the prior.
    */
-  const psld_tensor *init;
+  const struct psld_tensor *init;
   /**
    * Noise [draws, n, k*C, ...] in the order in which the plan consumes it; default NULL: psld_noise_fill's.
    */
-  const psld_tensor *noise;
+  const struct psld_tensor *noise;
   /**
    * Class of each sample, of a class-conditional model; default NULL: the null class.
    */
@@ -579,61 +622,19 @@ typedef struct {
   /**
    * Image to complete, [n or 1, C, ...] in the data's range; for a sampler compiled with `inpaint`.
    */
-  const psld_tensor *inpaint_image;
+  const struct psld_tensor *inpaint_image;
   /**
    * What of it is known, [n or 1, 1 or C, ...]: 1 known, 0 unknown.
    */
-  const psld_tensor *inpaint_mask;
+  const struct psld_tensor *inpaint_mask;
 } psld_run_options;
-
-/**
- * How far a run is.
- */
-typedef struct {
-  /**
-   * sizeof(psld_progress); set by psld_progress_init.
-   */
-  size_t struct_size;
-  /**
-   * Steps done; an adaptive sampler counts attempted steps.
-   */
-  int32_t step;
-  /**
-   * Steps in all, the closing one included; 0 where an adaptive sampler cannot know.
-   */
-  int32_t of;
-  /**
-   * Network calls so far.
-   */
-  int32_t nfe;
-  /**
-   * 1 after the last step, else 0.
-   */
-  int32_t done;
-  /**
-   * Share of the work that is done, 0 to 1; of psld_sample, over all its batches.
-   */
-  double fraction;
-  /**
-   * Forward time of the last network call, 0 to 1; it decreases.
-   */
-  double t;
-  /**
-   * Samples that are finished.
-   */
-  int64_t samples_done;
-  /**
-   * Samples in all.
-   */
-  int64_t samples;
-} psld_progress;
 
 /**
  * Hears after each step of psld_sample how far it is, on the thread that called it; `progress` lives through the call.
  * A return value other than 0 stops the sampling with PSLD_STATUS_CANCELLED. It may call any function of psld, and
  * must return: no exception, no longjmp.
  */
-typedef int32_t (*psld_progress_callback)(void *user, const psld_progress *progress);
+typedef int32_t (*psld_progress_callback)(void *user, const struct psld_progress *progress);
 
 /**
  * Receives a message: `message` is one line of UTF-8 that lives through the call. Called on the thread that has
@@ -644,6 +645,28 @@ typedef void (*psld_log_callback)(void *user, int32_t level, const char *message
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Sets `tensor` to one without data.
+ *
+ * Threads: any.
+ *
+ * @param[out] tensor       the struct.
+ * @param[in]  struct_size  sizeof(psld_tensor).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_tensor_init(struct psld_tensor *tensor, size_t struct_size);
+
+/**
+ * Sets `progress` to the state before the first step: all zero, not done.
+ *
+ * Threads: any.
+ *
+ * @param[out] progress     the struct.
+ * @param[in]  struct_size  sizeof(psld_progress).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_progress_init(struct psld_progress *progress, size_t struct_size);
 
 /**
  * The library's version, such as "0.1.0".
@@ -686,7 +709,7 @@ size_t psld_debug_live_handles(void);
  * @param[in] error  an error.
  * @return that status, or PSLD_STATUS_NULL_POINTER or PSLD_STATUS_INVALID_HANDLE where `error` is none.
  */
-int32_t psld_error_status(const psld_error *error);
+int32_t psld_error_status(const struct psld_error *error);
 
 /**
  * What went wrong: what, where, expected and got. UTF-8, without a final newline.
@@ -696,7 +719,7 @@ int32_t psld_error_status(const psld_error *error);
  * @param[in] error  an error.
  * @return a string that lives until psld_error_free; never NULL ("" where `error` is no error).
  */
-const char *psld_error_message(const psld_error *error);
+const char *psld_error_message(const struct psld_error *error);
 
 /**
  * What can be done about it.
@@ -706,7 +729,7 @@ const char *psld_error_message(const psld_error *error);
  * @param[in] error  an error.
  * @return a string that lives until psld_error_free; never NULL ("" where there is no advice).
  */
-const char *psld_error_hint(const psld_error *error);
+const char *psld_error_hint(const struct psld_error *error);
 
 /**
  * Frees an error.
@@ -716,7 +739,7 @@ const char *psld_error_hint(const psld_error *error);
  * @param[in] error  an error, or NULL.
  * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
  */
-int32_t psld_error_free(psld_error *error);
+int32_t psld_error_free(struct psld_error *error);
 
 /**
  * Loads ONNX Runtime, which executes ONNX models. It is loaded once and stays until the process ends; further
@@ -735,8 +758,8 @@ int32_t psld_error_free(psld_error *error);
  *         loaded already), PSLD_STATUS_UNSUPPORTED (a build without ONNX Runtime).
  */
 int32_t psld_runtime_load(const char *path,
-                          psld_runtime **out,
-                          psld_error **err);
+                          struct psld_runtime **out,
+                          struct psld_error **err);
 
 /**
  * Version, file and execution providers of ONNX Runtime, as a JSON object. Size-query form.
@@ -750,11 +773,11 @@ int32_t psld_runtime_load(const char *path,
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
  */
-int32_t psld_runtime_info_json(const psld_runtime *runtime,
+int32_t psld_runtime_info_json(const struct psld_runtime *runtime,
                                char *buffer,
                                size_t capacity,
                                size_t *needed,
-                               psld_error **err);
+                               struct psld_error **err);
 
 /**
  * Frees the handle of a runtime. ONNX Runtime itself, and models that use it, stay.
@@ -764,7 +787,7 @@ int32_t psld_runtime_info_json(const psld_runtime *runtime,
  * @param[in] runtime  a runtime, or NULL.
  * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
  */
-int32_t psld_runtime_free(psld_runtime *runtime);
+int32_t psld_runtime_free(struct psld_runtime *runtime);
 
 /**
  * Fills `options` with the defaults.
@@ -775,7 +798,7 @@ int32_t psld_runtime_free(psld_runtime *runtime);
  * @param[in]  struct_size  sizeof(psld_model_options).
  * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
  */
-int32_t psld_model_options_init(psld_model_options *options, size_t struct_size);
+int32_t psld_model_options_init(struct psld_model_options *options, size_t struct_size);
 
 /**
  * Loads a model: an ONNX file with a `psld.spec` in its metadata, or, with the extension .json, the exact network of a
@@ -792,11 +815,11 @@ int32_t psld_model_options_init(psld_model_options *options, size_t struct_size)
  * @return PSLD_STATUS_OK, PSLD_STATUS_READ_FAILED, a 2xx status for the model or its spec, a 3xx status for the
  *         runtime or a provider, or another error.
  */
-int32_t psld_model_load_file(const psld_runtime *runtime,
+int32_t psld_model_load_file(const struct psld_runtime *runtime,
                              const char *path,
-                             const psld_model_options *options,
-                             psld_model **out,
-                             psld_error **err);
+                             const struct psld_model_options *options,
+                             struct psld_model **out,
+                             struct psld_error **err);
 
 /**
  * Loads a model from memory; as psld_model_load_file, but an ONNX model cannot have external data.
@@ -811,17 +834,16 @@ int32_t psld_model_load_file(const psld_runtime *runtime,
  * @param[out] err      NULL, or receives the error.
  * @return as psld_model_load_file.
  */
-int32_t psld_model_load_memory(const psld_runtime *runtime,
+int32_t psld_model_load_memory(const struct psld_runtime *runtime,
                                const void *bytes,
                                size_t size,
-                               const psld_model_options *options,
-                               psld_model **out,
-                               psld_error **err);
+                               const struct psld_model_options *options,
+                               struct psld_model **out,
+                               struct psld_error **err);
 
 /**
- * All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state: 1 VP, 2 position and
- * momentum, ...), `backend` (what runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the
- * model). Size-query form.
+ * All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
+ * runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model). Size-query form.
  *
  * Threads: any.
  *
@@ -832,11 +854,11 @@ int32_t psld_model_load_memory(const psld_runtime *runtime,
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
  */
-int32_t psld_model_info_json(const psld_model *model,
+int32_t psld_model_info_json(const struct psld_model *model,
                              char *buffer,
                              size_t capacity,
                              size_t *needed,
-                             psld_error **err);
+                             struct psld_error **err);
 
 /**
  * The shape of one sample. Size-query form.
@@ -851,12 +873,12 @@ int32_t psld_model_info_json(const psld_model *model,
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
  */
-int32_t psld_model_shape(const psld_model *model,
+int32_t psld_model_shape(const struct psld_model *model,
                          int32_t what,
                          int64_t *shape,
                          size_t capacity,
                          size_t *ndim,
-                         psld_error **err);
+                         struct psld_error **err);
 
 /**
  * Frees a model. Runs that use it go on.
@@ -866,7 +888,7 @@ int32_t psld_model_shape(const psld_model *model,
  * @param[in] model  a model, or NULL.
  * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
  */
-int32_t psld_model_free(psld_model *model);
+int32_t psld_model_free(struct psld_model *model);
 
 /**
  * Fills `options` with the defaults.
@@ -877,7 +899,7 @@ int32_t psld_model_free(psld_model *model);
  * @param[in]  struct_size  sizeof(psld_sampler_options).
  * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
  */
-int32_t psld_sampler_options_init(psld_sampler_options *options, size_t struct_size);
+int32_t psld_sampler_options_init(struct psld_sampler_options *options, size_t struct_size);
 
 /**
  * The samplers of this library, as a JSON array of objects: `name`, `title`, `order`, `nfe_per_step`, `stochastic`,
@@ -894,7 +916,7 @@ int32_t psld_sampler_options_init(psld_sampler_options *options, size_t struct_s
 int32_t psld_samplers_json(char *buffer,
                            size_t capacity,
                            size_t *needed,
-                           psld_error **err);
+                           struct psld_error **err);
 
 /**
  * Compiles a sampler for models of this spec: all its mathematics is done here, once.
@@ -908,10 +930,10 @@ int32_t psld_samplers_json(char *buffer,
  * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_INVALID_CONFIG naming the option and the
  *         rule, PSLD_STATUS_UNSUPPORTED where the sampler is not defined for the model's process, or another error.
  */
-int32_t psld_sampler_create(const psld_model *model,
-                            const psld_sampler_options *options,
-                            psld_sampler **out,
-                            psld_error **err);
+int32_t psld_sampler_create(const struct psld_model *model,
+                            const struct psld_sampler_options *options,
+                            struct psld_sampler **out,
+                            struct psld_error **err);
 
 /**
  * Makes a sampler of a plan: one that psld_sampler_plan_json gave, or of your own making.
@@ -924,10 +946,10 @@ int32_t psld_sampler_create(const psld_model *model,
  * @param[out] err        NULL, or receives the error.
  * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_CONFIG naming the row and the rule, or another error.
  */
-int32_t psld_sampler_create_from_plan(const psld_model *model,
+int32_t psld_sampler_create_from_plan(const struct psld_model *model,
                                       const char *plan_json,
-                                      psld_sampler **out,
-                                      psld_error **err);
+                                      struct psld_sampler **out,
+                                      struct psld_error **err);
 
 /**
  * The plan of a sampler as JSON, one row a line: every coefficient, in double precision. Size-query form.
@@ -942,11 +964,11 @@ int32_t psld_sampler_create_from_plan(const psld_model *model,
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_UNSUPPORTED (an adaptive sampler has no plan),
  *         or another error.
  */
-int32_t psld_sampler_plan_json(const psld_sampler *sampler,
+int32_t psld_sampler_plan_json(const struct psld_sampler *sampler,
                                char *buffer,
                                size_t capacity,
                                size_t *needed,
-                               psld_error **err);
+                               struct psld_error **err);
 
 /**
  * SHA-256 of what the sampler does (of its plan, or of an adaptive sampler's options), 64 hexadecimal digits. Equal
@@ -961,11 +983,11 @@ int32_t psld_sampler_plan_json(const psld_sampler *sampler,
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
  */
-int32_t psld_sampler_hash(const psld_sampler *sampler,
+int32_t psld_sampler_hash(const struct psld_sampler *sampler,
                           char *buffer,
                           size_t capacity,
                           size_t *needed,
-                          psld_error **err);
+                          struct psld_error **err);
 
 /**
  * The network calls that a run of this sampler makes, the closing one included.
@@ -977,7 +999,7 @@ int32_t psld_sampler_hash(const psld_sampler *sampler,
  * @param[out] err      NULL, or receives the error.
  * @return PSLD_STATUS_OK or an error.
  */
-int32_t psld_sampler_nfe(const psld_sampler *sampler, int32_t *nfe, psld_error **err);
+int32_t psld_sampler_nfe(const struct psld_sampler *sampler, int32_t *nfe, struct psld_error **err);
 
 /**
  * Frees a sampler. Runs that use it go on.
@@ -987,7 +1009,7 @@ int32_t psld_sampler_nfe(const psld_sampler *sampler, int32_t *nfe, psld_error *
  * @param[in] sampler  a sampler, or NULL.
  * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
  */
-int32_t psld_sampler_free(psld_sampler *sampler);
+int32_t psld_sampler_free(struct psld_sampler *sampler);
 
 /**
  * Fills `options` with the defaults.
@@ -998,18 +1020,7 @@ int32_t psld_sampler_free(psld_sampler *sampler);
  * @param[in]  struct_size  sizeof(psld_run_options).
  * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
  */
-int32_t psld_run_options_init(psld_run_options *options, size_t struct_size);
-
-/**
- * Sets `progress` to the state before the first step: all zero, not done.
- *
- * Threads: any.
- *
- * @param[out] progress     the struct.
- * @param[in]  struct_size  sizeof(psld_progress).
- * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
- */
-int32_t psld_progress_init(psld_progress *progress, size_t struct_size);
+int32_t psld_run_options_init(struct psld_run_options *options, size_t struct_size);
 
 /**
  * Makes a token by which runs can be stopped. It is sticky: a request that comes before the run starts is not lost, and
@@ -1021,8 +1032,8 @@ int32_t psld_progress_init(psld_progress *progress, size_t struct_size);
  * @param[out] err  NULL, or receives the error.
  * @return PSLD_STATUS_OK or an error.
  */
-int32_t psld_cancel_create(psld_cancel **out,
-                           psld_error **err);
+int32_t psld_cancel_create(struct psld_cancel **out,
+                           struct psld_error **err);
 
 /**
  * Asks all runs that hold this token to stop, before their next network call, with PSLD_STATUS_CANCELLED. It takes a
@@ -1033,7 +1044,7 @@ int32_t psld_cancel_create(psld_cancel **out,
  * @param[in] cancel  a token.
  * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER or PSLD_STATUS_INVALID_HANDLE.
  */
-int32_t psld_cancel_cancel(const psld_cancel *cancel);
+int32_t psld_cancel_cancel(const struct psld_cancel *cancel);
 
 /**
  * Frees a token. Runs that hold it keep its state.
@@ -1043,7 +1054,7 @@ int32_t psld_cancel_cancel(const psld_cancel *cancel);
  * @param[in] cancel  a token, or NULL.
  * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
  */
-int32_t psld_cancel_free(psld_cancel *cancel);
+int32_t psld_cancel_free(struct psld_cancel *cancel);
 
 /**
  * Begins a run: allocates all that it needs and draws (or takes) the initial state. No network call yet.
@@ -1058,11 +1069,11 @@ int32_t psld_cancel_free(psld_cancel *cancel);
  * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_SHAPE_MISMATCH naming the option,
  *         PSLD_STATUS_MEMORY_LIMIT, PSLD_STATUS_OUT_OF_MEMORY, or another error.
  */
-int32_t psld_run_start(const psld_model *model,
-                       const psld_sampler *sampler,
-                       const psld_run_options *options,
-                       psld_run **out,
-                       psld_error **err);
+int32_t psld_run_start(const struct psld_model *model,
+                       const struct psld_sampler *sampler,
+                       const struct psld_run_options *options,
+                       struct psld_run **out,
+                       struct psld_error **err);
 
 /**
  * Advances a run by at most `max_steps` solver steps.
@@ -1074,14 +1085,14 @@ int32_t psld_run_start(const psld_model *model,
  * @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
  *                        after the last step.
  * @param[out] err        NULL, or receives the error.
- * @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and continued after
- *         psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run can only be read);
- *         PSLD_STATUS_PANIC (the run can only be freed).
+ * @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and
+ *         continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
+ *         can only be read); PSLD_STATUS_PANIC (the run can only be freed).
  */
-int32_t psld_run_step(psld_run *run,
+int32_t psld_run_step(struct psld_run *run,
                       int32_t max_steps,
-                      psld_progress *progress,
-                      psld_error **err);
+                      struct psld_progress *progress,
+                      struct psld_error **err);
 
 /**
  * Gives an interrupted run another token and another deadline, so that psld_run_step can continue it.
@@ -1094,7 +1105,10 @@ int32_t psld_run_step(psld_run *run,
  * @param[out] err               NULL, or receives the error.
  * @return PSLD_STATUS_OK or an error.
  */
-int32_t psld_run_resume(psld_run *run, const psld_cancel *cancel, double deadline_seconds, psld_error **err);
+int32_t psld_run_resume(struct psld_run *run,
+                        const struct psld_cancel *cancel,
+                        double deadline_seconds,
+                        struct psld_error **err);
 
 /**
  * The shape of what psld_run_read gives. Size-query form.
@@ -1109,12 +1123,12 @@ int32_t psld_run_resume(psld_run *run, const psld_cancel *cancel, double deadlin
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
  */
-int32_t psld_run_shape(const psld_run *run,
+int32_t psld_run_shape(const struct psld_run *run,
                        int32_t what,
                        int64_t *shape,
                        size_t capacity,
                        size_t *ndim,
-                       psld_error **err);
+                       struct psld_error **err);
 
 /**
  * Copies out what a run holds; also between steps, and after an error other than PSLD_STATUS_PANIC.
@@ -1130,12 +1144,12 @@ int32_t psld_run_shape(const psld_run *run,
  * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_INVALID_ARGUMENT for a buffer of more elements,
  *         PSLD_STATUS_RUN_STATE (no data estimate), or another error.
  */
-int32_t psld_run_read(const psld_run *run,
+int32_t psld_run_read(const struct psld_run *run,
                       int32_t what,
                       int32_t dtype,
                       void *buffer,
                       size_t elements,
-                      psld_error **err);
+                      struct psld_error **err);
 
 /**
  * Frees a run.
@@ -1145,7 +1159,7 @@ int32_t psld_run_read(const psld_run *run,
  * @param[in] run  a run, or NULL.
  * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_HANDLE or PSLD_STATUS_BUSY.
  */
-int32_t psld_run_free(psld_run *run);
+int32_t psld_run_free(struct psld_run *run);
 
 /**
  * Draws samples, the whole way at once: psld_run_start, psld_run_step and psld_run_read, in batches of
@@ -1166,16 +1180,16 @@ int32_t psld_run_free(psld_run *run);
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK, or as psld_run_start, psld_run_step and psld_run_read.
  */
-int32_t psld_sample(const psld_model *model,
-                    const psld_sampler *sampler,
-                    const psld_run_options *options,
+int32_t psld_sample(const struct psld_model *model,
+                    const struct psld_sampler *sampler,
+                    const struct psld_run_options *options,
                     int32_t what,
                     int32_t dtype,
                     void *buffer,
                     size_t elements,
                     psld_progress_callback progress,
                     void *user,
-                    psld_error **err);
+                    struct psld_error **err);
 
 /**
  * Writes the standard normals that a sample of this seed meets: a pure function of seed, purpose, draw and element
@@ -1200,7 +1214,7 @@ int32_t psld_noise_fill(uint64_t seed,
                         int32_t dtype,
                         void *buffer,
                         size_t elements,
-                        psld_error **err);
+                        struct psld_error **err);
 
 /**
  * Sends messages to `callback`, for the whole process; without one the library says nothing. When this returns, the

@@ -288,7 +288,7 @@ pub unsafe trait Struct: Copy {
             "{name}.struct_size = {struct_size}: expected sizeof({name}), at least {}",
             Self::LEAST
         ))
-        .hint(format!("set it with {name}_init, or to sizeof({name})")))
+        .hint(format!("set it with {name}_init")))
     }
 
     /// # Safety
@@ -297,20 +297,5 @@ pub unsafe trait Struct: Copy {
         let bytes = struct_size.min(size_of::<Self>());
         // SAFETY: promised by the caller of this function; the two are never the same object.
         unsafe { to.cast::<u8>().copy_from_nonoverlapping(from.cast(), bytes) }
-    }
-}
-
-// SAFETY: `repr(C)`, size first, a pointer, integers and a pointer.
-unsafe impl Struct for psld_tensor {
-    const NAME: &str = "psld_tensor";
-    const LEAST: usize = size_of::<Self>();
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            data: std::ptr::null(),
-            ndim: 0,
-            dtype: 0,
-            shape: std::ptr::null(),
-        }
     }
 }

@@ -112,9 +112,8 @@ pub extern "C" fn psld_model_load_memory(
     })
 }
 
-/// All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state: 1 VP, 2 position and
-/// momentum, ...), `backend` (what runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the
-/// model). Size-query form.
+/// All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
+/// runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model). Size-query form.
 ///
 /// Threads: any.
 ///

@@ -78,25 +78,6 @@ unsafe impl Struct for psld_run_options {
     }
 }
 
-// SAFETY: `repr(C)`, size first, then integers and floats.
-unsafe impl Struct for psld_progress {
-    const NAME: &str = "psld_progress";
-    const LEAST: usize = size_of::<Self>();
-    fn defaults() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            step: 0,
-            of: 0,
-            nfe: 0,
-            done: 0,
-            fraction: 0.0,
-            t: 0.0,
-            samples_done: 0,
-            samples: 0,
-        }
-    }
-}
-
 /// Fills `options` with the defaults.
 ///
 /// Threads: any.
@@ -107,18 +88,6 @@ unsafe impl Struct for psld_progress {
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_run_options_init(options: *mut psld_run_options, struct_size: usize) -> i32 {
     guard(null_mut(), || psld_run_options::init(options, struct_size))
-}
-
-/// Sets `progress` to the state before the first step: all zero, not done.
-///
-/// Threads: any.
-///
-/// @param[out] progress     the struct.
-/// @param[in]  struct_size  sizeof(psld_progress).
-/// @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
-#[unsafe(no_mangle)]
-pub extern "C" fn psld_progress_init(progress: *mut psld_progress, struct_size: usize) -> i32 {
-    guard(null_mut(), || psld_progress::init(progress, struct_size))
 }
 
 /// Makes a token by which runs can be stopped. It is sticky: a request that comes before the run starts is not lost, and
@@ -201,9 +170,9 @@ pub extern "C" fn psld_run_start(
 /// @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
 ///                        after the last step.
 /// @param[out] err        NULL, or receives the error.
-/// @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and continued after
-///         psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run can only be read);
-///         PSLD_STATUS_PANIC (the run can only be freed).
+/// @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and
+///         continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
+///         can only be read); PSLD_STATUS_PANIC (the run can only be freed).
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_run_step(
     run: *mut psld_run,
@@ -458,8 +427,9 @@ fn deadline(seconds: f64) -> Result<Option<Duration>> {
     if seconds == 0.0 {
         return Ok(None);
     }
-    // A century is no deadline, and past what an instant can hold lies an overflow.
-    Duration::try_from_secs_f64(seconds.min(3e9)).map(Some).map_err(|_| {
+    // NaN is no deadline either. A century is, and past what an instant can hold lies an overflow.
+    let bounded = if seconds > 0.0 { seconds.min(3e9) } else { -1.0 };
+    Duration::try_from_secs_f64(bounded).map(Some).map_err(|_| {
         Error::argument(format!("deadline_seconds = {seconds}: expected a positive number, or 0 for none"))
     })
 }

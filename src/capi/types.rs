@@ -1,6 +1,10 @@
 //! Opaque handle types, enumerations and the two plain structs that several functions share.
 
+use super::convert::Struct;
+use super::guard::guard;
 use std::ffi::c_void;
+use std::mem::size_of;
+use std::ptr::{null, null_mut};
 
 /// ONNX Runtime, loaded. Made by psld_runtime_load.
 pub struct psld_runtime {
@@ -86,19 +90,19 @@ pub enum psld_log {
     Debug = 4,
 }
 
-/// An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept.
-/// Every field must be set.
+/// An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept. After
+/// psld_tensor_init set data, ndim and shape, and dtype unless it is PSLD_DTYPE_F32.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct psld_tensor {
-    /// sizeof(psld_tensor).
+    /// sizeof(psld_tensor); set by psld_tensor_init.
     pub struct_size: usize,
     /// The first element, aligned as its type asks for.
     pub data: *const c_void,
-    /// The number of sizes in `shape`, 1 to 16.
-    pub ndim: i32,
     /// One of psld_dtype.
     pub dtype: i32,
+    /// The number of sizes in `shape`, 1 to 16.
+    pub ndim: i32,
     /// `ndim` sizes.
     pub shape: *const i64,
 }
@@ -125,4 +129,56 @@ pub struct psld_progress {
     pub samples_done: i64,
     /// Samples in all.
     pub samples: i64,
+}
+
+// SAFETY: `repr(C)`, size first, then pointers and integers.
+unsafe impl Struct for psld_tensor {
+    const NAME: &str = "psld_tensor";
+    const LEAST: usize = size_of::<Self>();
+    fn defaults() -> Self {
+        Self { struct_size: size_of::<Self>(), data: null(), dtype: 0, ndim: 0, shape: null() }
+    }
+}
+
+// SAFETY: `repr(C)`, size first, then integers and floats.
+unsafe impl Struct for psld_progress {
+    const NAME: &str = "psld_progress";
+    const LEAST: usize = size_of::<Self>();
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            step: 0,
+            of: 0,
+            nfe: 0,
+            done: 0,
+            fraction: 0.0,
+            t: 0.0,
+            samples_done: 0,
+            samples: 0,
+        }
+    }
+}
+
+/// Sets `tensor` to one without data.
+///
+/// Threads: any.
+///
+/// @param[out] tensor       the struct.
+/// @param[in]  struct_size  sizeof(psld_tensor).
+/// @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_tensor_init(tensor: *mut psld_tensor, struct_size: usize) -> i32 {
+    guard(null_mut(), || psld_tensor::init(tensor, struct_size))
+}
+
+/// Sets `progress` to the state before the first step: all zero, not done.
+///
+/// Threads: any.
+///
+/// @param[out] progress     the struct.
+/// @param[in]  struct_size  sizeof(psld_progress).
+/// @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_progress_init(progress: *mut psld_progress, struct_size: usize) -> i32 {
+    guard(null_mut(), || psld_progress::init(progress, struct_size))
 }

@@ -1,9 +1,8 @@
 //! The loaded ONNX Runtime.
 
-use super::api::{Env, Session, SessionOptions};
+use super::api::Env;
 use super::library::{self, Library};
 use crate::{Error, Result, Status};
-use std::ffi::c_int;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -79,15 +78,6 @@ impl Runtime {
     /// ("CPUExecutionProvider", ...). One that is here may still lack a driver or a library.
     pub fn providers(&self) -> &[String] {
         &self.providers
-    }
-
-    /// A session of the model at `path` and nothing else: what benchmarks compare loading a model with.
-    #[doc(hidden)]
-    pub fn plain_session(&self, path: &Path) -> Result<impl Sized + use<>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let failed = |e| Error::new(Status::RuntimeFailure, "no session").source(e);
-        let options = SessionOptions::new(&self.env, threads as c_int).map_err(failed)?;
-        Session::from_file(&self.env, &options, path).map_err(failed)
     }
 
     pub(super) fn env(&self) -> &Env {

@@ -1,0 +1,81 @@
+/*
+ * Samples images and writes them as one picture.
+ *
+ *     cc -std=c11 -Iinclude bindings/c/examples/sample.c -Ltarget/release -lpsld \
+ *        -Wl,-rpath,$PWD/target/release -o sample
+ *     ./sample models/cifar10-exact.onnx samples.ppm 64
+ */
+#include <psld.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int32_t show(void *user, const psld_progress *p) {
+  (void)user;
+  fprintf(stderr, "\r%3.0f %%  %d network calls", 100.0 * p->fraction, (int)p->nfe);
+  if (p->done) fputc('\n', stderr);
+  return 0; /* anything else stops the sampling */
+}
+
+/* A grid of n images [channels, height, width] with values from -1 to 1, as PPM; of one channel in grey. */
+static int write_ppm(const char *path, const float *x, int64_t n, const int64_t *shape) {
+  int64_t channels = shape[0], height = shape[1], width = shape[2], columns = 1;
+  while (columns * columns < n) columns++;
+  int64_t rows = (n + columns - 1) / columns;
+  FILE *file = fopen(path, "wb");
+  if (!file) return 1;
+  fprintf(file, "P6\n%lld %lld\n255\n", (long long)(columns * width), (long long)(rows * height));
+  for (int64_t y = 0; y < rows * height; y++) {
+    for (int64_t z = 0; z < columns * width; z++) {
+      int64_t image = y / height * columns + z / width;
+      for (int64_t c = 0; c < 3; c++) {
+        int64_t channel = image * channels + (channels < 3 ? 0 : c);
+        float value = image < n ? x[(channel * height + y % height) * width + z % width] : -1.0f;
+        float grey = (value + 1.0f) * 127.5f;
+        fputc(grey < 0.0f ? 0 : grey > 255.0f ? 255 : (int)(grey + 0.5f), file);
+      }
+    }
+  }
+  int failed = ferror(file);
+  return fclose(file) != 0 || failed;
+}
+
+int main(int argc, char **argv) {
+  const char *path = argc > 1 ? argv[1] : "models/cifar10-exact.onnx";
+  const char *out = argc > 2 ? argv[2] : "samples.ppm";
+  psld_model *model = NULL;
+  psld_sampler *sampler = NULL;
+  psld_error *err = NULL;
+  float *x = NULL;
+  int failed = 1;
+
+  psld_sampler_options how;
+  psld_sampler_options_init(&how, sizeof how);
+  how.sampler = "em";
+  how.nfe = 100;
+  psld_run_options what;
+  psld_run_options_init(&what, sizeof what);
+  what.n = argc > 3 ? atoll(argv[3]) : 64;
+
+  int64_t shape[8];
+  size_t ndim = 0;
+  if (psld_model_load_file(NULL, path, NULL, &model, &err)) goto end;
+  if (psld_model_shape(model, PSLD_OUTPUT_DATA, shape, 8, &ndim, &err)) goto end;
+  if (psld_sampler_create(model, &how, &sampler, &err)) goto end;
+  if (ndim != 3) {
+    fprintf(stderr, "%s makes no images\n", path);
+    goto end;
+  }
+  size_t count = (size_t)(what.n * shape[0] * shape[1] * shape[2]);
+  x = malloc(count * sizeof *x);
+  if (psld_sample(model, sampler, &what, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, x, count, show, NULL, &err)) goto end;
+  failed = write_ppm(out, x, what.n, shape);
+  if (failed) perror(out);
+
+end:
+  if (err) fprintf(stderr, "%s\n%s\n", psld_error_message(err), psld_error_hint(err));
+  free(x);
+  psld_error_free(err);
+  psld_sampler_free(sampler);
+  psld_model_free(model);
+  return failed;
+}

@@ -1,0 +1,195 @@
+//! C11 and C++17 programs against the built libraries: as they are, with sanitizers, and under valgrind. Their exit
+//! status counts, so what goes wrong when a process ends is seen, too.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const MODEL: &str = "tests/data/capi/mixture.json";
+const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"];
+/// What a Rust static library needs besides itself on Linux (`rustc --print native-static-libs`).
+const STATIC_NEEDS: [&str; 5] = ["-lgcc_s", "-lpthread", "-ldl", "-lm", "-lrt"];
+const SANITIZE: &str = "-fsanitize=address,undefined";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder where this build's libraries lie: beside this test.
+fn libraries() -> PathBuf {
+    let folder = env::current_exe().unwrap().parent().unwrap().to_owned();
+    for library in ["libpsld.so", "libpsld.a"] {
+        assert!(folder.join(library).is_file(), "{library} was not built in {}", folder.display());
+    }
+    folder
+}
+
+fn work(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("c_programs").join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Runs a command; its output is shown when it fails.
+fn run(command: &mut Command) -> String {
+    let what = format!("{command:?}");
+    // Cargo's points to libraries of other builds, and comes before a program's own path.
+    command.env_remove("LD_LIBRARY_PATH");
+    let output =
+        command.current_dir(root()).output().unwrap_or_else(|e| panic!("{what}: {e}: is it installed?"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{what}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Link {
+    Shared,
+    Static,
+}
+
+fn compile(source: &Path, link: Link, extra: &[&str]) -> PathBuf {
+    let cpp = source.extension().is_some_and(|e| e == "cpp");
+    let (compiler, standard) = if cpp { ("c++", "-std=c++17") } else { ("cc", "-std=c11") };
+    let variant = if extra.is_empty() { "" } else { "-sanitized" };
+    let link_name = if link == Link::Shared { "shared" } else { "static" };
+    let name = source.file_stem().unwrap().to_str().unwrap();
+    let program = work("bin").join(format!("{name}-{link_name}{variant}"));
+    let folder = libraries();
+    let mut command = Command::new(compiler);
+    command.arg(standard).args(WARNINGS).args(extra).arg("-Iinclude").arg("-Itests/c").arg("-pthread");
+    command.arg(source).arg("-o").arg(&program);
+    match link {
+        Link::Shared => {
+            command.arg("-L").arg(&folder).arg("-lpsld");
+            command.arg(format!("-Wl,-rpath,{}", folder.display()));
+        }
+        Link::Static => {
+            command.arg(folder.join("libpsld.a")).args(STATIC_NEEDS);
+        }
+    }
+    run(command.arg("-lm"));
+    program
+}
+
+/// A program, which is ended where it hangs.
+fn program(path: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("300").arg(path);
+    command
+}
+
+fn valgrind(program: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.args([
+        "300",
+        "valgrind",
+        "--quiet",
+        "--error-exitcode=99",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite,indirect",
+    ]);
+    command.arg(program);
+    command
+}
+
+fn everywhere(source: &Path) {
+    for link in [Link::Shared, Link::Static] {
+        let path = compile(source, link, &[]);
+        run(program(&path).arg(MODEL));
+        run(valgrind(&path).arg(MODEL));
+    }
+    let sanitized = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    run(program(&sanitized).arg(MODEL));
+}
+
+#[test]
+fn c_stepping() {
+    everywhere(Path::new("tests/c/stepping.c"));
+}
+
+#[test]
+fn c_misuse() {
+    everywhere(Path::new("tests/c/misuse.c"));
+}
+
+#[test]
+fn c_threads() {
+    everywhere(Path::new("tests/c/threads.c"));
+}
+
+#[test]
+fn cpp_program() {
+    everywhere(Path::new("tests/cpp/program.cpp"));
+}
+
+/// The lines of the header's program, without the comment's frame.
+fn program_of_the_header() -> String {
+    let header = fs::read_to_string(root().join("include/psld.h")).unwrap();
+    let begin = header.find(" *     // cc -std=c11").expect("the header opens with a program");
+    let program: Vec<_> = header[begin..]
+        .lines()
+        .map_while(|line| line.strip_prefix(" *     ").or((line == " *").then_some("")))
+        .collect();
+    program.join("\n").trim_end().to_owned() + "\n"
+}
+
+#[test]
+fn the_program_at_the_top_of_the_header() {
+    let source = work("source").join("sample16.c");
+    fs::write(&source, program_of_the_header()).unwrap();
+    everywhere(&source);
+    let path = compile(&source, Link::Shared, &[]);
+    let numbers = run(program(&path).arg(MODEL));
+    assert_eq!(numbers.lines().filter(|line| line.parse::<f32>().is_ok()).count(), 16, "{numbers}");
+    let output = program(&path).arg("nowhere.json").env_remove("LD_LIBRARY_PATH").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("nowhere.json: cannot be read: "), "{message}");
+}
+
+#[test]
+fn the_readme_shows_the_same_program() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let block = readme.split_once("```c\n").expect("a C block").1.split_once("```").unwrap().0;
+    assert_eq!(block, program_of_the_header());
+}
+
+#[test]
+fn the_example_compiles_and_runs() {
+    let source = Path::new("bindings/c/examples/sample.c");
+    everywhere(source);
+    let out = work("out").join("samples.ppm");
+    let path = compile(source, Link::Shared, &[]);
+    run(program(&path).arg(MODEL).arg(&out).arg("4"));
+    let image = fs::read(&out).unwrap();
+    // Two by two images of two by two pixels.
+    assert!(image.starts_with(b"P6\n4 4\n255\n") && image.len() == 11 + 48, "{} bytes", image.len());
+}
+
+#[test]
+fn the_shared_library_exports_nothing_else() {
+    let mut nm = Command::new("nm");
+    nm.args(["--dynamic", "--defined-only", "--format=posix"]).arg(libraries().join("libpsld.so"));
+    let symbols = run(&mut nm);
+    let mut exported: Vec<_> = symbols.lines().filter_map(|line| line.split(' ').next()).collect();
+    exported.sort_unstable();
+    let foreign: Vec<_> = exported.iter().filter(|name| !name.starts_with("psld_")).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+    let header = fs::read_to_string(root().join("include/psld.h")).unwrap();
+    assert!(exported.len() > 30);
+    for name in exported {
+        assert!(header.contains(&format!(" {name}(")) || header.contains(&format!("*{name}(")), "{name}");
+    }
+}
+
+#[test]
+fn the_header_stands_alone_in_both_languages() {
+    for (language, standard) in
+        [("c", "-std=c99"), ("c", "-std=c11"), ("c++", "-std=c++11"), ("c++", "-std=c++20")]
+    {
+        let mut command = Command::new(if language == "c" { "cc" } else { "c++" });
+        command.args(["-x", language, standard, "-fsyntax-only", "-Wconversion", "-Wundef"]).args(WARNINGS);
+        run(command.args(["-include", "include/psld.h", "/dev/null"]));
+    }
+}
