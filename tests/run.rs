@@ -203,6 +203,34 @@ fn stepping_and_progress() {
     }
 }
 
+/// What a whole call reports: the samples of all batches, never going back.
+#[test]
+fn overall_progress() {
+    let (spec, model) = (plane_spec(), model(&plane_spec(), &plane()));
+    for name in ["em", "rk45"] {
+        let mut seen = Vec::new();
+        let options = RunOptions { batch: Some(2), ..RunOptions::new(5) };
+        let sampler = sampler(&spec, few_steps(name));
+        let samples = psld::run::sample::<f32>(&model, &sampler, &options, What::Data, |overall| {
+            seen.push((overall.finished, overall.in_flight, overall.fraction()));
+            assert_eq!(overall.n, 5);
+            ControlFlow::Continue(())
+        });
+        let samples = samples.unwrap();
+        assert_eq!(samples.values.shape(), [5, 2]);
+        assert!(seen.windows(2).all(|w| w[0].2 <= w[1].2), "{seen:?}");
+        assert_eq!(seen.last().unwrap().2, 1.0);
+        let mut parts: Vec<_> = seen.iter().map(|(finished, size, _)| (*finished, *size)).collect();
+        parts.dedup();
+        // An adaptive run is one system, whatever the batch.
+        let expected = if name == "em" { vec![(0, 2), (2, 2), (4, 1)] } else { vec![(0, 5)] };
+        assert_eq!(parts, expected);
+        if name == "em" {
+            assert_eq!((seen.len(), samples.nfe), (18, 6));
+        }
+    }
+}
+
 /// `nfe` counts all calls, the closing one included, and a run makes just those.
 #[test]
 fn calls_are_those_promised() {
@@ -261,6 +289,8 @@ fn reading() {
     let error = run.read(What::Data, &mut [0.0_f32; 3]).unwrap_err();
     assert_eq!(error.status(), Status::BufferTooSmall);
     insta::assert_snapshot!(error, @"expected a buffer of 4 elements, got 3");
+    let error = run.read(What::Data, &mut [0.0_f32; 5]).unwrap_err();
+    assert_eq!(error.status(), Status::InvalidArgument, "longer is a mistake too");
     let run = Run::start(&model, &sampler, f64_run(1)).unwrap();
     insta::assert_snapshot!(run.read(What::X0, &mut [0.0_f32; 2]).unwrap_err(), @r#"
     this run keeps no data estimates
@@ -449,7 +479,7 @@ fn interruption_messages() {
     rk45: cancelled after step 2
     rk45: the deadline passed after step 2
     sample: the deadline passed after step 0 of 6
-    observer: cancelled after step 1
+    observer: cancelled after step 1, with 0 of 1 samples finished before
     "#);
 
     // A deadline that cannot be reached is none.
