@@ -1,8 +1,8 @@
 //! The C ABI: `include/psld.h` is generated from this module, and its documentation is written for a C reader.
 //!
 //! Nothing is computed here: each function checks its arguments, converts them, calls the Rust API and converts the
-//! result. The body of every export is one guard ([`guard`](mod@guard)), so no panic crosses the border; handles are
-//! checked numbers ([`handle`]), so a stale one is a status and not undefined behaviour.
+//! result. The body of every export is one guard (`guard`), so no panic crosses the border; handles are
+//! checked numbers (`handle`), so a stale one is a status and not undefined behaviour.
 
 #![allow(non_camel_case_types)]
 // `@param[in]` is Doxygen's, not a link.
