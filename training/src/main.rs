@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use psld::onnx::ElementType;
-use psld::{Error, Result, SamplerSpec, Status};
+use psld::{Error, ModelSpec, Result, SamplerSpec, Status};
+use psld_training::data;
 use psld_training::export::{Golden, export};
+use psld_training::import::{Which, import, save};
+use psld_training::net::{NetConfig, Network};
 use psld_training::recipe::{DataKind, Recipe};
-use psld_training::train::{Checkpoint, Outcome, TorchNetwork, Trainer, draw, grid, newest};
-use psld_training::{data, net};
+use psld_training::train::{Checkpoint, Newest, Outcome, TorchNetwork, Trainer, draw, grid, newest};
 use tch::Device;
 
 /// Trains phase-space score networks and exports them to ONNX for psld.
@@ -59,6 +61,23 @@ enum Command {
         /// Type of weights, state and output.
         #[arg(long, value_enum, default_value_t = Dtype::F32)]
         dtype: Dtype,
+        /// The weights as they were last, not their running average.
+        #[arg(long)]
+        raw: bool,
+        /// What `import` was told, for weights that it brought in.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Bring in the weights of a published checkpoint, PyTorch's or safetensors.
+    Import {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// JSON: `process` as in psld.spec, and `network`, the authors' configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The safetensors to write.
+        #[arg(short, long)]
+        output: PathBuf,
         /// The weights as they were last, not their running average.
         #[arg(long)]
         raw: bool,
@@ -196,9 +215,19 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
         Command::Resume { folder, changes } => {
             return train(Trainer::resume(&folder, &changes.overrides(), device)?, &folder, began);
         }
-        Command::Export { checkpoint, output, dtype, raw } => {
-            let Checkpoint { spec, network, weights, .. } = open(&checkpoint, Device::Cpu)?;
-            let values = weights.values(&network, !raw)?;
+        Command::Export { checkpoint, output, dtype, raw, config } => {
+            let (spec, network, values) = match config {
+                Some(config) => {
+                    let (spec, network) = described(&config)?;
+                    let values = import(&network, &checkpoint, which(raw))?;
+                    (spec, network, values)
+                }
+                None => {
+                    let Checkpoint { spec, network, weights, .. } = open(&checkpoint, Device::Cpu)?;
+                    let values = weights.values(&network, !raw)?;
+                    (spec, network, values)
+                }
+            };
             let element = match dtype {
                 Dtype::F32 => ElementType::F32,
                 Dtype::F16 => ElementType::F16,
@@ -211,6 +240,11 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
                 Error::new(Status::WriteFailed, format!("{}: cannot be written", output.display())).source(e)
             })?;
             println!("{}: {:.2} MB", output.display(), bytes.len() as f64 / 1e6);
+        }
+        Command::Import { checkpoint, config, output, raw } => {
+            let (_, network) = described(&config)?;
+            save(&network, &import(&network, &checkpoint, which(raw))?, &output)?;
+            println!("{}: {} parameters", output.display(), parameters(&network));
         }
         Command::Data { command } => data_command(command)?,
         Command::Sample { checkpoint, output, n, label, options, raw } => {
@@ -231,13 +265,8 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
         }
         Command::Info { checkpoint } => {
             let Checkpoint { progress, recipe, spec, network, .. } = open(&checkpoint, Device::Cpu)?;
-            let parameters: usize = network.parameters().iter().map(net::ParamSpec::len).sum();
-            let hours = progress.seconds / 3600.0;
-            println!(
-                "# {} steps, {hours:.2} h, {parameters} parameters\n# {}\n",
-                progress.step,
-                spec.to_json()
-            );
+            let (hours, count) = (progress.seconds / 3600.0, parameters(&network));
+            println!("# {} steps, {hours:.2} h, {count} parameters\n# {}\n", progress.step, spec.to_json());
             print!("{}", recipe.to_toml());
         }
     }
@@ -254,8 +283,7 @@ fn train(mut trainer: Trainer, folder: &Path, began: Instant) -> Result<ExitCode
         eprintln!("stopping after this step; once more to stop at once, without a checkpoint");
     })
     .map_err(|e| Error::new(Status::Internal, "Ctrl+C cannot be caught").source(e))?;
-    let count: usize = trainer.network().parameters().iter().map(net::ParamSpec::len).sum();
-    eprintln!("{count} parameters, in {}", folder.display());
+    eprintln!("{} parameters, in {}", parameters(trainer.network()), folder.display());
     let outcome = trainer.run(&stop, began)?;
     let step = trainer.progress().step;
     let resume = format!("go on with: psld-training resume {}", folder.display());
@@ -293,14 +321,51 @@ fn data_command(command: DataCommand) -> Result<()> {
     Ok(())
 }
 
+fn parameters(network: &Network) -> usize {
+    network.parameters().iter().map(|p| p.len()).sum()
+}
+
+fn which(raw: bool) -> Which {
+    if raw { Which::Raw } else { Which::Ema }
+}
+
+/// The spec and the network of someone else's checkpoint.
+fn described(path: &Path) -> Result<(ModelSpec, Network)> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        process: serde_json::Value,
+        network: NetConfig,
+    }
+    let invalid = |e: serde_json::Error| {
+        Error::new(Status::InvalidConfig, format!("{}: not a description of a network", path.display()))
+            .source(e)
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
+    })?;
+    let Config { process, network } = serde_json::from_str(&text).map_err(invalid)?;
+    let network = Network::new(&network).map_err(|e| e.context(path.display()))?;
+    // The data have the state's shape, with one block of its channels; how many blocks follows from the process.
+    let mut shape = network.config().state_shape();
+    let spec = |shape: &[usize]| {
+        let (classes, label) = (network.config().classes(), (network.config().classes() > 0).then_some("y"));
+        let document = serde_json::json!({"format": 1, "process": process, "data": {"shape": shape},
+                                          "network": {"label_input": label, "classes": classes}});
+        ModelSpec::parse(&document.to_string()).map_err(|e| e.context(path.display()))
+    };
+    shape[0] = (shape[0] / spec(&shape)?.process()?.k()).max(1);
+    Ok((spec(&shape)?, network))
+}
+
 /// A checkpoint by its path, or the newest whole one of a run.
 fn open(path: &Path, device: Device) -> Result<Checkpoint> {
     if !path.is_dir() {
         return Checkpoint::read(path, device);
     }
-    let (found, damaged) = newest(&path.join("checkpoints"), device)?;
+    let Newest { whole, damaged } = newest(&path.join("checkpoints"), device)?;
     damaged.iter().for_each(|error| eprintln!("left out: {error}"));
-    match found {
+    match whole {
         Some((_, checkpoint)) => Ok(checkpoint),
         None => Err(Error::new(Status::ReadFailed, format!("{}: holds no whole checkpoint", path.display()))),
     }

@@ -541,4 +541,27 @@ mod tests {
             assert!(error.contains(field), "{error}");
         }
     }
+
+    #[test]
+    fn the_recipes_that_come_along_build_and_keep_their_size() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let mut sizes = std::collections::BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let recipe = Recipe::from_file(&path, &[]).unwrap();
+            let (shape, classes) = match recipe.data.kind {
+                DataKind::Cifar10 => (vec![3, 32, 32], 10),
+                DataKind::Mixture => (vec![2], 0),
+                _ => (vec![1, 32, 32], 10),
+            };
+            let spec = recipe.spec(&shape, [-1.0, 1.0], classes).unwrap();
+            let network = crate::net::Network::new(&recipe.network(&spec, classes).unwrap()).unwrap();
+            recipe.sampler().unwrap();
+            let count: usize = network.parameters().iter().map(|p| p.len()).sum();
+            sizes.insert(path.file_stem().unwrap().to_string_lossy().into_owned(), count);
+        }
+        println!("{sizes:?}");
+        assert!(4 * sizes["fashion-small"] <= 4_000_000, "{sizes:?}");
+        assert!(2 * sizes["cifar10-small"] <= 12_000_000, "{sizes:?}");
+    }
 }

@@ -54,7 +54,7 @@ pub(super) fn load(folder: &Path, recipe: &DataRecipe) -> Result<Dataset> {
             Err(e) => return Err(e.hint("remove the file, or leave out what cannot be read: --skip-bad")),
         }
     }
-    let labels = (!classes.is_empty()).then(|| (labels, classes.len()));
+    let labels = (!classes.is_empty()).then_some((labels, classes.len()));
     let data =
         Dataset::images([channels, size, size], pixels, labels).map_err(|e| e.context(folder.display()))?;
     Ok(Dataset { skipped, ..data })

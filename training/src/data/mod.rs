@@ -203,7 +203,7 @@ fn mixture(recipe: Option<&MixtureRecipe>, seed: u64) -> Result<Dataset> {
     let all = weights.iter().chain(variances).chain(means.iter().flatten());
     let total: f64 = weights.iter().sum();
     if weights.iter().chain(variances).any(|x| *x < 0.0)
-        || !(total > 0.0)
+        || total <= 0.0
         || all.clone().any(|x| !x.is_finite())
     {
         return bad("expected finite numbers, with weights and variances of at least 0");

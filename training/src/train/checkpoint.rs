@@ -185,17 +185,25 @@ impl Checkpoint {
     }
 }
 
-/// The newest checkpoint in `folder` that is whole, and the newer ones that are not, each with what is wrong with it.
-/// `None` if there is no whole one.
-pub fn newest(folder: &Path, device: Device) -> Result<(Option<(PathBuf, Checkpoint)>, Vec<Error>)> {
+/// What a search for checkpoints found.
+#[derive(Debug)]
+pub struct Newest {
+    /// The newest one that is whole, and its path.
+    pub whole: Option<(PathBuf, Checkpoint)>,
+    /// What is wrong with each newer one.
+    pub damaged: Vec<Error>,
+}
+
+/// The newest checkpoint in `folder` that is whole.
+pub fn newest(folder: &Path, device: Device) -> Result<Newest> {
     let mut damaged = Vec::new();
     for path in list(folder)?.into_iter().rev() {
         match Checkpoint::read(&path, device) {
-            Ok(checkpoint) => return Ok((Some((path, checkpoint)), damaged)),
+            Ok(checkpoint) => return Ok(Newest { whole: Some((path, checkpoint)), damaged }),
             Err(error) => damaged.push(error),
         }
     }
-    Ok((None, damaged))
+    Ok(Newest { whole: None, damaged })
 }
 
 /// The checkpoints in `folder`, oldest first.
@@ -225,9 +233,7 @@ pub(super) fn replace(goal: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, goal)?;
-    // The rename itself is in the folder.
-    match goal.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    // The rename itself is in the folder; that of a bare name is the current one.
+    let folder = goal.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }

@@ -8,7 +8,7 @@ mod picture;
 mod sample;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, Progress, newest};
+pub use checkpoint::{Checkpoint, Newest, Progress, newest};
 pub use log::{Line, Log};
 pub use loss::{Batch, Objective};
 pub use optimizer::Weights;

@@ -23,9 +23,16 @@ pub struct Weights {
 impl Weights {
     /// The initial weights of a network.
     pub fn new(network: &Network, seed: u64, device: Device) -> Self {
-        let initial = network.initial_values(seed);
+        Self::of_values(network, &network.initial_values(seed), device)
+    }
+
+    /// Weights to begin with.
+    ///
+    /// # Panics
+    /// If `values` are not those of the network's parameters ([`Network::check`]).
+    pub fn of_values(network: &Network, values: &net::Weights, device: Device) -> Self {
         let flat: Vec<f32> =
-            network.parameters().iter().flat_map(|p| initial[&p.name].iter().copied()).collect();
+            network.parameters().iter().flat_map(|p| values[&p.name].iter().copied()).collect();
         let raw = Tensor::from_slice(&flat).to_device(device);
         let (ema, moments) = (raw.copy(), [raw.zeros_like(), raw.zeros_like()]);
         Self::from_parts(network, raw, ema, moments)

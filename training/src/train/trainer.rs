@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use psld::{Error, ModelSpec, Result, Status};
 use tch::{Device, Kind, Tensor};
 
-use super::checkpoint::{Checkpoint, Progress, newest};
+use super::checkpoint::{Checkpoint, Newest, Progress, newest};
 use super::log::{Line, Log};
 use super::loss::{Batch, Objective};
 use super::optimizer::{Weights, learning_rate};
@@ -62,7 +62,7 @@ impl Trainer {
     /// Starts a run in `folder`, which must not hold one.
     pub fn start(recipe: Recipe, folder: &Path, device: Device) -> Result<Self> {
         let lock = lock(folder)?;
-        if let (Some((path, _)), _) = newest(&folder.join("checkpoints"), Device::Cpu)? {
+        if let Some((path, _)) = newest(&folder.join("checkpoints"), Device::Cpu)?.whole {
             let error = Error::argument(format!("{}: holds a run already", path.display()));
             return Err(error.hint("go on with it: psld-training resume; or choose another --out"));
         }
@@ -78,11 +78,11 @@ impl Trainer {
     /// Goes on with the run in `folder`, from its newest whole checkpoint, with `overrides` of its recipe.
     pub fn resume(folder: &Path, overrides: &[String], device: Device) -> Result<Self> {
         let lock = lock(folder)?;
-        let (found, damaged) = newest(&folder.join("checkpoints"), device)?;
+        let Newest { whole, damaged } = newest(&folder.join("checkpoints"), device)?;
         for error in &damaged {
             eprintln!("left out: {error}");
         }
-        let Some((path, mut checkpoint)) = found else {
+        let Some((path, mut checkpoint)) = whole else {
             let message = format!("{}: holds no checkpoint to resume from", folder.display());
             return Err(
                 Error::new(Status::ReadFailed, message).hint("begin with: psld-training train RECIPE")
