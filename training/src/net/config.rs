@@ -388,7 +388,7 @@ impl Ncsnpp {
             || u32::try_from(levels - 1)
                 .ok()
                 .and_then(|n| 2usize.checked_pow(n))
-                .is_none_or(|n| size % n != 0)
+                .is_none_or(|n| !size.is_multiple_of(n))
         {
             return bad(format!(
                 "image_size must be divisible by 2 once for each of the {} resolutions after the first, {size} is not",
@@ -414,7 +414,7 @@ impl Ncsnpp {
 
 fn even_width(name: &str, width: usize) -> Result<()> {
     // Half of the positional embedding is sines, and its frequencies need a first and a last one.
-    if width < 4 || width % 2 != 0 {
+    if width < 4 || !width.is_multiple_of(2) {
         return Err(Error::argument(format!("network: {name} must be even and at least 4, not {width}")));
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use psld::{Error, Result};
 
 use super::ParamSpec;
-use super::ops::{Conv, Init, Kernel, Ops, Pixelwise};
+use super::ops::{Conv, Init, Kernel, Layer, Ops};
 
 /// The implementation of [`Ops`] whose tensors are shapes only.
 ///
@@ -56,6 +56,10 @@ impl Ops for Declare {
         p.clone()
     }
 
+    fn sum(&mut self, p: &Vec<usize>, _: &Vec<usize>) -> Vec<usize> {
+        p.clone()
+    }
+
     fn shape(&self, x: &Vec<usize>) -> Vec<usize> {
         x.clone()
     }
@@ -80,19 +84,19 @@ impl Ops for Declare {
         vec![weight[0]]
     }
 
-    fn pixelwise(&mut self, x: &Vec<usize>, map: &Pixelwise<Vec<usize>>) -> Vec<usize> {
+    fn pixelwise(&mut self, x: &Vec<usize>, map: &Layer<Vec<usize>>) -> Vec<usize> {
         self.expect(x[0] == map.weight[0], || format!("channel mixing {:?} does not fit {x:?}", map.weight));
         vec![map.weight[1], x[1], x[2]]
     }
 
     fn group_norm(&mut self, x: &Vec<usize>, groups: usize, _: &Vec<usize>, _: &Vec<usize>) -> Vec<usize> {
-        self.expect(x[0] % groups == 0, || {
+        self.expect(x[0].is_multiple_of(groups), || {
             format!("{} channels cannot be divided into {groups} groups; change nf or ch_mult", x[0])
         });
         x.clone()
     }
 
-    fn attention(&mut self, x: &Vec<usize>, _: &[Pixelwise<Vec<usize>>; 4]) -> Vec<usize> {
+    fn attention(&mut self, x: &Vec<usize>, _: &[Layer<Vec<usize>>; 4]) -> Vec<usize> {
         x.clone()
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use psld::onnx::{Conv2d, Dim, ElementType, Graph, Tensor, Value};
 use psld::{Error, Result};
 
-use super::ops::{Conv, Init, Kernel, NORM_EPSILON, Ops, Pixelwise};
+use super::ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 use super::{Network, Weights};
 
 /// The names of a graph's ports.
@@ -124,7 +124,7 @@ impl Weight {
     }
 
     /// One behind the other, along the first dimension.
-    fn joined(name: &str, parts: [&Self; 3]) -> Self {
+    fn joined(name: &str, parts: [&Self; 2]) -> Self {
         let values: Vec<f64> = parts.iter().flat_map(|part| part.values.iter().copied()).collect();
         let mut shape = parts[0].shape.clone();
         shape[0] = parts.iter().map(|part| part.shape[0]).sum();
@@ -184,6 +184,10 @@ impl Ops for GraphOps<'_> {
         p.scaled(gain)
     }
 
+    fn sum(&mut self, p: &Weight, q: &Weight) -> Weight {
+        p.plus(q)
+    }
+
     fn shape(&self, x: &Map) -> Vec<usize> {
         x.shape.clone()
     }
@@ -199,7 +203,7 @@ impl Ops for GraphOps<'_> {
     }
 
     /// A convolution with a kernel of one pixel.
-    fn pixelwise(&mut self, x: &Map, map: &Pixelwise<Weight>) -> Map {
+    fn pixelwise(&mut self, x: &Map, map: &Layer<Weight>) -> Map {
         let weight = map.weight.transposed();
         let weight = weight.reshaped(&[weight.shape[0], weight.shape[1], 1, 1]);
         self.convolution(x, &weight, Some(&map.bias), Conv::pad(0), 1)
@@ -211,28 +215,31 @@ impl Ops for GraphOps<'_> {
         x.with(self.g.group_norm(x.value, groups, &x.shape, scale, bias, NORM_EPSILON as f32))
     }
 
-    /// One convolution gives query, key and value. 1 / sqrt C goes into the query's map. The output's map goes
-    /// into the value's: the weights of a mean sum to 1, so a mean of mapped values is the map of their mean,
-    /// and so is its bias.
-    fn attention(&mut self, x: &Map, [query, key, value, output]: &[Pixelwise<Weight>; 4]) -> Map {
-        let (channels, pixels) = (x.shape[0], x.shape[1] * x.shape[2]);
+    /// With maps x -> x W + b of each pixel, in two products less than the definition:
+    /// * (x W_q + b_q) . (y W_k + b_k) is x (W_q W_k^T) . y + b_q W_k^T . y, up to what is the same for all y, which
+    ///   a softmax over y does not see. So the key is y itself, and 1 / sqrt C goes into the query's map.
+    /// * Weights of a mean sum to 1, so a mean of mapped values is the map of their mean, and so is its bias: the
+    ///   output's map goes into the value's.
+    fn attention(&mut self, x: &Map, [query, key, value, output]: &[Layer<Weight>; 4]) -> Map {
+        let (channels, pixels) = (x.shape[0] as i64, (x.shape[1] * x.shape[2]) as i64);
         let gain = 1.0 / (channels as f64).sqrt();
-        let values = value.weight.times(&output.weight);
-        let values_bias = value.bias.times(&output.weight).plus(&output.bias);
-        let scope = query.weight.name.rsplit_once(".NIN_0").map_or("attention", |(scope, _)| scope);
+        let back = key.weight.transposed();
+        let (query, query_bias) =
+            (query.weight.times(&back).scaled(gain), query.bias.times(&back).scaled(gain));
+        let value_bias = value.bias.times(&output.weight).plus(&output.bias);
+        let value = value.weight.times(&output.weight);
+        let scope = query.name.trim_end_matches(".NIN_0.W");
         let weight = Weight::joined(
-            &format!("{scope}.query_key_value.weight"),
-            [&query.weight.scaled(gain).transposed(), &key.weight.transposed(), &values.transposed()],
+            &format!("{scope}.query_value.weight"),
+            [&query.transposed(), &value.transposed()],
         );
-        let weight = weight.reshaped(&[3 * channels, channels, 1, 1]);
-        let bias = Weight::joined(
-            &format!("{scope}.query_key_value.bias"),
-            [&query.bias.scaled(gain), &key.bias, &values_bias],
-        );
-        let joint = self.convolution(x, &weight, Some(&bias), Conv::pad(0), 1);
+        let weight = weight.reshaped(&[weight.shape[0], weight.shape[1], 1, 1]);
+        let bias = Weight::joined(&format!("{scope}.query_value.bias"), [&query_bias, &value_bias]);
+        let mapped = self.convolution(x, &weight, Some(&bias), Conv::pad(0), 1);
         let g = &mut self.g;
-        let joint = g.reshape(joint.value, &[0, 3 * channels as i64, pixels as i64]);
-        let [query, key, value] = g.split(joint, 1, [channels; 3]);
+        let mapped = g.reshape(mapped.value, &[0, 2 * channels, pixels]);
+        let [query, value] = g.split(mapped, 1, [x.shape[0]; 2]);
+        let key = g.reshape(x.value, &[0, channels, pixels]);
         // ONNX Runtime folds both transpositions into the products.
         let query = g.transpose(query, &[0, 2, 1]);
         let scores = g.matmul(query, key);
@@ -278,6 +285,31 @@ impl Ops for GraphOps<'_> {
     fn upsample(&mut self, x: &Map) -> Map {
         let shape = vec![x.shape[0], 2 * x.shape[1], 2 * x.shape[2]];
         Map { value: self.g.upsample_nearest(x.value, 2), shape }
+    }
+
+    /// In a doubled image three neighbours are two different pixels. So the outputs at even and odd places, in both
+    /// directions, are four convolutions of the small image by 2 x 2: 16 products instead of 36.
+    fn upsample_conv(&mut self, x: &Map, Layer { weight, bias }: &Layer<Weight>) -> Map {
+        // Which of the two pixels each of the three taps falls on, for an even place and an odd one.
+        const PIXEL: [[usize; 3]; 2] = [[0, 1, 1], [0, 0, 1]];
+        let (outputs, inputs) = (weight.shape[0], weight.shape[1]);
+        let stored_bias = self.place(bias, &bias.shape);
+        let mut quarters = Vec::new();
+        for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let mut values = vec![0.0; outputs * inputs * 4];
+            for (at, value) in weight.values.iter().enumerate() {
+                let (map, tap) = (at / 9, at % 9);
+                values[4 * map + 2 * PIXEL[row][tap / 3] + PIXEL[column][tap % 3]] += value;
+            }
+            let name = format!("{}.{row}{column}", weight.name);
+            let quarter = Weight::new(name, &[outputs, inputs, 2, 2], values);
+            let stored = self.place(&quarter, &quarter.shape);
+            let how = Conv2d { pads: [1 - row, 1 - column, row, column], ..Conv2d::default() };
+            quarters.push(self.g.conv2d(x.value, stored, Some(stored_bias), how));
+        }
+        let joined = self.g.concat(&quarters, 1);
+        let value = self.g.node("DepthToSpace", &[joined], &[("blocksize", 2.into())]);
+        Map { value, shape: vec![outputs, 2 * x.shape[1], 2 * x.shape[2]] }
     }
 
     fn halve(&mut self, x: &Map) -> Map {

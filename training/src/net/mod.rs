@@ -19,7 +19,7 @@ pub use config::{
     ProgressiveInput, ResBlock,
 };
 pub(crate) use graph::{Ports, graph};
-pub use ops::{Conv, Init, Kernel, NORM_EPSILON, Ops, Pixelwise};
+pub use ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 #[cfg(feature = "torch")]
 pub use torch::{Mode, TorchParams};
 

@@ -6,7 +6,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 
 use super::config::{Combine, Embedding, Ncsnpp, Progressive, ProgressiveInput, ResBlock};
-use super::ops::{Conv, Init, Kernel, Ops, Pixelwise};
+use super::ops::{Conv, Init, Kernel, Layer, Ops};
 
 /// The network's output for states `z`, times `t` and labels `y`.
 pub(super) fn ncsnpp<O: Ops>(ops: &mut O, config: &Ncsnpp, z: O::T, t: O::T, y: Option<O::T>) -> O::T {
@@ -115,8 +115,7 @@ impl<O: Ops> Writer<'_, O> {
                 ProgressiveInput::InputSkip => {
                     pyramid = self.resample(&pyramid, Down);
                     let module = self.module();
-                    let entering =
-                        self.conv_at(&module.layer("Conv_0"), &pyramid, channels, 1, 1.0, Conv::pad(0));
+                    let entering = self.conv(&module.layer("Conv_0"), &pyramid, channels, 1, 1.0);
                     h = match config.progressive_combine {
                         Combine::Sum => self.ops.add(&entering, &h),
                         Combine::Cat => self.ops.concat(&entering, &h),
@@ -182,37 +181,52 @@ impl<O: Ops> Writer<'_, O> {
 
     /// A residual block to `channels`.
     fn block(&mut self, x: &O::T, channels: usize, resample: Option<Resample>, time: Option<&O::T>) -> O::T {
-        let (module, config) = (self.module(), self.config);
-        let gain = self.gain();
-        let mut h = self.norm(&module.layer("GroupNorm_0"), x);
-        h = self.ops.silu(&h);
-        let mut x = x.clone();
-        if let Some(way) = resample {
-            h = self.resample(&h, way);
-            x = self.resample(&x, way);
-        }
-        h = self.conv(&module.layer("Conv_0"), &h, channels, 3, 1.0);
+        let (module, config, gain) = (self.module(), self.config, self.gain());
+        let inputs = self.ops.shape(x)[0];
+        let h = self.norm(&module.layer("GroupNorm_0"), x);
+        let h = self.ops.silu(&h);
+        let first = self.conv_layer(&module.layer("Conv_0"), channels, inputs, 3, 1.0);
+        let mut h = match resample {
+            Some(way) => self.resample_conv(&h, way, &first),
+            None => self.ops.conv2d(&h, &first.weight, Some(&first.bias), Conv::pad(1)),
+        };
         if let Some(time) = time {
             let shift = self.dense(&module.layer("Dense_0"), time, channels);
             h = self.ops.shift(&h, &shift);
         }
-        h = self.norm(&module.layer("GroupNorm_1"), &h);
-        h = self.ops.silu(&h);
-        h = self.ops.dropout(&h);
-        let how = Conv::pad(1);
-        let h = self.conv_scaled(&module.layer("Conv_1"), &h, channels, 3, config.init_scale, how, gain);
-        let same = self.ops.shape(&x)[0] == channels && resample.is_none();
+        let h = self.norm(&module.layer("GroupNorm_1"), &h);
+        let h = self.ops.silu(&h);
+        let h = self.ops.dropout(&h);
+        let last = self.conv_layer(&module.layer("Conv_1"), channels, channels, 3, config.init_scale);
+        let mut last = self.scaled_layer(last, gain);
+
         let x = match config.resblock_type {
-            _ if same => self.scaled(x, gain),
+            _ if inputs == channels && resample.is_none() => self.scaled(x.clone(), gain),
             ResBlock::Biggan => {
-                self.conv_scaled(&module.layer("Conv_2"), &x, channels, 1, 1.0, Conv::pad(0), gain)
+                let shortcut = self.conv_layer(&module.layer("Conv_2"), channels, inputs, 1, 1.0);
+                let Layer { weight, bias } = self.scaled_layer(shortcut, gain);
+                last.bias = self.ops.sum(&last.bias, &bias);
+                // Without its bias it can change places with a resampling, and goes where there are fewer pixels.
+                let narrow = |net: &mut Self, x: &O::T| net.ops.conv2d(x, &weight, None, Conv::pad(0));
+                match resample {
+                    None => narrow(self, x),
+                    Some(Up) => {
+                        let x = narrow(self, x);
+                        self.resample(&x, Up)
+                    }
+                    Some(Down) => {
+                        let x = self.resample(x, Down);
+                        narrow(self, &x)
+                    }
+                }
             }
             ResBlock::Ddpm => {
-                let map = self.pixelwise(&module.layer("NIN_0"), self.ops.shape(&x)[0], channels, NIN_SCALE);
-                let map = self.scaled_map(map, gain);
-                self.ops.pixelwise(&x, &map)
+                let map = self.pixelwise(&module.layer("NIN_0"), inputs, channels, NIN_SCALE);
+                let map = self.scaled_layer(map, gain);
+                self.ops.pixelwise(x, &map)
             }
         };
+        let h = self.ops.conv2d(&h, &last.weight, Some(&last.bias), Conv::pad(1));
         self.ops.add(&x, &h)
     }
 
@@ -230,7 +244,7 @@ impl<O: Ops> Writer<'_, O> {
         let mut map = |name: &str, scale| self.pixelwise(&module.layer(name), channels, channels, scale);
         let [query, key, value] = ["NIN_0", "NIN_1", "NIN_2"].map(|name| map(name, NIN_SCALE));
         let output = map("NIN_3", last);
-        let output = self.scaled_map(output, gain);
+        let output = self.scaled_layer(output, gain);
         let h = self.ops.attention(&h, &[query, key, value, output]);
         let x = self.scaled(x.clone(), gain);
         self.ops.add(&x, &h)
@@ -266,23 +280,28 @@ impl<O: Ops> Writer<'_, O> {
         if !convolve {
             return self.resample(x, way);
         }
-        let layer = module.layer(if self.config.fir { "Conv2d_0" } else { "Conv_0" });
+        let module = module.layer(if self.config.fir { "Conv2d_0" } else { "Conv_0" });
+        let layer = self.conv_layer(&module, channels, self.ops.shape(x)[0], 3, 1.0);
+        let (weight, bias) = (&layer.weight, Some(&layer.bias));
         match (way, self.config.fir) {
             // The authors' own filtered upsampling with a convolution stops with an error (it reverses an axis
             // by a negative step), so no checkpoint depends on which side of the filter the convolution is.
-            (Up, _) => {
-                let larger = self.resample(x, Up);
-                self.conv(&layer, &larger, channels, 3, 1.0)
-            }
-            (Down, false) => {
-                let how = Conv { stride: 2, before: 0, after: 1 };
-                self.conv_at(&layer, x, channels, 3, 1.0, how)
-            }
+            (Up, _) => self.resample_conv(x, Up, &layer),
+            (Down, false) => self.ops.conv2d(x, weight, bias, Conv { stride: 2, before: 0, after: 1 }),
             (Down, true) => {
                 let filtered = self.ops.filter(x, &fir(), Conv::pad(2));
-                self.conv_at(&layer, &filtered, channels, 3, 1.0, Conv::pad(0).halving())
+                self.ops.conv2d(&filtered, weight, bias, Conv::pad(0).halving())
             }
         }
+    }
+
+    /// To twice or half the size, then a convolution of 3 x 3.
+    fn resample_conv(&mut self, x: &O::T, way: Resample, layer: &Layer<O::P>) -> O::T {
+        if way == Up && !self.config.fir {
+            return self.ops.upsample_conv(x, layer);
+        }
+        let x = self.resample(x, way);
+        self.ops.conv2d(&x, &layer.weight, Some(&layer.bias), Conv::pad(1))
     }
 
     /// The sum of two branches.
@@ -300,12 +319,11 @@ impl<O: Ops> Writer<'_, O> {
         if gain == 1.0 { x } else { self.ops.scale(&x, gain) }
     }
 
-    fn scaled_map(&mut self, map: Pixelwise<O::P>, gain: f64) -> Pixelwise<O::P> {
-        Pixelwise { weight: self.scaled_param(map.weight, gain), bias: self.scaled_param(map.bias, gain) }
-    }
-
-    fn scaled_param(&mut self, p: O::P, gain: f64) -> O::P {
-        if gain == 1.0 { p } else { self.ops.scaled(&p, gain) }
+    fn scaled_layer(&mut self, layer: Layer<O::P>, gain: f64) -> Layer<O::P> {
+        if gain == 1.0 {
+            return layer;
+        }
+        Layer { weight: self.ops.scaled(&layer.weight, gain), bias: self.ops.scaled(&layer.bias, gain) }
     }
 
     fn norm(&mut self, module: &Module, x: &O::T) -> O::T {
@@ -320,43 +338,28 @@ impl<O: Ops> Writer<'_, O> {
     }
 
     /// A convolution that keeps the size.
-    fn conv(&mut self, module: &Module, x: &O::T, channels: usize, kernel: usize, scale: f64) -> O::T {
-        self.conv_at(module, x, channels, kernel, scale, Conv::pad(kernel / 2))
+    fn conv(&mut self, module: &Module, x: &O::T, channels: usize, size: usize, scale: f64) -> O::T {
+        let Layer { weight, bias } = self.conv_layer(module, channels, self.ops.shape(x)[0], size, scale);
+        self.ops.conv2d(x, &weight, Some(&bias), Conv::pad(size / 2))
     }
 
-    fn conv_at(
+    fn conv_layer(
         &mut self,
         module: &Module,
-        x: &O::T,
-        channels: usize,
-        kernel: usize,
+        outputs: usize,
+        inputs: usize,
+        size: usize,
         scale: f64,
-        how: Conv,
-    ) -> O::T {
-        self.conv_scaled(module, x, channels, kernel, scale, how, 1.0)
+    ) -> Layer<O::P> {
+        let shape = [outputs, inputs, size, size];
+        Layer {
+            weight: module.param(self.ops, "weight", &shape, Init::FanAverage(scale)),
+            bias: module.param(self.ops, "bias", &[outputs], Init::Constant(0.0)),
+        }
     }
 
-    /// A convolution whose result is multiplied with `gain`.
-    #[allow(clippy::too_many_arguments)] // each is one number of the layer
-    fn conv_scaled(
-        &mut self,
-        module: &Module,
-        x: &O::T,
-        channels: usize,
-        kernel: usize,
-        scale: f64,
-        how: Conv,
-        gain: f64,
-    ) -> O::T {
-        let shape = [channels, self.ops.shape(x)[0], kernel, kernel];
-        let weight = module.param(self.ops, "weight", &shape, Init::FanAverage(scale));
-        let bias = module.param(self.ops, "bias", &[channels], Init::Constant(0.0));
-        let (weight, bias) = (self.scaled_param(weight, gain), self.scaled_param(bias, gain));
-        self.ops.conv2d(x, &weight, Some(&bias), how)
-    }
-
-    fn pixelwise(&mut self, module: &Module, inputs: usize, outputs: usize, scale: f64) -> Pixelwise<O::P> {
-        Pixelwise {
+    fn pixelwise(&mut self, module: &Module, inputs: usize, outputs: usize, scale: f64) -> Layer<O::P> {
+        Layer {
             weight: module.param(self.ops, "W", &[inputs, outputs], Init::FanAverage(scale)),
             bias: module.param(self.ops, "b", &[outputs], Init::Constant(0.0)),
         }

@@ -19,6 +19,8 @@ pub trait Ops {
     fn constant(&mut self, values: Vec<f32>) -> Self::P;
     /// `gain * p`: what scales a layer's output is best applied to its weights.
     fn scaled(&mut self, p: &Self::P, gain: f64) -> Self::P;
+    /// `p + q`.
+    fn sum(&mut self, p: &Self::P, q: &Self::P) -> Self::P;
     /// The shape of a sample of `x`.
     fn shape(&self, x: &Self::T) -> Vec<usize>;
 
@@ -26,13 +28,13 @@ pub trait Ops {
     fn conv2d(&mut self, x: &Self::T, weight: &Self::P, bias: Option<&Self::P>, how: Conv) -> Self::T;
     /// `weight x + bias` of [in], with `weight` [out, in].
     fn linear(&mut self, x: &Self::T, weight: &Self::P, bias: Option<&Self::P>) -> Self::T;
-    /// The same linear map [in, out] at every pixel of [in, H, W].
-    fn pixelwise(&mut self, x: &Self::T, map: &Pixelwise<Self::P>) -> Self::T;
+    /// The same linear map, its weight [in, out], at every pixel of [in, H, W].
+    fn pixelwise(&mut self, x: &Self::T, map: &Layer<Self::P>) -> Self::T;
     /// Each of `groups` groups of channels to mean 0 and variance 1, then times `weight` plus `bias`, by channel.
     fn group_norm(&mut self, x: &Self::T, groups: usize, weight: &Self::P, bias: &Self::P) -> Self::T;
     /// Every pixel becomes a mean of all pixels' values, weighted by the softmax of query . key / sqrt C, then
     /// goes through the last map; the maps are those of query, key, value and output.
-    fn attention(&mut self, x: &Self::T, maps: &[Pixelwise<Self::P>; 4]) -> Self::T;
+    fn attention(&mut self, x: &Self::T, maps: &[Layer<Self::P>; 4]) -> Self::T;
 
     /// `x sigmoid(x)`.
     fn silu(&mut self, x: &Self::T) -> Self::T;
@@ -51,6 +53,11 @@ pub trait Ops {
 
     /// Each pixel twice, in both directions.
     fn upsample(&mut self, x: &Self::T) -> Self::T;
+    /// [`upsample`](Self::upsample), then a convolution of 3 x 3 that keeps the size.
+    fn upsample_conv(&mut self, x: &Self::T, layer: &Layer<Self::P>) -> Self::T {
+        let doubled = self.upsample(x);
+        self.conv2d(&doubled, &layer.weight, Some(&layer.bias), Conv::pad(1))
+    }
     /// The mean of each 2 x 2 block.
     fn halve(&mut self, x: &Self::T) -> Self::T;
     /// `kernel`, square and symmetric, over each channel by itself.
@@ -65,10 +72,10 @@ pub trait Ops {
     fn embed(&mut self, labels: &Self::T, table: &Self::P) -> Self::T;
 }
 
-/// A linear map of channels: `weight` [in, out] and `bias` [out].
+/// What a layer learns.
 #[derive(Clone, Debug)]
-pub struct Pixelwise<P> {
-    /// [in, out].
+pub struct Layer<P> {
+    /// Of a convolution [out, in, kernel, kernel]; of a linear map [out, in]; of a map of every pixel [in, out].
     pub weight: P,
     /// [out].
     pub bias: P,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use psld::{Error, Result};
 use tch::{Kind, Tensor};
 
-use super::ops::{Conv, Init, Kernel, NORM_EPSILON, Ops, Pixelwise};
+use super::ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 use super::{Network, Weights};
 
 /// A network's parameters as tensors: float32, all on one device.
@@ -123,6 +123,10 @@ impl Ops for Torch<'_> {
         Shared(&p.0 * gain)
     }
 
+    fn sum(&mut self, p: &Shared, q: &Shared) -> Shared {
+        Shared(&p.0 + &q.0)
+    }
+
     fn shape(&self, x: &Shared) -> Vec<usize> {
         x.0.size()[1..].iter().map(|&dim| dim as usize).collect()
     }
@@ -142,7 +146,7 @@ impl Ops for Torch<'_> {
         Shared(x.0.linear(&self.cast(weight), bias.map(|bias| self.cast(bias))))
     }
 
-    fn pixelwise(&mut self, x: &Shared, map: &Pixelwise<Shared>) -> Shared {
+    fn pixelwise(&mut self, x: &Shared, map: &Layer<Shared>) -> Shared {
         let weight = map.weight.0.transpose(0, 1).unsqueeze(-1).unsqueeze(-1);
         self.conv2d(x, &Shared(weight), Some(&map.bias), Conv::pad(0))
     }
@@ -152,7 +156,7 @@ impl Ops for Torch<'_> {
         Shared(x.0.group_norm(groups as i64, weight, bias, NORM_EPSILON, true))
     }
 
-    fn attention(&mut self, x: &Shared, maps: &[Pixelwise<Shared>; 4]) -> Shared {
+    fn attention(&mut self, x: &Shared, maps: &[Layer<Shared>; 4]) -> Shared {
         let (_, channels, height, width) = x.0.size4().expect("attention is over [batch, C, H, W]");
         // [batch, head, pixel, channel], one head, through one product for all three.
         let pixels = x.0.flatten(2, 3).transpose(1, 2).unsqueeze(1);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use psld_training::net::{Conv, Init, Kernel, NORM_EPSILON, Ops, Pixelwise};
+use psld_training::net::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 
 use super::Case;
 
@@ -115,6 +115,11 @@ impl Ops for Reference<'_> {
         Array { data: Rc::new(p.data.iter().map(|x| gain * x).collect()), ..p.clone() }
     }
 
+    fn sum(&mut self, p: &Array, q: &Array) -> Array {
+        let sum = p.data.iter().zip(q.data.iter()).map(|(p, q)| p + q);
+        Array { data: Rc::new(sum.collect()), ..p.clone() }
+    }
+
     fn shape(&self, x: &Batch) -> Vec<usize> {
         x.shape.clone()
     }
@@ -138,7 +143,7 @@ impl Ops for Reference<'_> {
         })
     }
 
-    fn pixelwise(&mut self, x: &Batch, map: &Pixelwise<Array>) -> Batch {
+    fn pixelwise(&mut self, x: &Batch, map: &Layer<Array>) -> Batch {
         let (inputs, outputs, pixels) = (map.weight.shape[0], map.weight.shape[1], x.pixels());
         x.each(vec![outputs, x.shape[1], x.shape[2]], |sample| {
             let value = |at: usize| {
@@ -165,7 +170,7 @@ impl Ops for Reference<'_> {
         })
     }
 
-    fn attention(&mut self, x: &Batch, maps: &[Pixelwise<Array>; 4]) -> Batch {
+    fn attention(&mut self, x: &Batch, maps: &[Layer<Array>; 4]) -> Batch {
         let (channels, pixels) = (x.shape[0], x.pixels());
         let [query, key, value] = [0, 1, 2].map(|i| self.pixelwise(x, &maps[i]));
         let mut mixed = Vec::new();
