@@ -1,9 +1,10 @@
 //! Computes a network with libtorch.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use psld::{Error, Result};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 use super::{Network, Weights};
@@ -95,6 +96,24 @@ impl Clone for Shared {
     }
 }
 
+/// By bits, device and type.
+type Constants = HashMap<(Vec<u32>, Device, Kind), Tensor>;
+
+thread_local! {
+    /// Those that were used before: a copy to a GPU would make the program wait for all that it has asked the GPU to
+    /// do, once for each constant of each evaluation.
+    static CONSTANTS: RefCell<Constants> = RefCell::default();
+}
+
+/// `values` as a vector.
+fn constant(values: &[f32], device: Device, kind: Kind) -> Tensor {
+    let key = (values.iter().map(|value| value.to_bits()).collect(), device, kind);
+    CONSTANTS.with_borrow_mut(|constants| {
+        let new = || Tensor::from_slice(values).to_device(device).to_kind(kind);
+        constants.entry(key).or_insert_with(new).shallow_clone()
+    })
+}
+
 impl Torch<'_> {
     fn cast(&self, p: &Shared) -> Tensor {
         p.0.to_kind(self.compute)
@@ -115,8 +134,8 @@ impl Ops for Torch<'_> {
     }
 
     fn constant(&mut self, values: Vec<f32>) -> Shared {
-        let device = self.parameters.0.values().next().map_or(tch::Device::Cpu, Tensor::device);
-        Shared(Tensor::from_slice(&values).to_device(device))
+        let device = self.parameters.0.values().next().map_or(Device::Cpu, Tensor::device);
+        Shared(constant(&values, device, Kind::Float))
     }
 
     fn scaled(&mut self, p: &Shared, gain: f64) -> Shared {
@@ -223,8 +242,9 @@ impl Ops for Torch<'_> {
     fn filter(&mut self, x: &Shared, kernel: &Kernel, how: Conv) -> Shared {
         let (channels, size) = (x.0.size()[1], kernel.taps.len() as i64);
         let values: Vec<f32> = kernel.values().iter().map(|&value| value as f32).collect();
-        let weight = Tensor::from_slice(&values).to_device(x.0.device()).to_kind(self.compute);
-        let weight = weight.view([1, 1, size, size]).repeat([channels, 1, 1, 1]);
+        let weight = constant(&values, x.0.device(), self.compute)
+            .view([1, 1, size, size])
+            .repeat([channels, 1, 1, 1]);
         let (stride, padding) = ([how.stride as i64; 2], [how.before as i64; 2]);
         Shared(x.0.conv2d(&weight, None::<&Tensor>, stride, padding, [1, 1], channels))
     }
