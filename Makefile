@@ -7,6 +7,10 @@ PREFIX ?= /usr/local
 # A relative CARGO_TARGET_DIR is relative to this folder, as for cargo.
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 onnxruntime := $(target)/onnxruntime
+libtorch := $(target)/libtorch
+export LIBTORCH := $(libtorch)/torch
+# A snapshot that differs is a failure, never a file to be looked at later.
+export INSTA_UPDATE := no
 export PSLD_ONNXRUNTIME := $(onnxruntime)/libonnxruntime.so
 psld := $(target)/release/psld
 
@@ -15,7 +19,7 @@ define stage
 @printf '\n== %s\n' '$(1)'; start=$$(date +%s); $(2); printf '== %s: %s s\n' '$(1)' $$(( $$(date +%s) - start ))
 endef
 
-.PHONY: help demo test test-core check tools onnxruntime header bench install
+.PHONY: help demo test test-core core test-training check tools onnxruntime libtorch header bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -25,28 +29,41 @@ demo: onnxruntime ## sample 64 images from the bundled network into demo.png
 	$(psld) sample models/cifar10-exact.onnx -n 64 --out demo.png
 	@echo "look at demo.png"
 
-test: tools test-core ## everything that needs no GPU
+test: tools core test-training ## everything that needs no GPU
 
-test-core: check onnxruntime ## what needs only Rust, a C/C++ compiler and Python 3 with pip
-	$(call stage,build,cargo build --locked --all-targets)
+test-core: export PSLD_WITHOUT_VALGRIND := 1
+test-core: core ## the same without valgrind and libtorch: needs only Rust, a C/C++ compiler, Python 3 with pip
+
+core: check onnxruntime
 	$(call stage,tests,cargo test --locked --no-fail-fast)
 	$(call stage,vector code as it is shipped,cargo test --locked --release --lib --test noise)
-	$(call stage,without ONNX Runtime,cargo test --locked --no-default-features --lib --test golden --test run)
+	$(call stage,without ONNX Runtime and command line,cargo test --locked --no-default-features \
+	  --target-dir $(target)/small --lib --test golden --test run)
+
+# The crate is built twice: libtorch and ONNX Runtime never share a process.
+test-training: onnxruntime libtorch ## the training crate, with and without libtorch
+	$(call stage,training: lints,cargo clippy --locked -p psld-training --features torch --all-targets -- -D warnings)
+	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast)
+	$(call stage,training: tests with ONNX Runtime,cargo test --locked -p psld-training --target-dir $(target)/small)
 
 check: ## formatting and lints
-	$(call stage,format,cargo fmt --check)
+	$(call stage,format,cargo fmt --all --check)
 	$(call stage,lints,cargo clippy --locked --all-targets -- -D warnings)
 
 tools: # fails with one line that installs what is missing
-	@missing=; for pair in valgrind:valgrind cc:gcc c++:g++ pkg-config:pkg-config; do \
+	@missing=; for pair in valgrind:valgrind cc:gcc c++:g++ nm:binutils timeout:coreutils; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
 	if [ -n "$$missing" ]; then echo "missing tools: apt install$$missing" >&2; exit 1; fi
 
 onnxruntime: ## fetch ONNX Runtime's library (pinned, from PyPI) into target/
 	@scripts/fetch-onnxruntime.sh $(onnxruntime)
 
+libtorch: ## fetch libtorch (pinned, from PyPI) into target/
+	@scripts/fetch-libtorch.sh $(libtorch)
+
 header: ## write include/psld.h anew from src/capi/
 	PSLD_UPDATE_HEADER=1 cargo test --locked --test header
 
 bench: onnxruntime ## measure, side by side with a peer in the same run
-	cargo bench --locked
+	python3 -m venv $(target)/venv && $(target)/venv/bin/pip install -q -r benches/requirements.txt
+	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling
