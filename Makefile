@@ -19,7 +19,7 @@ define stage
 @printf '\n== %s\n' '$(1)'; start=$$(date +%s); $(2); printf '== %s: %s s\n' '$(1)' $$(( $$(date +%s) - start ))
 endef
 
-.PHONY: help demo test test-core core test-training check tools onnxruntime libtorch header bench
+.PHONY: help demo test test-core core networks test-training check tools onnxruntime libtorch header bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -29,22 +29,27 @@ demo: onnxruntime ## sample 64 images from the bundled network into demo.png
 	$(psld) sample models/cifar10-exact.onnx -n 64 --out demo.png
 	@echo "look at demo.png"
 
-test: tools core test-training ## everything that needs no GPU
+test: tools core networks ## everything that needs neither a GPU nor libtorch
 
 test-core: export PSLD_WITHOUT_VALGRIND := 1
-test-core: core ## the same without valgrind and libtorch: needs only Rust, a C/C++ compiler, Python 3 with pip
+test-core: core ## the core without valgrind: needs only Rust, a C/C++ compiler, Python 3 with pip
 
 core: check onnxruntime
 	$(call stage,tests,cargo test --locked --no-fail-fast)
 	$(call stage,vector code as it is shipped,cargo test --locked --release --lib --test noise)
-	$(call stage,without ONNX Runtime and command line,cargo test --locked --no-default-features \
-	  --target-dir $(target)/small --lib --test golden --test run)
+	$(call stage,lints without ONNX Runtime and command line,cargo clippy --locked --no-default-features --all-targets \
+	  -- -D warnings)
+
+# In a folder of its own: without its default features `psld` would leave another libpsld.so where the C programs look.
+networks: onnxruntime
+	$(call stage,training: networks in ONNX Runtime,cargo test --locked -p psld-training --target-dir $(target)/training)
 
 # The crate is built twice: libtorch and ONNX Runtime never share a process.
-test-training: onnxruntime libtorch ## the training crate, with and without libtorch
-	$(call stage,training: lints,cargo clippy --locked -p psld-training --features torch --all-targets -- -D warnings)
-	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast)
-	$(call stage,training: tests with ONNX Runtime,cargo test --locked -p psld-training --target-dir $(target)/small)
+test-training: networks libtorch ## the training crate, with and without libtorch
+	$(call stage,training: lints,cargo clippy --locked -p psld-training --features torch --all-targets \
+	  --target-dir $(target)/training -- -D warnings)
+	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast \
+	  --target-dir $(target)/training)
 
 check: ## formatting and lints
 	$(call stage,format,cargo fmt --all --check)

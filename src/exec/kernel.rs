@@ -1,7 +1,8 @@
 //! The loops over the elements of one sample, written once and compiled for each instruction set.
 //!
-//! An update goes in chunks that stay in the first cache: one pass sums A z and all network outputs in registers, then
-//! each noise draw is generated and added. All loops are plain, so the result does not depend on the instruction set.
+//! An update is one pass that sums A z and all network outputs in registers; then each noise draw is generated and
+//! added, in chunks that stay in the first cache. All loops are plain, so the result does not depend on the instruction
+//! set.
 
 use super::{Batch, Buffer, Float};
 use crate::isa::{Isa, Kernel};
@@ -100,11 +101,8 @@ fn slot_of<'a, E: Float>(slots: &'a [Buffer], slot: usize, b: &Mat, index: usize
     &E::of(&slots[slot])[index * len..][..len]
 }
 
-impl<T: Float, E: Float> Kernel for Sample<'_, T, E> {
-    type Output = bool;
-
-    #[inline(always)]
-    fn run(self) -> bool {
+impl<T: Float, E: Float> Sample<'_, T, E> {
+    pub fn run(self) -> bool {
         match self.row.a.rows() {
             1 => self.update::<1>(),
             2 => self.update::<2>(),
@@ -120,41 +118,41 @@ type Column<'a, T, E, const K: usize> = (&'a [E], [T; K]);
 /// Blocks of network output that one pass over the state adds; a row with more takes more passes.
 const COLUMNS: usize = 4;
 
-impl<'a, T: Float, E: Float> Sample<'a, T, E> {
-    #[inline(always)]
+impl<T: Float, E: Float> Sample<'_, T, E> {
     fn update<const K: usize>(self) -> bool {
         let Self { row, from, into, slots, index, d, noise, .. } = self;
-        let a: [[T; K]; K] = std::array::from_fn(|c| coefficients(&row.a, c));
-        let unit = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
+        let isa = noise.isa;
+        let mut outputs = row.terms.iter().flat_map(|(slot, b)| {
+            let x = slot_of::<E>(slots, *slot, b, index, d);
+            (0..b.cols()).map(move |c| (&x[c * d..][..d], coefficients::<T, K>(b, c)))
+        });
+        if let Some(from) = from {
+            into.copy_from_slice(from);
+        }
+        let mut a: [[T; K]; K] = std::array::from_fn(|c| coefficients(&row.a, c));
         let mut finite = true;
-        for (at, len) in chunks(d) {
-            let span = Chunk { d, at, len };
-            let mut outputs = row.terms.iter().flat_map(|(slot, b)| {
-                let x = slot_of::<E>(slots, *slot, b, index, d);
-                (0..b.cols()).map(move |c| (&x[c * d..][..d], coefficients::<T, K>(b, c)))
-            });
-            let (mut a, mut from) = (&a, from);
-            loop {
-                let mut columns: [Column<'_, T, E, K>; COLUMNS] = [(&[], [T::default(); K]); COLUMNS];
-                let mut count = 0;
-                for (place, column) in columns.iter_mut().zip(&mut outputs) {
-                    *place = column;
-                    count += 1;
-                }
-                finite &= match columns {
-                    [p, q, r, s] if count == 4 => affine(a, from, into, [p, q, r, s], span),
-                    [p, q, r, _] if count == 3 => affine(a, from, into, [p, q, r], span),
-                    [p, q, _, _] if count == 2 => affine(a, from, into, [p, q], span),
-                    [p, _, _, _] if count == 1 => affine(a, from, into, [p], span),
-                    _ => affine::<T, E, K, 0>(a, from, into, [], span),
-                };
-                if count < COLUMNS {
-                    break;
-                }
-                (a, from) = (&unit, None);
+        loop {
+            let mut columns: [Column<'_, T, E, K>; COLUMNS] = [(&[], [T::default(); K]); COLUMNS];
+            let mut count = 0;
+            for (place, column) in columns.iter_mut().zip(&mut outputs) {
+                *place = column;
+                count += 1;
             }
-            for (nth, entry) in row.noise.iter().enumerate() {
-                finite &= add_noise(&mut into[at..], d, entry, nth, &noise, span);
+            finite &= match columns {
+                [p, q, r, s] if count == 4 => isa.run(Affine { a, into, columns: [p, q, r, s], d }),
+                [p, q, r, _] if count == 3 => isa.run(Affine { a, into, columns: [p, q, r], d }),
+                [p, q, _, _] if count == 2 => isa.run(Affine { a, into, columns: [p, q], d }),
+                [p, _, _, _] if count == 1 => isa.run(Affine { a, into, columns: [p], d }),
+                _ => isa.run(Affine::<T, E, K, 0> { a, into, columns: [], d }),
+            };
+            if count < COLUMNS {
+                break;
+            }
+            a = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
+        }
+        for (nth, entry) in row.noise.iter().enumerate() {
+            for (at, len) in chunks(d) {
+                finite &= add_noise(&mut into[at..], d, entry, nth, &noise, Chunk { d, at, len });
             }
         }
         finite
@@ -170,70 +168,84 @@ fn coefficients<T: Float, const K: usize>(m: &Mat, c: usize) -> [T; K] {
 /// Elements whose sums stay in registers while the inputs pass by.
 const LANES: usize = 16;
 
-/// into = A from + sum of Q columns on a chunk; whether all that it wrote is finite. Without `from`, in place.
-#[inline(always)]
-fn affine<T: Float, E: Float, const K: usize, const Q: usize>(
-    a: &[[T; K]; K],
-    from: Option<&[T]>,
-    into: &mut [T],
-    columns: [Column<'_, T, E, K>; Q],
-    Chunk { d, at, len }: Chunk,
-) -> bool {
-    let (end, whole) = (at + len, at + len - len % LANES);
-    let mut first = at;
-    let mut bad = [0; LANES];
-    while first < whole {
-        affine_lanes(a, from, into, &columns, d, first, &mut bad);
-        first += LANES;
-    }
-    let mut bad_rest = [0; 1];
-    while first < end {
-        affine_lanes(a, from, into, &columns, d, first, &mut bad_rest);
-        first += 1;
-    }
-    bad.iter().chain(&bad_rest).all(|bad| *bad == 0)
+/// z = A z + sum of Q columns, for a whole sample; whether all that it wrote is finite.
+///
+/// A kernel of its own for each K and Q: in one large function the compiler gives up vectorising.
+struct Affine<'a, T, E, const K: usize, const Q: usize> {
+    /// By columns.
+    a: [[T; K]; K],
+    into: &'a mut [T],
+    columns: [Column<'a, T, E, K>; Q],
+    d: usize,
 }
 
-/// N elements of each block. All are read before any is written, so the state may be updated in place; `bad` becomes
-/// non-zero where a sum is not finite.
+impl<T: Float, E: Float, const K: usize, const Q: usize> Kernel for Affine<'_, T, E, K, Q> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Self { a, into, columns, d } = self;
+        let outputs: [&[E]; Q] = std::array::from_fn(|q| &columns[q].0[..d]);
+        let on_output: [[T; K]; Q] = std::array::from_fn(|q| columns[q].1);
+        let whole = d - d % LANES;
+        let mut bad = [0; LANES];
+        for i in (0..whole).step_by(LANES) {
+            lanes(&a, &on_output, into, &outputs, d, i, &mut bad);
+        }
+        let mut bad_rest = [0];
+        for i in whole..d {
+            lanes(&a, &on_output, into, &outputs, d, i, &mut bad_rest);
+        }
+        bad.iter().chain(&bad_rest).all(|bad| *bad == 0)
+    }
+}
+
+/// N elements of each block from element `i` on. All are read before any is written, so the state is
+/// updated in place; `bad` becomes non-zero where a sum is not finite.
+///
+/// Written with indices over arrays of known length: that is what the compiler keeps in vector registers.
 #[inline(always)]
-fn affine_lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
-    a: &[[T; K]; K],
-    from: Option<&[T]>,
+#[allow(clippy::needless_range_loop)]
+fn lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
+    on_state: &[[T; K]; K],
+    on_output: &[[T; K]; Q],
     into: &mut [T],
-    columns: &[Column<'_, T, E, K>; Q],
+    outputs: &[&[E]; Q],
     d: usize,
-    first: usize,
+    i: usize,
     bad: &mut [u32; N],
 ) {
     let mut sums = [[T::default(); N]; K];
-    let state = from.unwrap_or(into);
-    for (c, coefficients) in a.iter().enumerate() {
-        add_column(&mut sums, coefficients, &state[c * d + first..][..N]);
+    for c in 0..K {
+        let z: [T; N] = array(&into[c * d + i..]);
+        for b in 0..K {
+            for l in 0..N {
+                sums[b][l] += on_state[c][b] * z[l];
+            }
+        }
     }
-    for (x, coefficients) in columns {
-        add_column(&mut sums, coefficients, &x[first..][..N]);
+    for q in 0..Q {
+        let x: [E; N] = array(&outputs[q][i..]);
+        for b in 0..K {
+            for l in 0..N {
+                sums[b][l] += on_output[q][b] * T::from_f64(x[l].to_f64());
+            }
+        }
     }
-    for (b, sum) in sums.iter().enumerate() {
-        into[b * d + first..][..N].copy_from_slice(sum);
-        for (bad, s) in bad.iter_mut().zip(sum) {
-            *bad |= u32::from(!s.finite());
+    for b in 0..K {
+        into[b * d + i..][..N].copy_from_slice(&sums[b]);
+        for l in 0..N {
+            bad[l] |= u32::from(!sums[b][l].finite());
         }
     }
 }
 
-/// sums[b] += coefficients[b] x
+/// The first N values.
 #[inline(always)]
-fn add_column<T: Float, E: Float, const K: usize, const N: usize>(
-    sums: &mut [[T; N]; K],
-    coefficients: &[T; K],
-    x: &[E],
-) {
-    for (sum, c) in sums.iter_mut().zip(coefficients) {
-        for (s, x) in sum.iter_mut().zip(x) {
-            *s += *c * T::from_f64(x.to_f64());
-        }
-    }
+fn array<T: Float, const N: usize>(values: &[T]) -> [T; N] {
+    let mut array = [T::default(); N];
+    array.copy_from_slice(&values[..N]);
+    array
 }
 
 /// A chunk of each block of a sample: elements `at..at + len` of `d`.
@@ -264,12 +276,28 @@ fn add_noise<T: Float>(
         }
         noise.fill(*purpose, *draw, nth, column * d + at, &mut normals[..len]);
         for b in (0..c.rows()).filter(|b| c[(*b, column)] != 0.0) {
-            let target = &mut into[b * stride..][..len];
-            add_scaled(target, c[(b, column)], &normals[..len]);
-            finite &= all_finite(target);
+            let (sum, x) = (&mut into[b * stride..][..len], &normals[..len]);
+            finite &= noise.isa.run(AddScaled { sum, c: c[(b, column)], x });
         }
     }
     finite
+}
+
+/// sum += c x; whether all sums are finite.
+struct AddScaled<'a, T> {
+    sum: &'a mut [T],
+    c: f64,
+    x: &'a [T],
+}
+
+impl<T: Float> Kernel for AddScaled<'_, T> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        add_scaled(self.sum, self.c, self.x);
+        all_finite(self.sum)
+    }
 }
 
 #[inline(always)]

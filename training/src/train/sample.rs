@@ -44,8 +44,8 @@ impl network::Network for TorchNetwork {
     }
 
     /// Weights in training have no file; a run saved from them cannot be resumed elsewhere.
-    fn hash(&self) -> String {
-        String::new()
+    fn hash(&self) -> psld::Result<String> {
+        Ok(String::new())
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
