@@ -17,7 +17,7 @@ pub(super) const SOLVER: Solver = Solver {
         stochastic: true,
         adaptive: false,
         paper: "arXiv 2206.05564",
-        equation: "lambda = 1",
+        equation: "stochastic gDDIM, lambda = 1",
     },
     steps,
 };

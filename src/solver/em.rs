@@ -13,7 +13,7 @@ pub(super) const SOLVER: Solver = Solver {
         stochastic: true,
         adaptive: false,
         paper: "arXiv 2303.01748",
-        equation: "reverse SDE, Eq. 7",
+        equation: "reverse-time SDE",
     },
     steps,
 };

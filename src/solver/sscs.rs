@@ -19,7 +19,7 @@ pub(super) const SOLVER: Solver = Solver {
         stochastic: true,
         adaptive: false,
         paper: "arXiv 2112.07068",
-        equation: "Eq. 13-15",
+        equation: "section 3.3",
     },
     steps,
 };

@@ -183,8 +183,11 @@ pub struct PlanArgs {
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
     /// Print a table for people instead of JSON
-    #[arg(long)]
+    #[arg(long, overrides_with = "json")]
     pub explain: bool,
+    /// Print JSON, one row a line: the default
+    #[arg(long, overrides_with = "explain")]
+    pub json: bool,
     #[command(flatten)]
     pub sampler: SamplerArgs,
 }

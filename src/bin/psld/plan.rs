@@ -18,5 +18,6 @@ pub fn run(args: PlanArgs) -> Result<()> {
             format!("sampler `{name}` has no plan: it is adaptive and makes its rows while it runs");
         return Err(Error::new(Status::Unsupported, message));
     };
-    report::stdout(&if args.explain { plan.explain() } else { plan.to_json() })
+    let table = args.explain && !args.json;
+    report::stdout(&if table { plan.explain() } else { plan.to_json() })
 }
