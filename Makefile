@@ -29,7 +29,7 @@ demo: onnxruntime ## sample 64 images from the bundled network into demo.png
 	$(psld) sample models/cifar10-exact.onnx -n 64 --out demo.png
 	@echo "look at demo.png"
 
-test: tools core networks ## everything that needs neither a GPU nor libtorch
+test: tools core ## the core: everything that needs neither a GPU nor libtorch
 
 test-core: export PSLD_WITHOUT_VALGRIND := 1
 test-core: core ## the core without valgrind: needs only Rust, a C/C++ compiler, Python 3 with pip
@@ -41,7 +41,7 @@ core: check onnxruntime
 	  -- -D warnings)
 
 # In a folder of its own: without its default features `psld` would leave another libpsld.so where the C programs look.
-networks: onnxruntime
+networks: onnxruntime ## the training crate's networks in ONNX Runtime, without libtorch
 	$(call stage,training: networks in ONNX Runtime,cargo test --locked -p psld-training --target-dir $(target)/training)
 
 # The crate is built twice: libtorch and ONNX Runtime never share a process.
