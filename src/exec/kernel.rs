@@ -126,9 +126,7 @@ impl<T: Float, E: Float> Sample<'_, T, E> {
             let x = slot_of::<E>(slots, *slot, b, index, d);
             (0..b.cols()).map(move |c| (&x[c * d..][..d], coefficients::<T, K>(b, c)))
         });
-        if let Some(from) = from {
-            into.copy_from_slice(from);
-        }
+        let mut from = from;
         let mut a: [[T; K]; K] = std::array::from_fn(|c| coefficients(&row.a, c));
         let mut finite = true;
         loop {
@@ -139,15 +137,17 @@ impl<T: Float, E: Float> Sample<'_, T, E> {
                 count += 1;
             }
             finite &= match columns {
-                [p, q, r, s] if count == 4 => isa.run(Affine { a, into, columns: [p, q, r, s], d }),
-                [p, q, r, _] if count == 3 => isa.run(Affine { a, into, columns: [p, q, r], d }),
-                [p, q, _, _] if count == 2 => isa.run(Affine { a, into, columns: [p, q], d }),
-                [p, _, _, _] if count == 1 => isa.run(Affine { a, into, columns: [p], d }),
-                _ => isa.run(Affine::<T, E, K, 0> { a, into, columns: [], d }),
+                [p, q, r, s] if count == 4 => isa.run(Affine { a, from, into, columns: [p, q, r, s], d }),
+                [p, q, r, _] if count == 3 => isa.run(Affine { a, from, into, columns: [p, q, r], d }),
+                [p, q, _, _] if count == 2 => isa.run(Affine { a, from, into, columns: [p, q], d }),
+                [p, _, _, _] if count == 1 => isa.run(Affine { a, from, into, columns: [p], d }),
+                _ => isa.run(Affine::<T, E, K, 0> { a, from, into, columns: [], d }),
             };
             if count < COLUMNS {
                 break;
             }
+            // The next pass adds to what this one wrote.
+            from = None;
             a = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
         }
         for (nth, entry) in row.noise.iter().enumerate() {
@@ -168,12 +168,14 @@ fn coefficients<T: Float, const K: usize>(m: &Mat, c: usize) -> [T; K] {
 /// Elements whose sums stay in registers while the inputs pass by.
 const LANES: usize = 16;
 
-/// z = A z + sum of Q columns, for a whole sample; whether all that it wrote is finite.
+/// z = A from + sum of Q columns, for a whole sample; whether all that it wrote is finite.
 ///
 /// A kernel of its own for each K and Q: in one large function the compiler gives up vectorising.
 struct Affine<'a, T, E, const K: usize, const Q: usize> {
     /// By columns.
     a: [[T; K]; K],
+    /// The state read, unless it is the one written.
+    from: Option<&'a [T]>,
     into: &'a mut [T],
     columns: [Column<'a, T, E, K>; Q],
     d: usize,
@@ -184,31 +186,43 @@ impl<T: Float, E: Float, const K: usize, const Q: usize> Kernel for Affine<'_, T
 
     #[inline(always)]
     fn run(self) -> bool {
-        let Self { a, into, columns, d } = self;
+        match self.from {
+            Some(from) => self.sweep(|_, at| array(&from[at..]), |_, at| array(&from[at..])),
+            None => self.sweep(|into, at| array(&into[at..]), |into, at| array(&into[at..])),
+        }
+    }
+}
+
+impl<T: Float, E: Float, const K: usize, const Q: usize> Affine<'_, T, E, K, Q> {
+    /// The loop over the elements; `state` and `one` read what A is applied to, beginning at an index.
+    #[inline(always)]
+    fn sweep(self, state: impl Fn(&[T], usize) -> [T; LANES], one: impl Fn(&[T], usize) -> [T; 1]) -> bool {
+        let Self { a, into, columns, d, .. } = self;
         let outputs: [&[E]; Q] = std::array::from_fn(|q| &columns[q].0[..d]);
         let on_output: [[T; K]; Q] = std::array::from_fn(|q| columns[q].1);
         let whole = d - d % LANES;
         let mut bad = [0; LANES];
         for i in (0..whole).step_by(LANES) {
-            lanes(&a, &on_output, into, &outputs, d, i, &mut bad);
+            lanes(&a, &on_output, &state, into, &outputs, d, i, &mut bad);
         }
         let mut bad_rest = [0];
         for i in whole..d {
-            lanes(&a, &on_output, into, &outputs, d, i, &mut bad_rest);
+            lanes(&a, &on_output, &one, into, &outputs, d, i, &mut bad_rest);
         }
         bad.iter().chain(&bad_rest).all(|bad| *bad == 0)
     }
 }
 
-/// N elements of each block from element `i` on. All are read before any is written, so the state is
+/// N elements of each block from element `i` on. All are read before any is written, so the state may be
 /// updated in place; `bad` becomes non-zero where a sum is not finite.
 ///
 /// Written with indices over arrays of known length: that is what the compiler keeps in vector registers.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)]
+#[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 fn lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
     on_state: &[[T; K]; K],
     on_output: &[[T; K]; Q],
+    state: &impl Fn(&[T], usize) -> [T; N],
     into: &mut [T],
     outputs: &[&[E]; Q],
     d: usize,
@@ -217,7 +231,7 @@ fn lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
 ) {
     let mut sums = [[T::default(); N]; K];
     for c in 0..K {
-        let z: [T; N] = array(&into[c * d + i..]);
+        let z = state(into, c * d + i);
         for b in 0..K {
             for l in 0..N {
                 sums[b][l] += on_state[c][b] * z[l];
