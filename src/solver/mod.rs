@@ -7,6 +7,7 @@ mod em;
 mod euler;
 mod heun;
 mod inpaint;
+mod quadrature;
 pub(crate) mod rk45;
 mod sscs;
 
