@@ -10,4 +10,4 @@ pub(crate) mod strict;
 pub use config::{Config, InpaintFiles};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
 pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
-pub use sampler::{DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec};
+pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec, Variant};
