@@ -192,7 +192,7 @@ fn recipe_with_the_matrices_of_psld_is_psld() {
             let preset =
                 Process::psld(Psld { gamma, nu, score_matching, numerical_eps: 0.0, ..Psld::default() })
                     .unwrap();
-            let general = Process::recipe(*preset.parameters()).unwrap();
+            let general = Process::recipe(*preset.parameters().unwrap()).unwrap();
             for (preset, general) in [
                 (&preset, &general),
                 (&preset.time_reversed_ou().unwrap(), &general.time_reversed_ou().unwrap()),
@@ -323,12 +323,13 @@ fn vp_is_the_textbook_process() {
     let vp = Process::vp(low, high, 0.0).unwrap();
     let b = low * t + 0.5 * (high - low) * t * t;
     let (alpha, sigma) = ((-0.5 * b).exp(), (1.0 - (-b).exp()).sqrt());
-    assert!((vp.beta_integral(t) - b).abs() < 1e-14);
+    let beta = vp.parameters().unwrap().beta;
+    assert!((beta.integral(0.0, t) - b).abs() < 1e-14);
     assert!((vp.mean(t)[(0, 0)] - alpha).abs() < 1e-14);
     assert!((vp.factor(t)[(0, 0)] - sigma).abs() < 1e-14);
     assert!((vp.log_snr(t) - (alpha / sigma).ln()).abs() < 1e-13);
-    assert!((vp.drift(t)[(0, 0)] + 0.5 * vp.beta(t)).abs() < 1e-14);
-    assert!((vp.diffusion(t)[(0, 0)] - vp.beta(t)).abs() < 1e-14);
+    assert!((vp.drift(t)[(0, 0)] + 0.5 * beta.at(t)).abs() < 1e-14);
+    assert!((vp.diffusion(t)[(0, 0)] - beta.at(t)).abs() < 1e-14);
     assert!((vp.x0_weights(t)[(0, 0)] - 1.0 / alpha).abs() < 1e-13);
     let (on_z, on_eps) = vp.x0_from_eps(t);
     assert!((on_z[(0, 0)] - 1.0 / alpha).abs() < 1e-13 && (on_eps[(0, 0)] + sigma / alpha).abs() < 1e-13);
@@ -360,7 +361,7 @@ fn paths_start_at_the_data() {
     for process in examples() {
         let k = process.k();
         assert_eq!(process.mean(0.0), Mat::identity(k).column(0));
-        let Recipe { s, kappa, numerical_eps, .. } = *process.parameters();
+        let Recipe { s, kappa, numerical_eps, .. } = *process.parameters().unwrap();
         let start = Mat::from_fn(k, k, |i, j| if i > 0 && j > 0 { kappa * s[(i, j)] } else { 0.0 });
         let start = start + Mat::identity(k) * numerical_eps;
         assert!((process.data_covariance(0.0) - start).max_abs() < 1e-16, "{process}");
