@@ -280,6 +280,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
     Plan {
         format: FORMAT,
         sampler: "by hand".into(),
+        model: None,
         k,
         output_blocks: k,
         states: 3,

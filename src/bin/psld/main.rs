@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod sample;
 mod samplers;
+mod tune;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Noise(args) => noise::run(args),
+        Command::Tune(args) => tune::run(*args),
         Command::Samplers(args) => samplers::run(args),
     });
     match done {
