@@ -72,8 +72,8 @@ fn fit_in<T: Float, E: Float>(row: &Update, z: &[T], slots: &[&Buffer], target: 
     let mut fitted = row.clone();
     for b in 0..k {
         let change = solve(&factor, &moments[b * count..][..count]);
-        for j in 0..k {
-            fitted.a[(b, j)] += change[j];
+        for (j, change) in change.iter().take(k).enumerate() {
+            fitted.a[(b, j)] += change;
         }
         let mut at = k;
         for (_, m) in &mut fitted.terms {

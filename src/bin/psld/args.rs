@@ -25,6 +25,9 @@ pub enum Command {
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
     Plan(PlanArgs),
+    /// Check that a model computes here what it computed where it was trained.
+    #[cfg(feature = "onnxruntime")]
+    Verify(VerifyArgs),
     /// Write the noise that a run draws, to use or check it elsewhere.
     Noise(NoiseArgs),
     /// Fit a plan of few network calls to a model.
@@ -253,6 +256,22 @@ pub struct PlanArgs {
     pub json: bool,
     #[command(flatten)]
     pub sampler: SamplerArgs,
+}
+
+/// The model carries one evaluation of itself, made by psld-training. It is repeated through ONNX Runtime; exit status 1
+/// where the outputs differ by more than the tolerance.
+#[cfg(feature = "onnxruntime")]
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Largest difference, as root mean square relative to that of the output [default: 1e-4, or 2e-2 for a float16
+    /// and 1e-1 for a bfloat16 model]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub tolerance: Option<f64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]
