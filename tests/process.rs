@@ -61,6 +61,14 @@ fn examples() -> Vec<Process> {
 
 /// The process of one entry of reference.json.
 fn build(p: &Value) -> Result<Process> {
+    if p.get("beta").is_none() {
+        let mut spec = p.clone();
+        for shared in ["kappa", "numerical_eps", "score_matching", "decomposition"] {
+            spec.as_object_mut().unwrap().remove(shared);
+        }
+        let spec = serde_json::json!({ "format": 1, "process": spec, "data": { "shape": [1] } });
+        return psld::ModelSpec::parse(&spec.to_string())?.process();
+    }
     let number = |key: &str| p[key].as_f64().unwrap();
     let mat = |key: &str| serde_json::from_value::<Mat>(p[key].clone()).unwrap();
     let beta = Beta { min: p["beta"][0].as_f64().unwrap(), max: p["beta"][1].as_f64().unwrap() };
@@ -106,6 +114,11 @@ fn kernels_equal_150_digit_arithmetic() {
             let number = |key: &str| scalar(case[key].as_f64().unwrap());
             let mat = |value: &Value| serde_json::from_value::<Mat>(value.clone()).unwrap();
             let log_snr = case["log_snr"].as_f64().unwrap();
+            if let (Some(drift), Some(diffusion)) = (case.get("drift"), case.get("diffusion")) {
+                assert!(relative(process.drift(t), mat(drift)) < 1e-9, "drift of {} at {t}", example["name"]);
+                let error = relative(process.diffusion(t), mat(diffusion));
+                assert!(error < 1e-9, "diffusion of {} at {t}: {error:e}", example["name"]);
+            }
             for (what, actual, expected) in [
                 ("mean", process.mean(t), mat(&case["mean"])),
                 ("transition", process.transition(0.0, t), mat(&case["transition"])),
