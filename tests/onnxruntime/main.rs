@@ -4,4 +4,5 @@
 mod evaluate;
 mod library;
 mod models;
+mod paths;
 mod support;
