@@ -552,7 +552,7 @@ mod tests {
             let (shape, classes) = match recipe.data.kind {
                 DataKind::Cifar10 => (vec![3, 32, 32], 10),
                 DataKind::Mixture => (vec![2], 0),
-                _ => (vec![1, 32, 32], 10),
+                _ => (vec![1, 28, 28], 10),
             };
             let spec = recipe.spec(&shape, [-1.0, 1.0], classes).unwrap();
             let network = crate::net::Network::new(&recipe.network(&spec, classes).unwrap()).unwrap();
