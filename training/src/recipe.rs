@@ -176,6 +176,9 @@ pub struct TrainRecipe {
     pub clip: f64,
     /// Decay of the running average of the weights.
     pub ema: f64,
+    /// Whether the average reaches back over no more than about a tenth of the steps so far, so that it has forgotten
+    /// the initial weights early; published runs wait.
+    pub ema_warmup: bool,
     /// The optimiser.
     pub optimizer: Optimizer,
     /// Its decay rates.
@@ -212,6 +215,7 @@ impl Default for TrainRecipe {
             cooldown: 0.0,
             clip: 1.0,
             ema: 0.9999,
+            ema_warmup: false,
             optimizer: Optimizer::Adam,
             betas: [0.9, 0.999],
             eps: 1e-8,
