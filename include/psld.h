@@ -560,6 +560,38 @@ typedef struct psld_sampler_options {
    * psld_run_options.inpaint_image and inpaint_mask.
    */
   const char *inpaint;
+  /**
+   * Order of the scheme; 0: the sampler's default.
+   */
+  int32_t order;
+  /**
+   * For k = 1, the sampler as its paper publishes it, 0 or 1; -1: 0.
+   */
+  int32_t published;
+  /**
+   * Share of the reverse-time noise, 0 (deterministic) to 1 (ancestral); NaN: the sampler's default.
+   */
+  double eta;
+  /**
+   * Strength of the conjugate integrator's `matrix`; NaN: the sampler's default.
+   */
+  double lambda;
+  /**
+   * Strength of the position's noise in stochastic splittings; NaN: the sampler's default.
+   */
+  double lambda_s;
+  /**
+   * The conjugate integrator's matrix, "zero", "identity" or "ones"; NULL: "zero".
+   */
+  const char *matrix;
+  /**
+   * Form of a sampler that has several ("bh1", "bh2"); NULL: the sampler's default.
+   */
+  const char *variant;
+  /**
+   * Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
+   */
+  int32_t clip;
 } psld_sampler_options;
 
 /**

@@ -30,7 +30,7 @@ pub struct ModelOptions {
 impl ModelOptions {
     /// The part that ONNX Runtime needs.
     #[cfg(feature = "onnxruntime")]
-    fn onnx(self) -> OnnxOptions {
+    pub fn onnx(self) -> OnnxOptions {
         let Self { spec, mut providers, device, threads } = self;
         if providers.is_empty() {
             providers.push(Provider::Cpu);

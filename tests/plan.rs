@@ -573,7 +573,7 @@ fn option_errors() {
     {"sampler": "em", "step": 10} [InvalidConfig]: sampler options: unknown field `step`
     hint: did you mean `steps`?
     {"temperature": 1} [InvalidConfig]: sampler options: unknown field `temperature`
-    hint: known: kind, sampler, steps, nfe, time_grid, t_start, t_end, denoise, denoise_time, rtol, atol, max_nfe, error_norm, seed
+    hint: known: kind, sampler, steps, nfe, time_grid, t_start, t_end, denoise, denoise_time, rtol, atol, max_nfe, error_norm, order, eta, lambda, matrix, lambda_s, variant, published, clip, seed
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
@@ -596,10 +596,14 @@ fn option_errors() {
     {"t_start": 0.5, "t_end": 0.49999999999999994, "steps": 2} [InvalidArgument]: t_start = 0.5, t_end = 0.49999999999999994: 2 steps of grid `quadratic` are closer than the spacing of numbers
     {"denoise": "yes"} [InvalidConfig]: sampler options: invalid type: string "yes", expected a boolean
     {"denoise_time": "float16"} [InvalidConfig]: sampler options: unknown variant `float16`, expected `exact` or `float32`
-    {"sampler": "em", "rtol": 1e-4} [InvalidArgument]: `rtol` is no option of sampler `em`: it has fixed steps; `rk45` is adaptive
-    {"sampler": "sscs", "atol": 1e-4} [InvalidArgument]: `atol` is no option of sampler `sscs`: it has fixed steps; `rk45` is adaptive
-    {"sampler": "heun", "max_nfe": 10} [InvalidArgument]: `max_nfe` is no option of sampler `heun`: it has fixed steps; `rk45` is adaptive
-    {"sampler": "euler", "error_norm": "run"} [InvalidArgument]: `error_norm` is no option of sampler `euler`: it has fixed steps; `rk45` is adaptive
+    {"sampler": "em", "rtol": 1e-4} [InvalidArgument]: `rtol` is no option of sampler `em`
+    hint: it is an option of: rk45
+    {"sampler": "sscs", "atol": 1e-4} [InvalidArgument]: `atol` is no option of sampler `sscs`
+    hint: it is an option of: rk45
+    {"sampler": "heun", "max_nfe": 10} [InvalidArgument]: `max_nfe` is no option of sampler `heun`
+    hint: it is an option of: rk45
+    {"sampler": "euler", "error_norm": "run"} [InvalidArgument]: `error_norm` is no option of sampler `euler`
+    hint: it is an option of: rk45
     {"sampler": "rk45", "steps": 10} [InvalidArgument]: `steps` is no option of sampler `rk45`: it chooses its own steps; bound them with rtol, atol and max_nfe
     {"sampler": "rk45", "nfe": 10} [InvalidArgument]: `nfe` is no option of sampler `rk45`: it chooses its own steps; bound them with rtol, atol and max_nfe
     {"sampler": "rk45", "time_grid": "uniform"} [InvalidArgument]: `time_grid` is no option of sampler `rk45`: it chooses its own steps; bound them with rtol, atol and max_nfe

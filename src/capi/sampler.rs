@@ -9,7 +9,7 @@ use crate::spec::InpaintMethod;
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
 use std::ffi::c_char;
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
@@ -57,12 +57,29 @@ pub struct psld_sampler_options {
     /// Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
     /// psld_run_options.inpaint_image and inpaint_mask.
     pub inpaint: *const c_char,
+    /// Order of the scheme; 0: the sampler's default.
+    pub order: i32,
+    /// For k = 1, the sampler as its paper publishes it, 0 or 1; -1: 0.
+    pub published: i32,
+    /// Share of the reverse-time noise, 0 (deterministic) to 1 (ancestral); NaN: the sampler's default.
+    pub eta: f64,
+    /// Strength of the conjugate integrator's `matrix`; NaN: the sampler's default.
+    pub lambda: f64,
+    /// Strength of the position's noise in stochastic splittings; NaN: the sampler's default.
+    pub lambda_s: f64,
+    /// The conjugate integrator's matrix, "zero", "identity" or "ones"; NULL: "zero".
+    pub matrix: *const c_char,
+    /// Form of a sampler that has several ("bh1", "bh2"); NULL: the sampler's default.
+    pub variant: *const c_char,
+    /// Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
+    pub clip: i32,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
 unsafe impl Struct for psld_sampler_options {
     const NAME: &str = "psld_sampler_options";
-    const LEAST: usize = size_of::<Self>();
+    // What follows was appended.
+    const LEAST: usize = offset_of!(Self, order);
     fn defaults() -> Self {
         Self {
             struct_size: size_of::<Self>(),
@@ -83,6 +100,14 @@ unsafe impl Struct for psld_sampler_options {
             error_norm: null(),
             seed: 0,
             inpaint: null(),
+            order: 0,
+            published: -1,
+            eta: f64::NAN,
+            lambda: f64::NAN,
+            lambda_s: f64::NAN,
+            matrix: null(),
+            variant: null(),
+            clip: -1,
         }
     }
 }
@@ -282,6 +307,8 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
         ("time_grid", options.time_grid),
         ("denoise_time", options.denoise_time),
         ("error_norm", options.error_norm),
+        ("matrix", options.matrix),
+        ("variant", options.variant),
     ];
     for (name, value) in names {
         if let Some(value) = convert::optional_text(value, name)? {
@@ -291,7 +318,13 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
             fields.insert(name.into(), value.into());
         }
     }
-    for (name, value) in [("steps", options.steps), ("nfe", options.nfe), ("max_nfe", options.max_nfe)] {
+    let counts = [
+        ("steps", options.steps),
+        ("nfe", options.nfe),
+        ("max_nfe", options.max_nfe),
+        ("order", options.order),
+    ];
+    for (name, value) in counts {
         if let Some(value) = convert::count::<u32>(value, name)? {
             fields.insert(name.into(), value.into());
         }
@@ -301,6 +334,9 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
         ("t_end", options.t_end),
         ("rtol", options.rtol),
         ("atol", options.atol),
+        ("eta", options.eta),
+        ("lambda", options.lambda),
+        ("lambda_s", options.lambda_s),
     ];
     for (name, value) in numbers {
         if value.is_infinite() {
@@ -322,8 +358,11 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
         }
         fields.insert("time_grid".into(), points.into());
     }
-    if options.denoise != -1 {
-        fields.insert("denoise".into(), convert::flag(options.denoise, "denoise")?.into());
+    let flags = [("denoise", options.denoise), ("published", options.published), ("clip", options.clip)];
+    for (name, value) in flags {
+        if value != -1 {
+            fields.insert(name.into(), convert::flag(value, name)?.into());
+        }
     }
     if options.seed != 0 {
         fields.insert("seed".into(), options.seed.into());

@@ -18,6 +18,7 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2206.05564",
         equation: "stochastic gDDIM, lambda = 1",
+        options: &[],
     },
     steps,
 };

@@ -105,7 +105,7 @@ impl Decoder {
 pub(crate) struct Compiler<'a> {
     pub process: &'a Process,
     pub inpaint: Option<InpaintMethod>,
-    options: &'a SamplerSpec,
+    pub options: &'a SamplerSpec,
     decoder: Decoder,
     output_blocks: usize,
     rows: Vec<Row>,

@@ -14,6 +14,7 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2303.01748",
         equation: "reverse-time SDE",
+        options: &[],
     },
     steps,
 };

@@ -14,6 +14,7 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2011.13456",
         equation: "probability flow, Eq. 13",
+        options: &[],
     },
     steps,
 };

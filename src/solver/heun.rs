@@ -14,6 +14,7 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2206.00364",
         equation: "Algorithm 1",
+        options: &[],
     },
     steps,
 };

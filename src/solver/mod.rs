@@ -7,6 +7,7 @@ mod em;
 mod euler;
 mod heun;
 mod inpaint;
+mod quadrature;
 pub(crate) mod rk45;
 mod sscs;
 
@@ -40,6 +41,8 @@ pub struct SamplerInfo {
     pub paper: &'static str,
     /// Where in the paper.
     pub equation: &'static str,
+    /// The options that it takes beside those of all samplers.
+    pub options: &'static [&'static str],
 }
 
 /// A sampler that emits a plan.
@@ -97,19 +100,14 @@ impl Sampler {
                 )
                 .hint("use `em` or `sscs`"));
             }
+            special(options, &rk45::INFO)?;
             (rk45::INFO, Rows::Adaptive(rk45::Options::new(options)?))
         } else {
             let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
                 return Err(Error::argument(format!("unknown sampler `{name}`"))
                     .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
             };
-            let excluded = [
-                ("rtol", options.rtol.is_some()),
-                ("atol", options.atol.is_some()),
-                ("max_nfe", options.max_nfe.is_some()),
-                ("error_norm", options.error_norm.is_some()),
-            ];
-            reject(name, &excluded, "it has fixed steps; `rk45` is adaptive")?;
+            special(options, &solver.info)?;
             let grid = grid::resolve(options, &process, solver.info.nfe_per_step)?;
             let plan = Compiler::new(model, &process, options, inpaint).compile(solver, grid)?;
             (solver.info, Rows::Planned(Arc::new(plan)))
@@ -150,6 +148,7 @@ impl Sampler {
             adaptive: false,
             paper: "",
             equation: "",
+            options: &[],
         };
         let rows = Rows::Planned(Arc::new(plan));
         Ok(Self { model: model.clone(), process, info, options: SamplerSpec::default(), rows, inpaint })
@@ -195,6 +194,18 @@ impl Sampler {
             Rows::Adaptive(options) => options.hash(&self.model),
         }
     }
+}
+
+/// Refuses the options that only other samplers take.
+fn special(options: &SamplerSpec, info: &SamplerInfo) -> Result<()> {
+    let given = options.special().into_iter().filter(|(_, given)| *given);
+    for (option, _) in given.filter(|(option, _)| !info.options.contains(option)) {
+        let of: Vec<_> =
+            list().filter(|other| other.options.contains(&option)).map(|other| other.name).collect();
+        let error = Error::argument(format!("`{option}` is no option of sampler `{}`", info.name));
+        return Err(error.hint(format!("it is an option of: {}", of.join(", "))));
+    }
+    Ok(())
 }
 
 fn reject(name: &str, options: &[(&str, bool)], why: &str) -> Result<()> {

@@ -22,6 +22,7 @@ pub(crate) const INFO: SamplerInfo = SamplerInfo {
     adaptive: true,
     paper: "arXiv 2303.01748",
     equation: "probability flow; Dormand-Prince 5(4)",
+    options: &["rtol", "atol", "max_nfe", "error_norm"],
 };
 
 /// Options of an adaptive run, checked.

@@ -20,6 +20,7 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2112.07068",
         equation: "section 3.3",
+        options: &[],
     },
     steps,
 };

@@ -45,6 +45,30 @@ pub struct SamplerSpec {
     /// Over what adaptive samplers take their error norm; default the whole run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_norm: Option<ErrorNorm>,
+    /// Order of the scheme: for interpolating samplers the degree of the polynomial plus one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<u32>,
+    /// Share of the reverse-time noise, 0 (deterministic) to 1 (ancestral).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
+    /// Strength of the conjugate integrator's [`matrix`](Self::matrix).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lambda: Option<f64>,
+    /// B of the conjugate integrator, up to [`lambda`](Self::lambda).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<ConjugateMatrix>,
+    /// Strength of the position's noise in stochastic splittings; 1 is exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lambda_s: Option<f64>,
+    /// Which form of a sampler that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
+    /// For k = 1, the form that the sampler's paper and code publish, to the letter; default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<bool>,
+    /// Whether the data estimate is clipped to the data range at each call; default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<bool>,
     /// Seed of the first sample; sample i has seed + i. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -81,6 +105,30 @@ pub enum ErrorNorm {
     Run,
 }
 
+/// B of the conjugate integrators (arXiv 2310.07894), up to its strength lambda.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConjugateMatrix {
+    /// B = 0: the exponential integrator.
+    #[default]
+    Zero,
+    /// B = lambda I.
+    Identity,
+    /// B = lambda times the matrix of ones.
+    Ones,
+}
+
+/// B(h) of UniPC (arXiv 2302.04867).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// B(h) = h.
+    Bh1,
+    /// B(h) = e^h - 1.
+    #[default]
+    Bh2,
+}
+
 /// How the known region enters an inpainting run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +150,52 @@ impl SamplerSpec {
     /// Reads options from a JSON value; see [`Self::parse`].
     pub fn from_json(value: Value) -> Result<Self> {
         strict::from_value(value, Status::InvalidConfig, "sampler options")
+    }
+
+    /// Whether each option that only some samplers take is given.
+    pub(crate) fn special(&self) -> [(&'static str, bool); 12] {
+        [
+            ("rtol", self.rtol.is_some()),
+            ("atol", self.atol.is_some()),
+            ("max_nfe", self.max_nfe.is_some()),
+            ("error_norm", self.error_norm.is_some()),
+            ("order", self.order.is_some()),
+            ("eta", self.eta.is_some()),
+            ("lambda", self.lambda.is_some()),
+            ("matrix", self.matrix.is_some()),
+            ("lambda_s", self.lambda_s.is_some()),
+            ("variant", self.variant.is_some()),
+            ("published", self.published.is_some()),
+            ("clip", self.clip.is_some()),
+        ]
+    }
+
+    /// These options, with those of `other` where they are not given; steps and nfe replace each other.
+    pub fn or(self, other: Self) -> Self {
+        let counted = self.steps.is_some() || self.nfe.is_some();
+        Self {
+            sampler: self.sampler.or(other.sampler),
+            steps: if counted { self.steps } else { other.steps },
+            nfe: if counted { self.nfe } else { other.nfe },
+            time_grid: self.time_grid.or(other.time_grid),
+            t_start: self.t_start.or(other.t_start),
+            t_end: self.t_end.or(other.t_end),
+            denoise: self.denoise.or(other.denoise),
+            denoise_time: self.denoise_time.or(other.denoise_time),
+            rtol: self.rtol.or(other.rtol),
+            atol: self.atol.or(other.atol),
+            max_nfe: self.max_nfe.or(other.max_nfe),
+            error_norm: self.error_norm.or(other.error_norm),
+            order: self.order.or(other.order),
+            eta: self.eta.or(other.eta),
+            lambda: self.lambda.or(other.lambda),
+            matrix: self.matrix.or(other.matrix),
+            lambda_s: self.lambda_s.or(other.lambda_s),
+            variant: self.variant.or(other.variant),
+            published: self.published.or(other.published),
+            clip: self.clip.or(other.clip),
+            seed: self.seed.or(other.seed),
+        }
     }
 
     /// The sampler's name.

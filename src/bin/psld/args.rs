@@ -1,7 +1,7 @@
 //! What can be said on the command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use psld::spec::{Config, Grid, InpaintMethod};
+use psld::spec::{Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, Variant};
 use psld::{Error, ModelOptions, ModelSpec, Result, SamplerSpec, io};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +25,9 @@ pub enum Command {
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
     Plan(PlanArgs),
+    /// Check that a model computes here what it computed where it was trained.
+    #[cfg(feature = "onnxruntime")]
+    Verify(VerifyArgs),
     /// Write the noise that a run draws, to use or check it elsewhere.
     Noise(NoiseArgs),
     /// List the samplers.
@@ -158,8 +161,32 @@ pub struct SamplerArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_nfe: Option<u32>,
     /// Over what adaptive samplers take their error norm: run (all samples share their steps) [default: run]
-    #[arg(long, value_name = "OVER", value_parser = ["run"], hide_possible_values = true)]
-    pub error_norm: Option<String>,
+    #[arg(long, value_name = "OVER", value_parser = word::<ErrorNorm>)]
+    pub error_norm: Option<ErrorNorm>,
+    /// Order of the scheme [default: the sampler's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub order: Option<u32>,
+    /// Share of the reverse-time noise: 0 deterministic, 1 ancestral
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub eta: Option<f64>,
+    /// Strength of the conjugate integrator's matrix
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub lambda: Option<f64>,
+    /// The conjugate integrator's matrix: zero, identity, ones
+    #[arg(long, value_name = "NAME", value_parser = word::<ConjugateMatrix>)]
+    pub matrix: Option<ConjugateMatrix>,
+    /// Strength of the position's noise in stochastic splittings
+    #[arg(long, alias = "lambda_s", value_name = "X", allow_negative_numbers = true)]
+    pub lambda_s: Option<f64>,
+    /// Form of the sampler: bh1, bh2 (unipc)
+    #[arg(long, value_name = "NAME", value_parser = word::<Variant>)]
+    pub variant: Option<Variant>,
+    /// For k = 1, the sampler as its paper publishes it, to the letter
+    #[arg(long)]
+    pub published: bool,
+    /// Clip the data estimate to the data range at each call
+    #[arg(long)]
+    pub clip: bool,
     /// Seed of the first sample; sample i has seed + i [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
@@ -190,6 +217,22 @@ pub struct PlanArgs {
     pub json: bool,
     #[command(flatten)]
     pub sampler: SamplerArgs,
+}
+
+/// The model carries one evaluation of itself, made by psld-training. It is repeated through ONNX Runtime; exit status 1
+/// where the outputs differ by more than the tolerance.
+#[cfg(feature = "onnxruntime")]
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Largest difference, as root mean square relative to that of the output [default: 1e-4, or 2e-2 for a float16
+    /// and 1e-1 for a bfloat16 model]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub tolerance: Option<f64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -254,6 +297,11 @@ fn size(text: &str) -> Result<u64, String> {
     Ok((number * unit as f64) as u64)
 }
 
+/// One of the words that a configuration file takes in the same place.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|e| e.to_string())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds of at least 0".into())
@@ -315,11 +363,6 @@ impl SamplerArgs {
     /// The configuration file with the command line over it.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
-        let spec = &mut config.sampler;
-        // Two ways to say one thing: either of them replaces both.
-        if self.steps.is_some() || self.nfe.is_some() {
-            (spec.steps, spec.nfe) = (None, None);
-        }
         let given = SamplerSpec {
             sampler: self.sampler.clone(),
             steps: self.steps,
@@ -332,24 +375,18 @@ impl SamplerArgs {
             rtol: self.rtol,
             atol: self.atol,
             max_nfe: self.max_nfe,
-            error_norm: self.error_norm.as_ref().map(|_| psld::spec::ErrorNorm::Run),
+            error_norm: self.error_norm,
+            order: self.order,
+            eta: self.eta,
+            lambda: self.lambda,
+            matrix: self.matrix,
+            lambda_s: self.lambda_s,
+            variant: self.variant,
+            published: self.published.then_some(true),
+            clip: self.clip.then_some(true),
             seed: self.seed,
         };
-        config.sampler = SamplerSpec {
-            sampler: given.sampler.or(spec.sampler.take()),
-            steps: given.steps.or(spec.steps),
-            nfe: given.nfe.or(spec.nfe),
-            time_grid: given.time_grid.or(spec.time_grid.take()),
-            t_start: given.t_start.or(spec.t_start),
-            t_end: given.t_end.or(spec.t_end),
-            denoise: given.denoise.or(spec.denoise),
-            denoise_time: spec.denoise_time,
-            rtol: given.rtol.or(spec.rtol),
-            atol: given.atol.or(spec.atol),
-            max_nfe: given.max_nfe.or(spec.max_nfe),
-            error_norm: given.error_norm.or(spec.error_norm),
-            seed: given.seed.or(spec.seed),
-        };
+        config.sampler = given.or(config.sampler);
         Ok(config)
     }
 }

@@ -9,6 +9,8 @@ mod plan;
 mod report;
 mod sample;
 mod samplers;
+#[cfg(feature = "onnxruntime")]
+mod verify;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
         Command::Sample(args) => sample::run(args, began),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
+        #[cfg(feature = "onnxruntime")]
+        Command::Verify(args) => verify::run(args),
         Command::Noise(args) => noise::run(args),
         Command::Samplers(args) => samplers::run(args),
     });
