@@ -14,7 +14,7 @@ use psld_training::data;
 use psld_training::export::{export, golden};
 use psld_training::import::{Which, import, save};
 use psld_training::net::{NetConfig, Network};
-use psld_training::recipe::{DataKind, Recipe};
+use psld_training::recipe::{DataKind, Recipe, with_preset};
 use psld_training::train::{Checkpoint, Newest, Outcome, TorchNetwork, Trainer, draw, grid, newest};
 use tch::Device;
 
@@ -72,7 +72,7 @@ enum Command {
     Import {
         /// The checkpoint.
         checkpoint: PathBuf,
-        /// JSON: `process` as in psld.spec, and `network`, the authors' configuration.
+        /// JSON: `process` as in psld.spec, and `network`, the authors' configuration or a `preset`.
         #[arg(long)]
         config: PathBuf,
         /// The safetensors to write.
@@ -290,7 +290,7 @@ fn train(mut trainer: Trainer, folder: &Path, began: Instant) -> Result<ExitCode
     match outcome {
         Outcome::Finished => {
             trainer.pictures()?;
-            eprintln!("finished: {step} steps; {} has loss.png and samples/", folder.display());
+            eprintln!("finished: {step} steps; {} has its pictures", folder.display());
             Ok(ExitCode::SUCCESS)
         }
         Outcome::OutOfTime => {
@@ -335,7 +335,7 @@ fn described(path: &Path) -> Result<(ModelSpec, Network)> {
     #[serde(deny_unknown_fields)]
     struct Config {
         process: serde_json::Value,
-        network: NetConfig,
+        network: serde_json::Map<String, serde_json::Value>,
     }
     let invalid = |e: serde_json::Error| {
         Error::new(Status::InvalidConfig, format!("{}: not a description of a network", path.display()))
@@ -345,7 +345,9 @@ fn described(path: &Path) -> Result<(ModelSpec, Network)> {
         Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
     })?;
     let Config { process, network } = serde_json::from_str(&text).map_err(invalid)?;
-    let network = Network::new(&network).map_err(|e| e.context(path.display()))?;
+    let network = with_preset(network).map_err(|e| e.context(path.display()))?;
+    let config: NetConfig = serde_json::from_value(network.into()).map_err(invalid)?;
+    let network = Network::new(&config).map_err(|e| e.context(path.display()))?;
     // The data have the state's shape, with one block of its channels; how many blocks follows from the process.
     let mut shape = network.config().state_shape();
     let spec = |shape: &[usize]| {

@@ -437,20 +437,10 @@ impl Recipe {
     /// The preset's fields, with the recipe's own over them.
     fn net_fields(&self) -> Result<Map<String, Value>> {
         const DERIVED: [&str; 6] = ["in_ch", "out_ch", "image_size", "extent", "classes", "n_cls"];
-        let mut fields = self.net.clone();
-        if let Some(derived) = DERIVED.iter().find(|name| fields.contains_key(**name)) {
+        if let Some(derived) = DERIVED.iter().find(|name| self.net.contains_key(**name)) {
             return Err(invalid(format!("net.{derived}: follows from data and process, and is not set")));
         }
-        let mut config = match fields.remove("preset") {
-            None => Map::new(),
-            Some(Value::String(name)) => match serde_json::to_value(NetConfig::preset(&name)?) {
-                Ok(Value::Object(preset)) => preset,
-                _ => return Err(Error::new(Status::Internal, format!("the preset `{name}` is no table"))),
-            },
-            Some(other) => return Err(invalid(format!("net.preset: expected a name, got {other}"))),
-        };
-        config.append(&mut fields);
-        Ok(config)
+        with_preset(self.net.clone()).map_err(|e| e.context("net"))
     }
 
     /// How grids of samples are drawn.
@@ -458,6 +448,23 @@ impl Recipe {
         SamplerSpec::from_json(Value::Object(self.output.sampler.clone()))
             .map_err(|e| e.context("output.sampler"))
     }
+}
+
+/// A network's fields: those of the preset that `preset` names, if it is there, with the others over them.
+///
+/// # Errors
+/// [`Status::InvalidArgument`] for a preset that does not exist, [`Status::InvalidConfig`] for what is no name.
+pub fn with_preset(mut fields: Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut config = match fields.remove("preset") {
+        None => Map::new(),
+        Some(Value::String(name)) => match serde_json::to_value(NetConfig::preset(&name)?) {
+            Ok(Value::Object(preset)) => preset,
+            _ => return Err(Error::new(Status::Internal, format!("the preset `{name}` is no table"))),
+        },
+        Some(other) => return Err(invalid(format!("preset: expected a name, got {other}"))),
+    };
+    config.append(&mut fields);
+    Ok(config)
 }
 
 /// The kind of a network's configuration.
