@@ -110,7 +110,7 @@ fn a_published_checkpoint_becomes_a_model() {
     let config = format!(r#"{{"process": {process}, "network": {{"preset": "tiny", "image_size": 16}}}}"#);
     std::fs::write(at.join("other.json"), config).unwrap();
     let (code, said) = run(at, &[&import[..], &["other.json"]].concat());
-    assert!(code == Some(1) && said.contains("missing: ") && said.contains("all_modules."), "{said}");
+    assert!(code == Some(2) && said.contains("missing: ") && said.contains("all_modules."), "{said}");
     let config = format!(r#"{{"process": {process}, "network": {{"preset": "tinny"}}}}"#);
     std::fs::write(at.join("other.json"), config).unwrap();
     let (code, said) = run(at, &[&import[..], &["other.json"]].concat());
