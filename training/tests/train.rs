@@ -264,7 +264,7 @@ fn a_classifier_is_right_where_classes_can_be_seen() {
     // A class is a brightness.
     let pixels: Vec<u8> = (0..40 * 64).map(|i| [20, 128, 235][i / 64 % 3]).collect();
     npy(&folder.path().join("images.npy"), "|u1", &[40, 1, 8, 8], &pixels);
-    let set = ["net.kind=classifier", "train.steps=60", "train.lr=5e-3", "train.ema=0.9"].map(String::from);
+    let set = ["net.kind=classifier", "train.steps=120", "train.lr=5e-3", "train.ema=0.9"].map(String::from);
     let place = folder.path().join("run");
     let mut trainer = Trainer::start(recipe.with(&set).unwrap(), &place, Device::Cpu).unwrap();
     run(&mut trainer).unwrap();
@@ -273,9 +273,9 @@ fn a_classifier_is_right_where_classes_can_be_seen() {
     let bands = evaluate(&checkpoint, &data, false, Device::Cpu).unwrap();
     assert_eq!(bands.iter().map(|b| b.times[0]).collect::<Vec<_>>(), [1e-5, 0.05, 0.15, 0.4, 0.7, 1e-5]);
     let accuracy = |i: usize| bands[i].accuracy.unwrap();
-    assert!(accuracy(0) > 0.95 && bands[0].loss < 0.3, "{bands:?}");
+    assert!(accuracy(0) > 0.85 && bands[0].loss < 0.5, "{bands:?}");
     // At the end nothing is left of the image.
-    assert!(accuracy(4) < 0.7 && bands[4].loss > 0.8, "{bands:?}");
+    assert!(accuracy(4) < 0.7 && bands[4].loss > 0.9, "{bands:?}");
     let mean: f64 = bands[..5].iter().map(|b| (b.times[1] - b.times[0]) * b.loss).sum();
     assert!((bands[5].loss - mean).abs() < 0.2, "{bands:?}");
     // Initial weights tell nothing.
