@@ -116,3 +116,24 @@ fn a_published_checkpoint_becomes_a_model() {
     let (code, said) = run(at, &[&import[..], &["other.json"]].concat());
     assert!(code == Some(2) && said.contains("expected one of tiny, small"), "{said}");
 }
+
+#[test]
+fn without_libtorch_it_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = std::fs::read(env!("CARGO_BIN_EXE_psld-training")).unwrap();
+    // The places where the loader looks for it, which build.rs wrote.
+    let place = b"/torch/lib";
+    let found: Vec<usize> =
+        (0..program.len() - place.len()).filter(|&i| program[i..].starts_with(place)).collect();
+    assert!(!found.is_empty());
+    found.into_iter().for_each(|i| program[i..i + place.len()].copy_from_slice(b"/torch/not"));
+    let path = folder.path().join("psld-training");
+    std::fs::write(&path, program).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&path).arg("--help").env_remove("LD_LIBRARY_PATH").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(127), "{said}");
+    assert!(said.contains("libtorch") && said.contains("cannot open shared object file"), "{said}");
+}

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use psld::{Error, Result, Status, noise};
 
 pub use fetch::fetch;
+#[cfg(feature = "torch")]
 pub(crate) use fetch::hex;
 pub use pack::{pack, unpack};
 
