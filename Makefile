@@ -57,8 +57,6 @@ test-training: networks libtorch ## the training crate, with and without libtorc
 	  --target-dir $(target)/training -- -D warnings)
 	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast \
 	  --target-dir $(target)/training)
-	$(call stage,training: end to end,cargo build --locked && python3 training/tests/end_to_end/run.py \
-	  $(target)/training/debug/psld-training $(target)/debug/psld)
 
 psld-training: $(if $(TRAINING),,libtorch)
 	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)
