@@ -1,6 +1,9 @@
 //! The figures of `psld::evaluation` against numpy's and scipy's (tests/scripts/evaluation_reference.py).
 
-use psld::evaluation::{Bootstrap, Gaussian, Options, Points, Reference, Report, Set, evaluate};
+use psld::Status;
+use psld::evaluation::{
+    About, Bootstrap, Gaussian, Options, Points, Reference, Report, Set, Statistics, evaluate,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::fs;
@@ -114,4 +117,58 @@ fn sets_that_do_not_fit_are_refused() {
     assert!(refused(set(3, 4, 2), set(6, 4, 2)).contains("3 neighbours: expected 1 to 2"));
     assert!(Points::new(&[f32::NAN], 1).unwrap_err().to_string().contains("sample 0 holds NaN"));
     assert!(Points::new(&values[..5], 2).is_err() && Points::new(&[], 2).is_err());
+}
+
+fn statistics() -> Statistics {
+    let about = About {
+        format: 1,
+        model: "f.onnx".into(),
+        sha256: "00ff".into(),
+        output: "features".into(),
+        t: None,
+        shape: vec![1, 2, 2],
+        range: [-1.0, 1.0],
+        images: String::new(),
+    };
+    let gaussian = Gaussian { count: 7, mean: vec![0.5, -1.0], covariance: vec![2.0, 0.25, 0.25, 1.0] };
+    Statistics { about, gaussian }
+}
+
+#[test]
+fn statistics_of_numpy_and_our_own_are_read() {
+    let numpy = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/evaluation/statistics.npz");
+    assert_eq!(Statistics::read(&numpy).unwrap(), statistics());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.npz");
+    let own = Statistics { about: About { t: Some(1e-3), ..statistics().about }, ..statistics() };
+    own.write(&path).unwrap();
+    assert_eq!(Statistics::read(&path).unwrap(), own);
+    own.check(&own.about).unwrap();
+    let error = own.check(&statistics().about).unwrap_err();
+    assert!(error.message().contains("statistics are of other features"), "{error}");
+}
+
+#[test]
+fn statistics_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.npz");
+    let refused = |statistics: &Statistics| {
+        statistics.write(&path).unwrap();
+        let error = Statistics::read(&path).unwrap_err();
+        assert_eq!(error.status(), Status::ReadFailed);
+        error.to_string()
+    };
+    let with = |change: &dyn Fn(&mut Statistics)| {
+        let mut statistics = statistics();
+        change(&mut statistics);
+        statistics
+    };
+    assert!(refused(&with(&|s| s.about.format = 2)).contains("format 2"));
+    assert!(refused(&with(&|s| s.gaussian.count = 1)).contains("at least 2"));
+    assert!(refused(&with(&|s| s.gaussian.mean[0] = f64::NAN)).contains("not finite"));
+    let torn = Gaussian { mean: vec![], covariance: vec![], count: 2 };
+    assert!(refused(&with(&|s| s.gaussian = torn.clone())).contains("expected [D] and [D, D]"));
+    fs::write(&path, "no archive").unwrap();
+    assert!(Statistics::read(&path).unwrap_err().to_string().contains("not an .npz file"));
+    assert!(Statistics::read(&folder.path().join("missing.npz")).is_err());
 }

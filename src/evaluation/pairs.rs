@@ -26,8 +26,10 @@ pub(super) fn fold<S: Send>(
         let rows = first..points.len().min(first + most);
         let values = points.values()[rows.start * dim..rows.end * dim].chunks_exact(dim);
         let values: Vec<f32> = values.flat_map(|row| row.iter().zip(&mean).map(|(x, m)| x - m)).collect();
-        let norms: Vec<f32> =
-            values.chunks_exact(dim).map(|row| row.iter().map(|x| f64::from(x * x)).sum::<f64>() as f32).collect();
+        let norms: Vec<f32> = values
+            .chunks_exact(dim)
+            .map(|row| row.iter().map(|x| f64::from(x * x)).sum::<f64>() as f32)
+            .collect();
         (values, norms)
     };
     let blocks: Vec<usize> = (0..x.len()).step_by(ROWS).collect();

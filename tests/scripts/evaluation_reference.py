@@ -12,6 +12,7 @@ repetition, as documented.
 """
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 from scipy.linalg import sqrtm
@@ -147,3 +148,9 @@ for name, n, m, dim, shift in [("plain", 40, 60, 6, 0.4), ("singular", 8, 9, 12,
 OUT.mkdir(exist_ok=True)
 text = json.dumps({"seed": SEED, "resamples": RESAMPLES, "cases": cases})
 (OUT / "reference.json").write_text(text.replace('{"name"', '\n{"name"') + "\n")
+
+# Statistics as numpy itself writes them, for the reader.
+about = {"format": 1, "model": "f.onnx", "sha256": "00ff", "output": "features", "shape": [1, 2, 2], "range": [-1, 1]}
+np.savez(OUT / "statistics.npz", mean=np.array([0.5, -1.0]), covariance=np.array([[2.0, 0.25], [0.25, 1.0]]), count=7)
+with zipfile.ZipFile(OUT / "statistics.npz", "a") as archive:
+    archive.writestr("about.json", json.dumps(about))

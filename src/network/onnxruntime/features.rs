@@ -156,10 +156,12 @@ impl FeatureNetwork {
             }
             if let Some(place) = made.values.iter().position(|value| !value.is_finite()) {
                 let image = i * batch + place / (width * places);
-                let message = format!("{}: a feature of image {image} is {}", self.about.model, made.values[place]);
+                let message =
+                    format!("{}: a feature of image {image} is {}", self.about.model, made.values[place]);
                 return Err(Error::new(Status::NonFinite, message));
             }
-            let mean = |place: &[f32]| (place.iter().map(|x| f64::from(*x)).sum::<f64>() / places as f64) as f32;
+            let mean =
+                |place: &[f32]| (place.iter().map(|x| f64::from(*x)).sum::<f64>() / places as f64) as f32;
             features.extend(made.values.chunks_exact(places).map(mean));
             done(i * batch + n);
         }
