@@ -53,6 +53,7 @@ impl Gaussian {
                 (d, q, Mat::diagonal(&[1.0, mass]), p.kappa.unwrap_or(0.04))
             }
             ProcessKind::Recipe => (p.d.unwrap(), p.q.unwrap(), p.s.unwrap(), p.kappa.unwrap_or(0.04)),
+            kind => panic!("{kind:?} is no recipe"),
         };
         let mut initial = stationary * kappa;
         for i in 0..initial.rows() {
@@ -140,6 +141,7 @@ impl Gaussian {
             Prediction::Epsilon => (to_eps * score, to_eps * offset),
             Prediction::Score => (score, offset),
             Prediction::X0 => return (x0, x0_offset),
+            other => panic!("{other:?} is read in tests/paths.rs"),
             Prediction::V => {
                 let (alpha, sigma) = (self.transition(t)[(0, 0)], factor[(0, 0)]);
                 let on_z = to_eps * score * alpha - x0 * sigma;

@@ -4,7 +4,7 @@ use super::api::{Failure, Session, SessionOptions};
 use super::evaluator::OnnxEvaluator;
 use super::ports::Ports;
 use super::{Provider, Runtime};
-use crate::network::{Backend, Evaluator, Network, Precision};
+use crate::network::{Backend, Clock, Evaluator, Network, Precision};
 use crate::onnx;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status};
@@ -58,6 +58,7 @@ pub(super) struct Model {
     /// The model's name in messages.
     pub name: String,
     pub spec: ModelSpec,
+    pub clock: Clock,
     pub ports: Ports,
     pub session: Mutex<Session>,
     pub runtime: &'static Runtime,
@@ -148,7 +149,8 @@ impl OnnxNetwork {
         let inputs = session.inputs().map_err(failed)?;
         let outputs = session.outputs().map_err(failed)?;
         let ports = Ports::find(&name, &spec, &inputs, &outputs)?;
-        let model = Model { name, spec, ports, session: Mutex::new(session), runtime };
+        let clock = Clock::new(&spec)?;
+        let model = Model { name, spec, clock, ports, session: Mutex::new(session), runtime };
         Ok(Self { model: Arc::new(model), provider, source })
     }
 
