@@ -25,20 +25,24 @@ pub struct ModelOptions {
     /// Threads for the network and for the solver, which take turns; 0: all CPUs that this process may use. 1
     /// starts none.
     pub threads: usize,
+    /// Network calls that may be in flight at once, for several runs on one model; 0: 1. Others wait for their turn.
+    /// More than one needs the CPU provider, and pays where a call does not use all CPUs (`threads` is few).
+    pub concurrent_calls: usize,
 }
 
 impl ModelOptions {
     /// The part that ONNX Runtime needs.
     #[cfg(feature = "onnxruntime")]
     fn onnx(self) -> OnnxOptions {
-        let Self { spec, mut providers, device, threads } = self;
+        let Self { spec, mut providers, device, threads, concurrent_calls } = self;
         if providers.is_empty() {
             providers.push(Provider::Cpu);
         }
         // Awake between calls, the network's threads save a fifth of a short call on an idle machine; beside a GPU
         // they would only take CPUs from others.
         let spinning = providers[0] == Provider::Cpu;
-        OnnxOptions { spec, providers, device, threads, spinning }
+        let concurrent_calls = concurrent_calls.max(1);
+        OnnxOptions { spec, providers, device, threads, spinning, concurrent_calls }
     }
 
     /// Refuses providers that an analytic network does not have.
