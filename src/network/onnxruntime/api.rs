@@ -345,7 +345,7 @@ pub(super) struct Outlet {
     pub dims: Vec<i64>,
 }
 
-/// A loaded model. How many threads may run it at once depends on the provider: see [`Self::run`].
+/// A loaded model. How many threads may run it at once depends on the provider.
 pub(super) struct Session {
     api: Api,
     ptr: NonNull<ort_sys::OrtSession>,
@@ -353,7 +353,8 @@ pub(super) struct Session {
 
 // SAFETY: a session has no tie to the thread that made it.
 unsafe impl Send for Session {}
-// SAFETY: what is shared reads the model's description, which nothing changes, or is `run`, whose callers see to it.
+// SAFETY: what is shared reads the model's description, which nothing changes, or is
+// `run_beside_others`, whose callers see to it.
 unsafe impl Sync for Session {}
 
 /// What ends a call from another thread.
@@ -475,12 +476,24 @@ impl Session {
 
     /// Runs the graph on `inputs`; writes its output `name` to `output`, or returns it as a tensor where there is
     /// none.
+    pub fn run<const N: usize>(
+        &mut self,
+        input_names: [&CStr; N],
+        inputs: [Input<'_>; N],
+        name: &CStr,
+        output: Option<Output<'_>>,
+    ) -> Result<Option<Tensor>> {
+        // SAFETY: `&mut self` keeps other calls out of the session.
+        unsafe { self.run_beside_others(None, input_names, inputs, name, output) }
+    }
+
+    /// [`Self::run`], which `termination` ends early.
     ///
     /// # Safety
     /// The session's provider allows as many calls at once as there are: the CPU's any number, others one.
-    pub unsafe fn run<const N: usize>(
+    pub unsafe fn run_beside_others<const N: usize>(
         &self,
-        termination: &Termination,
+        termination: Option<&Termination>,
         input_names: [&CStr; N],
         inputs: [Input<'_>; N],
         name: &CStr,
@@ -496,7 +509,7 @@ impl Session {
         let status = unsafe {
             (self.api.0.Run)(
                 self.ptr.as_ptr(),
-                termination.ptr.as_ptr(),
+                termination.map_or(ptr::null(), |termination| termination.ptr.as_ptr().cast_const()),
                 names.as_ptr(),
                 values.as_ptr(),
                 N,

@@ -165,12 +165,14 @@ impl OnnxEvaluator {
                 .turns
                 .take(&self.call.interrupted)
                 .ok_or_else(|| Error::new(Status::Cancelled, "interrupted while waiting for the network"))?;
-            let end = &self.call.termination;
+            let (session, end) = (&model.session, Some(&self.call.termination));
             // SAFETY: there are as many turns as the provider allows calls: more than one on the CPU only.
             unsafe {
                 match label {
-                    None => model.session.run(end, [z, t], [state, time], eps, bound),
-                    Some((y, label)) => model.session.run(end, [z, t, y], [state, time, label], eps, bound),
+                    None => session.run_beside_others(end, [z, t], [state, time], eps, bound),
+                    Some((y, label)) => {
+                        session.run_beside_others(end, [z, t, y], [state, time, label], eps, bound)
+                    }
                 }
             }
             .map_err(failed)?
