@@ -370,7 +370,7 @@ fn anytime_gives_estimates() {
         Run::start(&model, &five, RunOptions { deadline: Some(Duration::ZERO), ..options.clone() }).unwrap();
     let error = run.step(usize::MAX).unwrap_err();
     assert_eq!(error.status(), Status::Partial);
-    assert_eq!(error.message(), "the deadline passed after step 1 of 6: there is the data estimate at t = 1");
+    assert_eq!(error.message(), "the deadline passed after step 0 of 6: there is the data estimate at t = 1");
     assert_eq!(run.progress().nfe, 1, "an estimate takes one call");
     let z = read(&run, What::X0);
     let mut one = Run::start(&model, &five, RunOptions { previews: true, ..f64_run(6) }).unwrap();

@@ -326,14 +326,13 @@ impl Network for OnnxNetwork {
             Source::Bytes { sha256 } => return Ok(sha256.clone()),
             Source::File { path, len, modified } => (path, *len, *modified),
         };
-        if let Some(hash) = self.hash.get() {
-            return Ok(hash.clone());
-        }
-        let hash = hash_file(path, len, modified).map_err(|e| {
-            Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name))
-                .source(e)
-        })?;
-        Ok(self.hash.get_or_init(|| hash).clone())
+        let hash = match self.hash.get() {
+            Some(hash) => open(path, len, modified).map(|_| hash.clone()),
+            None => hash_file(path, len, modified).map(|hash| self.hash.get_or_init(|| hash).clone()),
+        };
+        hash.map_err(|e| {
+            Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name)).source(e)
+        })
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
@@ -356,13 +355,18 @@ impl std::fmt::Debug for OnnxNetwork {
     }
 }
 
-/// The hash of the file that was loaded, which another one in its place must not pass for.
-fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<String> {
-    let mut file = File::open(path)?;
+/// The file that was loaded, which another one in its place must not pass for.
+fn open(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<File> {
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() != len || metadata.modified().ok() != modified {
         return Err(io::Error::other("the file changed since it was loaded"));
     }
+    Ok(file)
+}
+
+fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<String> {
+    let mut file = open(path, len, modified)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
