@@ -142,9 +142,9 @@ impl Rk45 {
     }
 
     /// The solver that [`Self::save`] was called on; `None` for a state that no solver is in.
-    pub fn load(options: Options, model: &ModelSpec, saved: Saved) -> Option<Self> {
+    pub fn load(options: Options, decoder: Decoder, saved: Saved) -> Option<Self> {
         let Saved { tau, step_size, rejected, first, nfe, done } = saved;
-        let new = Self::new(options, model);
+        let new = Self::new(options, decoder);
         let possible = (0.0..=new.length()).contains(&tau)
             && step_size >= 0.0
             && step_size.is_finite()
