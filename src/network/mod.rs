@@ -13,6 +13,7 @@ pub(crate) use clock::Clock;
 use crate::Result;
 use crate::spec::ModelSpec;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The floating-point type of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -119,4 +120,17 @@ pub trait Evaluator: Send {
     /// `out` has [`Network::output_precision`]. After the first call with buffers at given addresses, further
     /// calls with the same buffers allocate nothing in this library.
     fn evaluate(&mut self, inputs: Inputs<'_>, out: ValuesMut<'_>) -> Result<()>;
+
+    /// What ends a call in flight from another thread, where that is possible.
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        None
+    }
+}
+
+/// Ends the network calls of one evaluator. Any thread, at once.
+pub trait Interrupt: Send + Sync {
+    /// Makes the call in flight and those that follow return soon, with an error.
+    fn interrupt(&self);
+    /// Lets calls run again.
+    fn clear(&self);
 }

@@ -10,7 +10,7 @@ use crate::plan::{Affine, Update};
 use crate::process::Process;
 use crate::spec::{ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) const INFO: SamplerInfo = SamplerInfo {
@@ -100,6 +100,18 @@ pub(crate) struct Rk45 {
     pub done: bool,
 }
 
+/// What of [`Rk45`] a checkpoint holds; the rest follows from the sampler.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Saved {
+    tau: f64,
+    step_size: f64,
+    rejected: bool,
+    first: Option<usize>,
+    nfe: u32,
+    done: bool,
+}
+
 /// Nodes and weights of stages 1 to 6; the last is the solution of order 5 itself.
 const NODES: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
 const STAGES: [&[f64]; 6] = [
@@ -121,6 +133,24 @@ pub(crate) const STATES: usize = 2;
 impl Rk45 {
     pub fn new(options: Options, decoder: Decoder) -> Self {
         Self { options, decoder, tau: 0.0, step_size: 0.0, rejected: false, first: None, nfe: 0, done: false }
+    }
+
+    pub fn save(&self) -> Saved {
+        // Named one by one, so that a field that is added is not forgotten here.
+        let Self { options: _, decoder: _, tau, step_size, rejected, first, nfe, done } = self;
+        Saved { tau: *tau, step_size: *step_size, rejected: *rejected, first: *first, nfe: *nfe, done: *done }
+    }
+
+    /// The solver that [`Self::save`] was called on; `None` for a state that no solver is in.
+    pub fn load(options: Options, decoder: Decoder, saved: Saved) -> Option<Self> {
+        let Saved { tau, step_size, rejected, first, nfe, done } = saved;
+        let new = Self::new(options, decoder);
+        let possible = (0.0..=new.length()).contains(&tau)
+            && step_size >= 0.0
+            && step_size.is_finite()
+            && nfe <= options.max_nfe
+            && first.is_none_or(|slot| slot < SLOTS);
+        possible.then_some(Self { tau, step_size, rejected, first, nfe, done, ..new })
     }
 
     /// The forward time that the solution has reached.

@@ -141,12 +141,12 @@ impl Gaussian {
             Prediction::Epsilon => (to_eps * score, to_eps * offset),
             Prediction::Score => (score, offset),
             Prediction::X0 => return (x0, x0_offset),
-            other => panic!("{other:?} is read in tests/paths.rs"),
             Prediction::V => {
                 let (alpha, sigma) = (self.transition(t)[(0, 0)], factor[(0, 0)]);
                 let on_z = to_eps * score * alpha - x0 * sigma;
                 return (on_z, to_eps * offset * alpha - x0_offset * sigma);
             }
+            other => panic!("{other:?} is read in tests/paths.rs"),
         };
         match self.spec.network.predicts {
             Some(Predicts::Momentum) => (whole.0.row(k - 1), whole.1.row(k - 1)),

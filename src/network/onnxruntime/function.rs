@@ -108,6 +108,11 @@ impl Function {
         })
     }
 
+    /// The spec, where there is one.
+    pub fn spec(&self) -> Option<&ModelSpec> {
+        self.spec.as_ref()
+    }
+
     /// The shape of one sample of the state.
     pub fn sample(&self) -> &[usize] {
         &self.state.sample
