@@ -93,6 +93,13 @@ pub struct SampleArgs {
     /// Give up sampling after this time
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true, help_heading = "How to run")]
     pub deadline: Option<Duration>,
+    /// Save there, from time to time and when it is stopped, all that --resume needs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub checkpoint: Option<PathBuf>,
+    /// Go on from a checkpoint, as if it had never stopped. What was sampled how stands in it: other options need not be
+    /// said again, and must not differ
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub resume: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
 }
@@ -495,6 +502,7 @@ impl BackendArgs {
             providers: self.provider.iter().map(|name| name.parse()).collect::<Result<_>>()?,
             device: self.device,
             threads: self.threads.unwrap_or(0),
+            concurrent_calls: 1,
         };
         #[cfg(not(feature = "onnxruntime"))]
         if self.provider != ["cpu"] {

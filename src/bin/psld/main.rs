@@ -25,6 +25,7 @@ use std::time::Instant;
 fn exit_code(error: &Error) -> u8 {
     match error.status() {
         Status::Cancelled => 130,
+        Status::CheckpointInvalid => 2,
         Status::WriteFailed => 1,
         status if (100..300).contains(&(status as i32)) => 2,
         _ => 1,
