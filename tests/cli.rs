@@ -698,11 +698,7 @@ fn checkpoints_that_do_not_fit() {
         "--resume saved --batch 2",
     ] {
         let ran = folder.psld(format!("sample image.json {args} --out y.npy").split(' '));
-        assert_eq!(
-            ran.code,
-            Some(2),
-            "{ran}"
-        );
+        assert_eq!(ran.code, Some(2), "{ran}");
         said += &format!("{args}\n{ran}");
     }
     for args in ["sample vector.json", "sample image.json --steps 9"] {

@@ -331,7 +331,8 @@ impl Network for OnnxNetwork {
             None => hash_file(path, len, modified).map(|hash| self.hash.get_or_init(|| hash).clone()),
         };
         hash.map_err(|e| {
-            Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name)).source(e)
+            Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name))
+                .source(e)
         })
     }
 
