@@ -9,7 +9,7 @@ use crate::run::What;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status, onnx};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,6 @@ impl ModelOptions {
 pub struct Model {
     network: Arc<dyn Network>,
     executor: Executor,
-    hash: Arc<OnceLock<String>>,
 }
 
 impl Model {
@@ -75,7 +74,7 @@ impl Model {
         if threads > 1024 {
             return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
         }
-        Ok(Self { network, executor: Executor::new(threads)?, hash: Arc::default() })
+        Ok(Self { network, executor: Executor::new(threads)? })
     }
 
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
@@ -174,11 +173,7 @@ impl Model {
     /// # Errors
     /// [`Status::ReadFailed`] where the file is gone or has changed since it was loaded.
     pub fn hash(&self) -> Result<String> {
-        if let Some(hash) = self.hash.get() {
-            return Ok(hash.clone());
-        }
-        let hash = self.network.hash()?;
-        Ok(self.hash.get_or_init(|| hash).clone())
+        self.network.hash()
     }
 
     pub(crate) fn network(&self) -> &Arc<dyn Network> {

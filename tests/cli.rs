@@ -45,7 +45,7 @@ fn array(folder: &Folder, name: &str, shape: &[usize], value: impl Fn(usize) -> 
 fn help() {
     let folder = folder();
     snapshot!("help", folder.psld(["--help"]));
-    for command in ["sample", "info", "plan", "verify", "noise", "tune", "samplers"] {
+    for command in ["sample", "info", "plan", "verify", "fd", "noise", "tune", "samplers"] {
         snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
     }
     snapshot!("version", folder.psld(["-V"]));

@@ -4,8 +4,11 @@
 //! Gaussian mixture and needs no library.
 
 pub mod analytic;
+mod clock;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
+
+pub(crate) use clock::Clock;
 
 use crate::Result;
 use crate::spec::ModelSpec;
@@ -67,9 +70,10 @@ pub enum ValuesMut<'a> {
 /// One evaluation of `t.len()` samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// States, [n, k*C, ...] in row-major order.
+    /// States, [n, k*C, ...] in row-major order; [n, C, ...] where the network was trained on another process than
+    /// the one to sample along (or the input that its prediction `edm` asks for).
     pub z: Values<'a>,
-    /// Forward time of each sample, in (0, 1].
+    /// Forward time of each sample on the path that the network was trained on, in (0, 1].
     pub t: &'a [f64],
     /// Class of each sample; `None` is the null class for all.
     pub labels: Option<&'a [i64]>,

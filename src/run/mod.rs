@@ -91,6 +91,8 @@ struct Calls {
     output_blocks: usize,
     times: Vec<f64>,
     labels: Option<Vec<i64>>,
+    /// What the network sees where that is not the state: one block for each sample.
+    projected: Option<Buffer>,
     /// The data estimate, where it is wanted.
     x0: Option<Buffer>,
     seconds: Duration,
@@ -166,11 +168,14 @@ impl Run {
         let executor = model.executor().clone();
         match options.init {
             Some(init) => init.copy_to(&mut batch.states[0]),
-            None => executor.prior(&mut batch, &sampler.process.prior_factor()),
+            None => executor.prior(&mut batch, &sampler.prior_factor),
         }
         let size = options.batch.unwrap_or(n).min(n);
+        let projected =
+            if sampler.projects() { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
         let previews = options.previews || options.anytime;
         let x0 = if previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
+        let decoder = Decoder::new(spec)?;
         let (rows, of, t) = match &sampler.rows {
             Rows::Planned(plan) => {
                 let of = plan.rows.last().map_or(0, |row| row.step() + 1);
@@ -180,16 +185,17 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, &sampler.model)), 0, o.t_start),
+            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone())), 0, o.t_start),
         };
         let mut run = Self {
             calls: Calls {
                 evaluator: network.evaluator()?,
-                decoder: Decoder::new(spec),
+                decoder,
                 size,
                 output_blocks,
                 times: vec![0.0; size],
                 labels: options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l }),
+                projected,
                 x0,
                 seconds: Duration::ZERO,
             },
@@ -292,7 +298,11 @@ impl Run {
     fn eval(&mut self, row: &Eval) -> Result<()> {
         self.progress.t = row.t;
         let began = Instant::now();
-        let (n, state_len) = (self.batch.n, self.batch.k * self.batch.d);
+        let n = self.batch.n;
+        if let (Some(input), Some(projected)) = (&row.input, &mut self.calls.projected) {
+            self.executor.project(&self.batch, row.from, &input.project, projected);
+        }
+        let t = row.input.as_ref().map_or(row.t, |input| input.t);
         let output_len = self.calls.output_blocks * self.batch.d;
         let mut first = 0;
         while first < n {
@@ -300,9 +310,12 @@ impl Run {
             let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
             let calls = &mut self.calls;
             let times = &mut calls.times[..samples.len()];
-            times.fill(row.t);
+            times.fill(t);
             let inputs = Inputs {
-                z: self.batch.states[row.from].values(of(state_len)),
+                z: match (&row.input, &calls.projected) {
+                    (Some(_), Some(projected)) => projected.values(of(self.batch.d)),
+                    _ => self.batch.states[row.from].values(of(self.batch.k * self.batch.d)),
+                },
                 t: times,
                 labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
             };
@@ -534,7 +547,8 @@ impl rk45::Rows for Run {
     fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<()> {
         self.interrupted()?;
         let step = self.progress.step;
-        Run::eval(self, &Eval { step, network: 0, from: state, t, slot })
+        let input = self.calls.decoder.input(&self.sampler.process, t);
+        Run::eval(self, &Eval { step, network: 0, from: state, t, slot, input })
     }
 
     fn update(&mut self, row: &Update) -> Result<()> {

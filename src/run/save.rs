@@ -3,7 +3,7 @@
 
 use super::checkpoint::{Reader, Writer, invalid};
 use super::{Calls, Cursor, Progress, Run};
-use crate::exec::{Batch, Known};
+use crate::exec::{Batch, Buffer, Known};
 use crate::network::Precision;
 use crate::solver::rk45::{self, Rk45};
 use crate::solver::{Decoder, Rows, Sampler};
@@ -66,7 +66,17 @@ impl Run {
             hashes: _,
         } = self;
         let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, partial: _ } = batch;
-        let Calls { evaluator: _, decoder: _, size, output_blocks: _, times: _, labels, x0, seconds } = calls;
+        let Calls {
+            evaluator: _,
+            decoder: _,
+            size,
+            output_blocks: _,
+            times: _,
+            labels,
+            projected: _,
+            x0,
+            seconds,
+        } = calls;
         if *poisoned {
             return Err(Error::new(Status::RunState, "the run has failed before and cannot be saved"));
         }
@@ -151,6 +161,7 @@ impl Run {
                 return Err(damaged("labels"));
             }
         }
+        let decoder = Decoder::new(spec)?;
         let (rows, consumed, draws, done) = match (&sampler.rows, saved.rows) {
             (Rows::Planned(plan), SavedCursor::Planned(next)) if next <= plan.rows.len() => {
                 let consumed = plan.rows[..next].iter().map(|row| row.draws().count()).sum();
@@ -162,7 +173,8 @@ impl Run {
                 )
             }
             (Rows::Adaptive(options), SavedCursor::Adaptive(saved)) => {
-                let solver = Rk45::load(*options, spec, saved).ok_or_else(|| damaged("position"))?;
+                let solver =
+                    Rk45::load(*options, decoder.clone(), saved).ok_or_else(|| damaged("position"))?;
                 let done = solver.done;
                 (Cursor::Adaptive(solver), 0, 0, done)
             }
@@ -200,11 +212,13 @@ impl Run {
         let mut run = Self {
             calls: Calls {
                 evaluator: network.evaluator()?,
-                decoder: Decoder::new(spec),
+                decoder,
                 size,
                 output_blocks,
                 times: vec![0.0; size],
                 labels,
+                // Made anew for each call.
+                projected: if sampler.projects() { Some(Buffer::zeros(precision, n * d)?) } else { None },
                 x0: match reader.has("x0") {
                     true => Some(reader.buffer_of("x0", precision, n * d)?),
                     false => None,

@@ -4,8 +4,8 @@
 //! The drift is affine in the state and the network's outputs, so every stage is one update row from the state at
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
-use super::SamplerInfo;
 use super::compiler::Decoder;
+use super::{SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
 use crate::spec::{ModelSpec, SamplerSpec};
@@ -37,8 +37,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub fn new(spec: &SamplerSpec) -> Result<Self> {
-        let (t_start, t_end) = spec.interval()?;
+    pub fn new(spec: &SamplerSpec, times: &Times) -> Result<Self> {
+        let (t_start, t_end) = times.interval(spec)?;
         let tolerance = |name: &str, given: Option<f64>, least: f64| {
             let value = given.unwrap_or(1e-4);
             if value >= least && value.is_finite() {
@@ -131,17 +131,8 @@ pub(crate) const SLOTS: usize = 7;
 pub(crate) const STATES: usize = 2;
 
 impl Rk45 {
-    pub fn new(options: Options, model: &ModelSpec) -> Self {
-        Self {
-            options,
-            decoder: Decoder::new(model),
-            tau: 0.0,
-            step_size: 0.0,
-            rejected: false,
-            first: None,
-            nfe: 0,
-            done: false,
-        }
+    pub fn new(options: Options, decoder: Decoder) -> Self {
+        Self { options, decoder, tau: 0.0, step_size: 0.0, rejected: false, first: None, nfe: 0, done: false }
     }
 
     pub fn save(&self) -> Saved {
@@ -151,9 +142,9 @@ impl Rk45 {
     }
 
     /// The solver that [`Self::save`] was called on; `None` for a state that no solver is in.
-    pub fn load(options: Options, model: &ModelSpec, saved: Saved) -> Option<Self> {
+    pub fn load(options: Options, decoder: Decoder, saved: Saved) -> Option<Self> {
         let Saved { tau, step_size, rejected, first, nfe, done } = saved;
-        let new = Self::new(options, model);
+        let new = Self::new(options, decoder);
         let possible = (0.0..=new.length()).contains(&tau)
             && step_size >= 0.0
             && step_size.is_finite()
@@ -272,12 +263,16 @@ impl Rk45 {
         Ok(0)
     }
 
-    /// The closing noise-free step of length t_end, with the probability flow's drift.
+    /// The closing noise-free step of length t_end, with the probability flow's drift; on paths that are no recipes, the
+    /// data estimate.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let t = self.options.t_end;
         rows.eval(0, t, 0)?;
-        let drift = self.drift(process, 0, t, z)?;
-        rows.update(&(z.clone() + t * drift).into_update(0, 0))?;
+        let end = match process.parameters() {
+            Some(_) => z.clone() + t * self.drift(process, 0, t, z)?,
+            None => self.decoder.x0_of_slot(process, t, 0)?,
+        };
+        rows.update(&end.into_update(0, 0))?;
         self.nfe += 1;
         self.done = true;
         Ok(())

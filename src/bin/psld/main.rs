@@ -1,6 +1,8 @@
 //! The command line of psld: arguments in, files and reports out. It computes nothing.
 
 mod args;
+#[cfg(feature = "onnxruntime")]
+mod fd;
 mod info;
 mod interrupt;
 mod noise;
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         #[cfg(feature = "onnxruntime")]
         Command::Verify(args) => verify::run(args),
+        #[cfg(feature = "onnxruntime")]
+        Command::Fd(args) => fd::run(args),
         Command::Noise(args) => noise::run(args),
         Command::Tune(args) => tune::run(*args),
         Command::Samplers(args) => samplers::run(args),

@@ -132,9 +132,7 @@ impl OnnxEvaluator {
         }
         .map_err(failed)?;
 
-        self.time_buffer
-            .fill(&inputs.t[piece.clone()], model.spec.network.time_scale, size)
-            .map_err(failed)?;
+        self.time_buffer.fill(&inputs.t[piece.clone()], &model.clock, size).map_err(failed)?;
         let time = self.time_buffer.input(&mut self.time, size).map_err(failed)?;
 
         let label = match &ports.label {

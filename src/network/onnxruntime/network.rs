@@ -4,7 +4,7 @@ use super::api::{Failure, Session, SessionOptions};
 use super::evaluator::OnnxEvaluator;
 use super::ports::Ports;
 use super::{Provider, Runtime};
-use crate::network::{Backend, Evaluator, Network, Precision};
+use crate::network::{Backend, Clock, Evaluator, Network, Precision};
 use crate::onnx;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status};
@@ -73,6 +73,7 @@ pub(super) struct Model {
     /// The model's name in messages.
     pub name: String,
     pub spec: ModelSpec,
+    pub clock: Clock,
     pub ports: Ports,
     /// Run it within a turn of `turns` only.
     pub session: Session,
@@ -211,8 +212,9 @@ impl OnnxNetwork {
         let inputs = session.inputs().map_err(failed)?;
         let outputs = session.outputs().map_err(failed)?;
         let ports = Ports::find(&name, &spec, &inputs, &outputs)?;
+        let clock = Clock::new(&spec)?;
         let turns = Turns::new(options.concurrent_calls);
-        let model = Model { name, spec, ports, session, turns, runtime };
+        let model = Model { name, spec, clock, ports, session, turns, runtime };
         Ok(Self { model: Arc::new(model), provider, source, hash: OnceLock::new() })
     }
 
