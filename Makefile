@@ -27,7 +27,7 @@ endef
 
 .PHONY: help demo test test-core core networks test-training psld-training train-demo train-gpu check tools onnxruntime \
   libtorch venv header bench bench-core bench-networks release install \
-  dist test-install
+  dist test-install test-python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -37,7 +37,7 @@ demo: onnxruntime ## sample 64 images from the bundled network into demo.png
 	$(psld) sample models/cifar10-exact.onnx -n 64 --out demo.png
 	@echo "look at demo.png"
 
-test: tools core test-install ## the core: everything that needs neither a GPU nor libtorch
+test: tools core test-install test-python ## the core: everything that needs neither a GPU nor libtorch
 
 test-core: export PSLD_WITHOUT_VALGRIND := 1
 test-core: core ## the core without valgrind: needs only Rust, a C/C++ compiler, Python 3 with pip
@@ -99,6 +99,9 @@ dist: release onnxruntime ## a tarball with ONNX Runtime beside the library, for
 test-install: tools release onnxruntime ## install into a clean folder, and build the examples against it
 	$(call stage,installed: CMake and pkg-config and the tarball,scripts/test-install.sh $(target)/release $(onnxruntime) \
 	  $(target)/test-install)
+
+test-python: release ## the wheel, in a fresh environment
+	$(call stage,Python,scripts/test-python.sh $(target)/release $(target)/venv-python)
 
 header: ## write include/psld.h anew from src/capi/
 	PSLD_UPDATE_HEADER=1 cargo test --locked --test header

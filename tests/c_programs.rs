@@ -163,6 +163,28 @@ fn the_readme_shows_the_cpp_example() {
     assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
 }
 
+/// What `conformance.rs` gets inside of this process, a C program gets from the library, shared and static.
+#[test]
+fn c_conformance() {
+    let file = fs::read_to_string(root().join("tests/conformance.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    for link in [Link::Shared, Link::Static] {
+        let path = compile(Path::new("tests/c/conformance.c"), link, &[]);
+        for case in file["cases"].as_array().unwrap() {
+            let text = |name: &str| case[name].as_str().unwrap();
+            let mut command = program(&path);
+            command.args([text("model"), &case["sampler"].to_string(), &case["n"].to_string()]);
+            command.args([&case["seed"].to_string(), text("precision"), text("output")]);
+            let said = run(&mut command);
+            let expected = match case["hash"].as_str() {
+                Some(hash) => hash.to_owned(),
+                None => format!("{} {}", case["status"], text("message")),
+            };
+            assert_eq!(said.trim_end(), expected, "{case}");
+        }
+    }
+}
+
 /// Not under valgrind: ONNX Runtime is not ours to check.
 #[cfg(feature = "onnxruntime")]
 #[test]
