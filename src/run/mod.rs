@@ -185,7 +185,7 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, &sampler.model)), 0, o.t_start),
+            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, &sampler.model, n)), 0, o.t_start),
         };
         Ok(Self {
             calls: Calls {
@@ -313,6 +313,45 @@ impl Run {
         Ok(())
     }
 
+    /// Calls the network on the samples of `state` that have a time. A call in which no sample has one is not made; in
+    /// the others the rest keep their place, so that shapes and addresses stay.
+    fn eval_each(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<()> {
+        let latest = times.iter().flatten().copied().fold(f64::NAN, f64::max);
+        self.progress.t = latest;
+        let began = Instant::now();
+        let (n, state_len) = (self.batch.n, self.batch.k * self.batch.d);
+        let output_len = self.calls.output_blocks * self.batch.d;
+        let mut first = 0;
+        while first < n {
+            let samples = first..(first + self.calls.size).min(n);
+            first = samples.end;
+            let wanted = &times[samples.clone()];
+            if wanted.iter().all(Option::is_none) {
+                continue;
+            }
+            let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
+            let calls = &mut self.calls;
+            let at = &mut calls.times[..samples.len()];
+            at.iter_mut().zip(wanted).for_each(|(at, t)| *at = t.unwrap_or(latest));
+            let inputs = Inputs {
+                z: self.batch.states[state].values(of(state_len)),
+                t: at,
+                labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
+            };
+            let out = self.batch.slots[slot].values_mut(of(output_len));
+            calls.evaluator.evaluate(inputs, out).map_err(|e| e.context(place(&self.progress)))?;
+        }
+        self.calls.seconds += began.elapsed();
+        self.progress.nfe += 1;
+        if let Some(x0) = &mut self.calls.x0 {
+            let map =
+                |t: &Option<f64>| t.map(|t| self.calls.decoder.x0(&self.sampler.process, t)).transpose();
+            let maps = times.iter().map(map).collect::<Result<Vec<_>>>()?;
+            self.executor.x0_each(&self.batch, state, slot, &maps, x0);
+        }
+        Ok(())
+    }
+
     fn update(&mut self, row: &Update) -> Result<()> {
         let Err(sample) = self.executor.update(&mut self.batch, row) else { return Ok(()) };
         Err(self.non_finite(row, sample))
@@ -332,6 +371,13 @@ impl Run {
             Status::NonFinite,
             format!("{}: {what} of sample {sample} is not finite", place(&self.progress)),
         )
+    }
+
+    fn non_finite_at(&self, row: Option<&Update>, sample: usize) -> Error {
+        match row {
+            Some(row) => self.non_finite(row, sample),
+            None => Error::new(Status::Internal, "a sample that was left alone became non-finite"),
+        }
     }
 
     /// How far the run is.
@@ -460,23 +506,59 @@ fn place(progress: &Progress) -> String {
 }
 
 impl rk45::Rows for Run {
-    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<()> {
+    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<()> {
         self.interrupted()?;
-        let step = self.progress.step;
-        Run::eval(self, &Eval { step, network: 0, from: state, t, slot })
+        match times {
+            [Some(t)] => {
+                let step = self.progress.step;
+                Run::eval(self, &Eval { step, network: 0, from: state, t: *t, slot })
+            }
+            _ => self.eval_each(state, times, slot),
+        }
     }
 
-    fn update(&mut self, row: &Update) -> Result<()> {
-        Run::update(self, row)
+    fn update(&mut self, rows: &[Option<Update>]) -> Result<()> {
+        match rows {
+            [Some(row)] => Run::update(self, row),
+            _ => self
+                .executor
+                .update_each(&mut self.batch, rows)
+                .map_err(|sample| self.non_finite_at(rows.get(sample).and_then(Option::as_ref), sample)),
+        }
     }
 
-    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> Result<f64> {
-        let rms = self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol);
-        if rms.is_finite() {
-            return Ok(rms);
+    fn scaled_rms(
+        &mut self,
+        rows: &[Option<Update>],
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+    ) -> Result<Vec<f64>> {
+        let norms = match rows {
+            [Some(row)] => vec![self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol)],
+            _ => self.executor.scaled_rms_each(&mut self.batch, rows, scale, atol, rtol),
+        };
+        if norms.iter().all(|rms| rms.is_finite()) {
+            return Ok(norms);
         }
         // Not a rejected step, as scipy has it: the last stage's output enters no state before this.
         let sample = self.batch.partial.iter().position(|sum| !sum.is_finite()).unwrap_or(0);
-        Err(self.non_finite(row, sample))
+        Err(self.non_finite_at(rows.get(sample).or(rows.first()).and_then(Option::as_ref), sample))
+    }
+
+    fn copy_slot(&mut self, from: usize, to: usize, systems: &[bool]) {
+        let len = self.calls.output_blocks * self.batch.d;
+        let all = 0..self.batch.n * len;
+        match systems {
+            [wanted] => {
+                if *wanted {
+                    self.batch.copy_slot(from, to, all);
+                }
+            }
+            _ => {
+                let wanted = systems.iter().enumerate().filter(|(_, wanted)| **wanted);
+                wanted.for_each(|(i, _)| self.batch.copy_slot(from, to, i * len..(i + 1) * len));
+            }
+        }
     }
 }
