@@ -8,13 +8,13 @@
 //! The drift is affine in the state and the network's outputs, so every stage is one update row from the state at
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
-use super::SamplerInfo;
 use super::compiler::Decoder;
+use super::{SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
 use crate::spec::{ErrorNorm, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) const INFO: SamplerInfo = SamplerInfo {
@@ -48,8 +48,8 @@ fn is_run(norm: &ErrorNorm) -> bool {
 }
 
 impl Options {
-    pub fn new(spec: &SamplerSpec) -> Result<Self> {
-        let (t_start, t_end) = spec.interval()?;
+    pub fn new(spec: &SamplerSpec, times: &Times) -> Result<Self> {
+        let (t_start, t_end) = times.interval(spec)?;
         let tolerance = |name: &str, given: Option<f64>, least: f64| {
             let value = given.unwrap_or(1e-4);
             if value >= least && value.is_finite() {
@@ -106,7 +106,8 @@ pub(crate) trait Rows {
 }
 
 /// Equations that share their steps: those of all samples of the run, or of one sample.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct System {
     /// Reversed time since t_start.
     tau: f64,
@@ -137,6 +138,16 @@ pub(crate) struct Rk45 {
     pub done: bool,
 }
 
+/// What of [`Rk45`] a checkpoint holds; the rest follows from the sampler.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Saved {
+    systems: Vec<System>,
+    begun: bool,
+    nfe: u32,
+    done: bool,
+}
+
 /// Nodes and weights of stages 1 to 6; the last is the solution of order 5 itself.
 const NODES: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
 const STAGES: [&[f64]; 6] = [
@@ -157,20 +168,33 @@ pub(crate) const STATES: usize = 2;
 
 impl Rk45 {
     /// For a run of `n` samples.
-    pub fn new(options: Options, model: &ModelSpec, n: usize) -> Self {
+    pub fn new(options: Options, decoder: Decoder, n: usize) -> Self {
         let system = System { tau: 0.0, step_size: 0.0, rejected: false };
         let systems = match options.error_norm {
             ErrorNorm::Run => 1,
             ErrorNorm::Sample => n,
         };
-        Self {
-            options,
-            decoder: Decoder::new(model),
-            systems: vec![system; systems],
-            begun: false,
-            nfe: 0,
-            done: false,
-        }
+        Self { options, decoder, systems: vec![system; systems], begun: false, nfe: 0, done: false }
+    }
+
+    pub fn save(&self) -> Saved {
+        // Named one by one, so that a field that is added is not forgotten here.
+        let Self { options: _, decoder: _, systems, begun, nfe, done } = self;
+        Saved { systems: systems.clone(), begun: *begun, nfe: *nfe, done: *done }
+    }
+
+    /// The solver of a run of `n` samples that [`Self::save`] was called on; `None` for a state that no solver is in.
+    pub fn load(options: Options, decoder: Decoder, n: usize, saved: Saved) -> Option<Self> {
+        let Saved { systems, begun, nfe, done } = saved;
+        let new = Self::new(options, decoder, n);
+        let possible = |system: &System| {
+            (0.0..=new.length()).contains(&system.tau)
+                && system.step_size >= 0.0
+                && system.step_size.is_finite()
+        };
+        let possible =
+            systems.len() == new.systems.len() && systems.iter().all(possible) && nfe <= options.max_nfe;
+        possible.then_some(Self { systems, begun, nfe, done, ..new })
     }
 
     /// The reversed time that all systems have reached.
@@ -313,12 +337,16 @@ impl Rk45 {
         Ok(())
     }
 
-    /// The closing noise-free step of length t_end, with the probability flow's drift.
+    /// The closing noise-free step of length t_end, with the probability flow's drift; on paths that are no recipes, the
+    /// data estimate.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let (t, n) = (self.options.t_end, self.systems.len());
         rows.eval(0, &vec![Some(t); n], 0)?;
-        let drift = self.drift(process, 0, t, z)?;
-        rows.update(&vec![Some((z.clone() + t * drift).into_update(0, 0)); n])?;
+        let end = match process.parameters() {
+            Some(_) => z.clone() + t * self.drift(process, 0, t, z)?,
+            None => self.decoder.x0_of_slot(process, t, 0)?,
+        };
+        rows.update(&vec![Some(end.into_update(0, 0)); n])?;
         self.nfe += 1;
         self.done = true;
         Ok(())
