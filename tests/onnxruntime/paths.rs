@@ -4,7 +4,7 @@ use crate::support::runtime;
 use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
 use psld::network::{Inputs, Network, Precision, Values, ValuesMut};
-use psld::onnx::networks::mixture::{Half, Means, Mixture as OnnxMixture, Path};
+use psld::onnx::networks::{Half, Means, Mixture as OnnxMixture, Path};
 use psld::onnx::{Dim, ElementType, Graph, Model, Value};
 use psld::run::What;
 use psld::{ModelSpec, Run, RunOptions, Sampler, SamplerSpec};
