@@ -129,7 +129,7 @@ fn the_script_agrees_with_the_samplers_that_are_built_in() {
         let mut cases =
             vec![("RVV", json!({ "sampler": "rvv" }), ""), ("ROBA", json!({ "sampler": "roba" }), "")];
         cases.push(("CVV", json!({ "sampler": "cvv", "lambda": 1.5 }), "--lambda 1.5"));
-        if spec.process().unwrap().parameters().d[(0, 0)] > 0.0 {
+        if spec.process().unwrap().parameters().unwrap().d[(0, 0)] > 0.0 {
             cases.push(("ROBA", json!({ "sampler": "roba", "lambda_s": 3.0 }), "--lambda-s 3"));
         }
         for (scheme, options, more) in cases {
