@@ -235,6 +235,12 @@ fn the_mlp_learns_a_mixture_to_a_stated_error() {
     assert!(error < 0.05, "{error}");
 }
 
+#[test]
+fn a_process_that_is_no_recipe_is_refused() {
+    let error = Objective::new(&spec(r#"{"kind": "flow"}"#, "[2]"), Weighting::Eps, false).unwrap_err();
+    assert_eq!(error.status(), Status::Unsupported, "{error}");
+}
+
 /// Small images with labels: a recipe that uses everything that is random.
 fn images(folder: &Path) -> Recipe {
     let pixels: Vec<u8> = (0..40 * 64u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
