@@ -447,7 +447,7 @@ fn classifiers_and_likelihood_weights_train() {
     assert!((losses[0] - 3f64.ln()).abs() < 0.2, "{losses:?}");
 
     // |G^T (s_net - s)|^2 where the network is off by a constant, for k = 1: beta / sigma^2 times its square.
-    let spec = spec(r#"{"kind": "vp"}"#, "[2]");
+    let spec = spec(r#"{"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}"#, "[2]");
     let config = r#"{"kind": "mlp", "in_ch": 2, "out_ch": 2, "width": 4, "blocks": 1}"#;
     let network = Network::new(&serde_json::from_str(config).unwrap()).unwrap();
     let parameters = TorchParams::of_weights(&network, &network.initial_values(1)).unwrap();
@@ -458,6 +458,7 @@ fn classifiers_and_likelihood_weights_train() {
         objective.loss_at(&network, &parameters, &batch, &normals, Mode::Eval, Kind::Float).double_value(&[])
     });
     let process = spec.process().unwrap();
-    let expected = process.beta(0.3) / process.covariance(0.3)[(0, 0)];
+    let beta = 0.1 + 0.3 * 19.9;
+    let expected = beta / process.covariance(0.3)[(0, 0)];
     assert!((weighted / plain / expected - 1.0).abs() < 1e-5, "{} against {expected}", weighted / plain);
 }
