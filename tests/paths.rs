@@ -449,3 +449,23 @@ fn named_tables() {
     close(log_snr(given, 7, 20), line(0.01, 0.3, 20), 7);
     close(log_snr(json!({ "betas": [0.2, 0.1, 0.6] }), 2, 3), vec![0.2, 0.1, 0.6], 2);
 }
+
+/// Adaptive samples with steps of their own see the network at times of their own: each is the run of it alone.
+#[test]
+fn adaptive_samples_of_their_own() {
+    for network in
+        [json!({ "process": { "kind": "vp" } }), json!({ "process": { "kind": "edm" }, "prediction": "edm" })]
+    {
+        let spec = with_network(&psld(), &network);
+        let model = model(&spec, &plane());
+        let rk45 =
+            |norm: &str| sampler(&spec, json!({ "sampler": "rk45", "rtol": 1e-3, "error_norm": norm }));
+        let (z, progress) = finish(&model, &rk45("sample"), RunOptions { batch: Some(2), ..f64_run(5) });
+        let alone: Vec<_> =
+            (0..5).map(|i| finish(&model, &rk45("run"), RunOptions { seed: i, ..f64_run(1) })).collect();
+        for (i, (state, _)) in alone.iter().enumerate() {
+            assert_same(&z[i * 4..][..4], state, &network.to_string());
+        }
+        assert_eq!(Some(progress.nfe), alone.iter().map(|(_, progress)| progress.nfe).max());
+    }
+}
