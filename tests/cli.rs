@@ -65,7 +65,24 @@ fn lists_and_descriptions() {
         serde_json::from_str(&folder.psld(["samplers", "--json"]).stdout).unwrap();
     let names: Vec<_> =
         listed.as_array().unwrap().iter().map(|info| info["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["em", "sscs", "ancestral", "euler", "heun", "rk45"]);
+    assert_eq!(
+        names,
+        [
+            "em",
+            "sscs",
+            "ancestral",
+            "euler",
+            "heun",
+            "ddim",
+            "gddim",
+            "deis",
+            "exp_heun",
+            "dpmpp",
+            "unipc",
+            "sde_dpmpp",
+            "rk45"
+        ]
+    );
     snapshot!("info", folder.psld(["info", "labelled.json"]));
     snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
 }
@@ -86,7 +103,19 @@ fn rounded(value: &mut serde_json::Value) {
 #[test]
 fn plans_of_all_samplers_at_four_steps() {
     let folder = folder();
-    for sampler in ["em", "sscs", "ancestral", "euler", "heun"] {
+    for sampler in [
+        "em",
+        "sscs",
+        "ancestral",
+        "euler",
+        "heun",
+        "gddim",
+        "deis",
+        "exp_heun",
+        "dpmpp",
+        "unipc",
+        "sde_dpmpp",
+    ] {
         for model in ["image", "vector"] {
             let model_file = format!("{model}.json");
             let ran = folder.psld(["plan", &model_file, "--sampler", sampler, "--steps", "4"]);
@@ -111,7 +140,7 @@ fn plans_of_all_samplers_at_four_steps() {
 fn samples_of_all_samplers() {
     let folder = folder();
     let mut all = String::new();
-    for sampler in ["em", "ancestral", "euler", "heun", "rk45"] {
+    for sampler in ["em", "ancestral", "euler", "heun", "gddim", "dpmpp", "unipc", "sde_dpmpp", "rk45"] {
         let steps: &[&str] = if sampler == "rk45" { &[] } else { &["--steps", "20"] };
         let args =
             ["sample", "vector.json", "-n", "2", "--seed", "7", "--sampler", sampler, "--out", "x.npy"];

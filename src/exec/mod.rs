@@ -12,7 +12,7 @@ use crate::isa::Isa;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Noise, Norm, Prior, Replace, Sample, X0};
+use kernel::{Clip, Noise, Norm, Prior, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -107,13 +107,14 @@ impl Executor {
         let mut into = std::mem::take(&mut batch.states[row.into]);
         let from = (row.from != row.into).then(|| T::of(&batch.states[row.from]));
         let first_bad = AtomicUsize::new(usize::MAX);
-        let work = 1 + row.terms.len() + NOISE_WORK * row.noise.len();
+        let work = 1 + row.states.len() + row.terms.len() + NOISE_WORK * row.noise.len();
         let view = &*batch;
         self.samples(T::of_mut(&mut into), len, work, |i, into| {
             let sample = Sample::<T, E> {
                 row,
                 from: from.map(|z| &z[i * len..][..len]),
                 into,
+                states: &view.states,
                 slots: &view.slots,
                 index: i,
                 d: view.d,
@@ -143,10 +144,19 @@ impl Executor {
     }
 
     fn map_in<T: Float>(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
-        let MapKind::Replace { mean, noise, .. } = kind;
         let mut state = std::mem::take(&mut batch.states[into]);
         let view = &*batch;
         let d = view.d;
+        let (mean, noise) = match kind {
+            MapKind::Replace { mean, noise, .. } => (mean, noise),
+            MapKind::Clip { low, high } => {
+                self.samples(T::of_mut(&mut state), view.k * d, 1, |_, into| {
+                    self.isa.run(Clip { low: *low, high: *high, values: &mut into[..d] });
+                });
+                batch.states[into] = state;
+                return;
+            }
+        };
         if let Some(known) = &view.known {
             let shared = |values: &'_ [f32]| values.len() == d;
             self.samples(T::of_mut(&mut state), view.k * d, 1 + NOISE_WORK, |i, into| {

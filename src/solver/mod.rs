@@ -3,17 +3,26 @@
 
 mod ancestral;
 mod compiler;
+mod ddim;
+mod deis;
+mod dpmpp;
 mod em;
 mod euler;
+mod exp_heun;
+mod frame;
+mod gddim;
 mod heun;
 mod inpaint;
+mod multistep;
 mod quadrature;
 pub(crate) mod rk45;
+mod sde_dpmpp;
 mod sscs;
+mod unipc;
 
 pub(crate) use compiler::Decoder;
 
-use crate::plan::Plan;
+use crate::plan::{Map, MapKind, Plan, Row};
 use crate::process::Process;
 use crate::spec::strict::did_you_mean;
 use crate::spec::{InpaintMethod, ModelSpec, SamplerSpec};
@@ -52,7 +61,20 @@ struct Solver {
     steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
 }
 
-const PLANNED: [Solver; 5] = [em::SOLVER, sscs::SOLVER, ancestral::SOLVER, euler::SOLVER, heun::SOLVER];
+const PLANNED: [Solver; 12] = [
+    em::SOLVER,
+    sscs::SOLVER,
+    ancestral::SOLVER,
+    euler::SOLVER,
+    heun::SOLVER,
+    ddim::SOLVER,
+    gddim::SOLVER,
+    deis::SOLVER,
+    exp_heun::SOLVER,
+    dpmpp::SOLVER,
+    unipc::SOLVER,
+    sde_dpmpp::SOLVER,
+];
 
 /// The samplers, in the order in which they are listed to people.
 pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
@@ -109,8 +131,11 @@ impl Sampler {
             };
             special(options, &solver.info)?;
             let grid = grid::resolve(options, &process, solver.info.nfe_per_step)?;
-            let plan = Compiler::new(model, &process, options, inpaint).compile(solver, grid)?;
-            (solver.info, Rows::Planned(Arc::new(plan)))
+            // Those that can do both are stochastic where they are asked for noise.
+            let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
+            let info = SamplerInfo { stochastic: noisy, ..solver.info };
+            let plan = Compiler::new(model, &process, options, inpaint).compile(solver, &info, grid)?;
+            (info, Rows::Planned(Arc::new(plan)))
         };
         Ok(Self { model: model.clone(), process, info, options: options.clone(), rows, inpaint })
     }
@@ -137,7 +162,7 @@ impl Sampler {
         let inpaint = plan
             .rows
             .iter()
-            .any(|row| matches!(row, crate::plan::Row::Map(_)))
+            .any(|row| matches!(row, Row::Map(Map { kind: MapKind::Replace { .. }, .. })))
             .then_some(InpaintMethod::Published);
         let info = SamplerInfo {
             name: "plan",

@@ -3,37 +3,55 @@
 use crate::process::Mat;
 
 /// Points of one panel.
-const POINTS: usize = 16;
+pub(super) const POINTS: usize = 16;
 
 /// The integral of `f` from t to u (in either order; the sign follows), for 0 < t, u.
 ///
 /// 16-point Gauss-Legendre on panels that at most double the time: what is integrated goes like a power of t near the
 /// data, and is smooth in ln t.
 pub(super) fn integral(t: f64, u: f64, f: impl Fn(f64) -> Mat) -> Mat {
-    let (low, high) = (t.min(u), t.max(u));
-    let panels = libm::ceil(libm::log2(high / low)).clamp(1.0, 64.0) as usize;
-    let ratio = libm::log(high / low) / panels as f64;
-    let edge = |i: usize| match i {
-        0 => low,
-        i if i == panels => high,
-        i => low * libm::exp(ratio * i as f64),
-    };
     let rule = rule();
-    let mut sum: Option<Mat> = None;
-    for i in 0..panels {
-        let (a, b) = (edge(i), edge(i + 1));
-        let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
-        for (x, weight) in rule {
-            let term = f(middle + half * x) * (half * weight);
-            sum = Some(sum.map_or(term, |sum| sum + term));
+    let edges = edges(t, u, 1);
+    let terms = edges.windows(2).flat_map(|pair| {
+        let (middle, half) = (0.5 * (pair[0] + pair[1]), 0.5 * (pair[1] - pair[0]));
+        rule.map(|(x, weight)| (middle + half * x, half * weight))
+    });
+    let sum = terms.map(|(s, weight)| f(s) * weight).reduce(|sum, term| sum + term);
+    sum.unwrap_or_else(|| f(t) * 0.0)
+}
+
+/// The edges of panels from t to u, in this order: at least `least`, and so many that none more than doubles the time.
+pub(super) fn edges(t: f64, u: f64, least: usize) -> Vec<f64> {
+    let doublings = libm::ceil(libm::fabs(libm::log2(u / t)));
+    let panels = (doublings.clamp(1.0, 64.0) as usize).max(least);
+    let ratio = libm::log(u / t) / panels as f64;
+    let mut edges: Vec<f64> = (0..=panels).map(|i| t * libm::exp(ratio * i as f64)).collect();
+    (edges[0], edges[panels]) = (t, u);
+    edges
+}
+
+/// Row i: the weights of the integral from -1 to node i of what the rule's nodes interpolate.
+pub(super) fn cumulative(rule: &[(f64, f64); POINTS]) -> [[f64; POINTS]; POINTS] {
+    // The Lagrange polynomial of node j is w_j sum over n of (n + 1/2) P_n(x_j) P_n, and the integral of
+    // (2n + 1) P_n is P_(n+1) - P_(n-1).
+    let legendre = rule.map(|(x, _)| {
+        let mut p = [1.0; POINTS + 1];
+        p[1] = x;
+        for n in 1..POINTS {
+            p[n + 1] = ((2 * n + 1) as f64 * x * p[n] - n as f64 * p[n - 1]) / (n + 1) as f64;
         }
-    }
-    let sum = sum.unwrap_or_else(|| f(low) * 0.0);
-    if t <= u { sum } else { -sum }
+        p
+    });
+    std::array::from_fn(|i| {
+        std::array::from_fn(|j| {
+            let at = |n: usize| legendre[j][n] * (legendre[i][n + 1] - legendre[i][n - 1]);
+            0.5 * rule[j].1 * (1.0 + rule[i].0 + (1..POINTS).map(at).sum::<f64>())
+        })
+    })
 }
 
 /// Nodes in (-1, 1) with their weights: the zeros of the Legendre polynomial, by Newton's method.
-fn rule() -> [(f64, f64); POINTS] {
+pub(super) fn rule() -> [(f64, f64); POINTS] {
     std::array::from_fn(|i| {
         let n = POINTS as f64;
         let mut x = -libm::cos(std::f64::consts::PI * (i as f64 + 0.75) / (n + 0.5));
@@ -66,6 +84,19 @@ mod tests {
                 let exact = (u.powf(power + 1.0) - t.powf(power + 1.0)) / (power + 1.0);
                 let error = (scalar(t, u, |s| s.powf(power)) / exact - 1.0).abs();
                 assert!(error < 1e-13, "s^{power} from {t} to {u}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn cumulative_integrals_of_polynomials() {
+        let rule = rule();
+        let weights = cumulative(&rule);
+        for power in 0..POINTS as i32 {
+            for (row, (end, _)) in weights.iter().zip(rule) {
+                let sum: f64 = row.iter().zip(rule).map(|(w, (x, _))| w * x.powi(power)).sum();
+                let exact = (end.powi(power + 1) - (-1.0_f64).powi(power + 1)) / f64::from(power + 1);
+                assert!((sum - exact).abs() < 1e-14, "x^{power} to {end}: {sum} is not {exact}");
             }
         }
     }
