@@ -70,7 +70,12 @@ fn check_slope(process: &str, law: &Gaussian, name: &str, order: f64, steps: usi
     let slope = (coarse / fine).log2();
     println!("{process}, {name}: {slope:.3} ({coarse:.2e} -> {fine:.2e})");
     let tolerance = 0.1 * order;
-    if std::env::var("X").is_ok() { if (slope-order).abs() >= tolerance { println!("BAD {process}, {name}: {slope:.3}"); } return; }
+    if std::env::var("X").is_ok() {
+        if (slope - order).abs() >= tolerance {
+            println!("BAD {process}, {name}: {slope:.3}");
+        }
+        return;
+    }
     assert!((slope - order).abs() < tolerance, "{process}, {name}: {slope:.3} ({coarse:e} -> {fine:e})");
 }
 

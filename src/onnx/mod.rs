@@ -39,3 +39,7 @@ pub use prost::bytes::Bytes;
 
 /// The metadata key under which a network carries its spec (one JSON document).
 pub const SPEC_KEY: &str = "psld.spec";
+
+/// The metadata key under which a network carries one evaluation of itself
+/// ([`spec::Golden`](crate::spec::Golden), JSON).
+pub const GOLDEN_KEY: &str = "psld.golden";

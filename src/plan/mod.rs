@@ -28,6 +28,9 @@ pub struct Plan {
     pub format: u32,
     /// The sampler that made it.
     pub sampler: String,
+    /// SHA-256 of the only model that the plan is meant for, where it was tuned for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Blocks of a state (1 VP, 2 position and momentum, ...).
     pub k: usize,
     /// Blocks of a network output: k, or 1.
@@ -113,6 +116,7 @@ pub struct Map {
 /// The kinds of [`Map`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant)] // Rows are few, and updates as large.
 pub enum MapKind {
     /// Inpainting: where the mask is 1, the state becomes mean * image + C noise.
     Replace {

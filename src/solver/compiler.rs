@@ -98,9 +98,8 @@ impl Decoder {
         // w (z + C score), with w the weights of least variance: the first row of Psi(t -> 0) (z - L eps) is the same for
         // the exact network, but amplifies the errors of a trained one by a hundred more near t = 1.
         let (p, r) = self.epsilon(process, t)?;
-        let on_eps = process.mean(t).transpose()
-            * libm::exp(-2.0 * process.log_snr(t))
-            * process.score_from_eps(t);
+        let on_eps =
+            process.mean(t).transpose() * libm::exp(-2.0 * process.log_snr(t)) * process.score_from_eps(t);
         Ok((process.x0_weights(t) + on_eps * p, on_eps * r))
     }
 }
@@ -149,6 +148,7 @@ impl<'a> Compiler<'a> {
         let plan = Plan {
             format: FORMAT,
             sampler: info.name.into(),
+            model: None,
             k: self.process.k(),
             output_blocks: self.output_blocks,
             states: uses(|row| match row {

@@ -2,10 +2,12 @@
 //! completed with defaults, checked.
 
 mod config;
+mod golden;
 mod model;
 mod sampler;
 pub(crate) mod strict;
 
 pub use config::{Config, InpaintFiles};
+pub use golden::{Difference, GOLDEN_KEY, Golden};
 pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
 pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec, Variant};

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use psld::onnx::ElementType;
 use psld::{Error, ModelSpec, Result, SamplerSpec, Status};
 use psld_training::data;
-use psld_training::export::{Golden, export};
+use psld_training::export::{export, golden};
 use psld_training::import::{Which, import, save};
 use psld_training::net::{NetConfig, Network};
 use psld_training::recipe::{DataKind, Recipe};
@@ -233,7 +233,7 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
                 Dtype::F16 => ElementType::F16,
                 Dtype::Bf16 => ElementType::Bf16,
             };
-            let golden = Golden::evaluate(&network, &values)?;
+            let golden = golden(&network, &values)?;
             let model = export(&network, &values, &spec, element, Some(&golden))?;
             let bytes = model.to_bytes();
             std::fs::write(&output, &bytes).map_err(|e| {

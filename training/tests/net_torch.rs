@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Case, VECTORS, assert_close, random, random_networks, reference, vector};
-use psld_training::export::Golden;
+use psld_training::export::{self, Golden};
 use psld_training::net::{Mode, NetConfig, Network, TorchParams};
 use tch::{Device, Kind, Tensor};
 
@@ -91,7 +91,7 @@ fn a_flat_buffer_must_have_the_right_length() {
 #[test]
 fn the_golden_output_is_that_of_the_documented_input() {
     let case = random("tiny", &NetConfig::preset("tiny").unwrap(), 5);
-    let golden = Golden::evaluate(&case.network, &case.weights).unwrap();
+    let golden = export::golden(&case.network, &case.weights).unwrap();
     let state = Golden::state(golden.seed, case.z.len() / case.batch);
     let case = Case { batch: 1, z: state, t: vec![golden.t], y: golden.y.map(|y| vec![y]), ..case };
     let expected = reference::output(&case);

@@ -25,8 +25,13 @@ pub enum Command {
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
     Plan(PlanArgs),
+    /// Check that a model computes here what it computed where it was trained.
+    #[cfg(feature = "onnxruntime")]
+    Verify(VerifyArgs),
     /// Write the noise that a run draws, to use or check it elsewhere.
     Noise(NoiseArgs),
+    /// Fit a plan of few network calls to a model.
+    Tune(Box<TuneArgs>),
     /// List the samplers.
     Samplers(SamplersArgs),
 }
@@ -190,6 +195,43 @@ pub struct SamplerArgs {
 }
 
 #[derive(Args)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// The plan to write, for `--plan` and psld_sampler_create_from_plan
+    #[arg(short, long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub out: PathBuf,
+    /// Print one JSON object on stdout that says what was gained
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Starts to learn from
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
+    pub samples: usize,
+    /// Further starts that the report is made with
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
+    pub held_out: usize,
+    /// Steps of the teacher
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "How to tune")]
+    pub teacher_steps: usize,
+    /// Grids to try at most
+    #[arg(long, value_name = "N", default_value_t = 80, help_heading = "How to tune")]
+    pub evaluations: usize,
+    /// Classes of the starts, one after another [default: the null class]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "How to tune")]
+    pub label: Vec<i64>,
+    /// Samples of one network call [default: all]
+    #[arg(long, value_name = "N", help_heading = "How to run")]
+    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Args)]
 pub struct InfoArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -214,6 +256,22 @@ pub struct PlanArgs {
     pub json: bool,
     #[command(flatten)]
     pub sampler: SamplerArgs,
+}
+
+/// The model carries one evaluation of itself, made by psld-training. It is repeated through ONNX Runtime; exit status 1
+/// where the outputs differ by more than the tolerance.
+#[cfg(feature = "onnxruntime")]
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Largest difference, as root mean square relative to that of the output [default: 1e-4, or 2e-2 for a float16
+    /// and 1e-1 for a bfloat16 model]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub tolerance: Option<f64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

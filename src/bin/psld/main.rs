@@ -9,6 +9,9 @@ mod plan;
 mod report;
 mod sample;
 mod samplers;
+mod tune;
+#[cfg(feature = "onnxruntime")]
+mod verify;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, FromArgMatches};
@@ -45,7 +48,10 @@ fn main() -> ExitCode {
         Command::Sample(args) => sample::run(args, began),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
+        #[cfg(feature = "onnxruntime")]
+        Command::Verify(args) => verify::run(args),
         Command::Noise(args) => noise::run(args),
+        Command::Tune(args) => tune::run(*args),
         Command::Samplers(args) => samplers::run(args),
     });
     match done {

@@ -6,14 +6,17 @@
 mod api;
 mod buffers;
 mod evaluator;
+mod function;
 mod library;
 mod log;
 mod network;
 mod ports;
 mod provider;
 mod runtime;
+mod verify;
 
 pub use log::{LogLevel, LogSink, set_log_sink};
 pub use network::{OnnxNetwork, OnnxOptions};
 pub use provider::Provider;
 pub use runtime::Runtime;
+pub use verify::{Verification, verify};

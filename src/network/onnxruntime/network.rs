@@ -159,7 +159,7 @@ impl OnnxNetwork {
 }
 
 /// Why there is no session.
-enum NoSession {
+pub(super) enum NoSession {
     /// Options or providers.
     Refused(Error),
     /// The model.
@@ -167,7 +167,7 @@ enum NoSession {
 }
 
 /// A session on the first of the providers that can be had.
-fn start(
+pub(super) fn start(
     runtime: &'static Runtime,
     options: &OnnxOptions,
     create: impl Fn(&SessionOptions) -> Result<Session, Failure>,
@@ -237,13 +237,7 @@ impl Network for OnnxNetwork {
     }
 
     fn backend(&self) -> Backend {
-        let runtime = self.model.runtime;
-        Backend {
-            name: "onnxruntime",
-            version: runtime.version().into(),
-            provider: self.provider.name().into(),
-            library: Some(runtime.library_path().display().to_string()),
-        }
+        backend(self.model.runtime, self.provider)
     }
 
     fn output_precision(&self, _: Precision) -> Precision {
@@ -262,6 +256,15 @@ impl Network for OnnxNetwork {
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
         Ok(Box::new(OnnxEvaluator::new(Arc::clone(&self.model))?))
+    }
+}
+
+pub(super) fn backend(runtime: &Runtime, provider: Provider) -> Backend {
+    Backend {
+        name: "onnxruntime",
+        version: runtime.version().into(),
+        provider: provider.name().into(),
+        library: Some(runtime.library_path().display().to_string()),
     }
 }
 
@@ -290,6 +293,6 @@ fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,7 +1,7 @@
 //! A graph's inputs and outputs, checked against the spec.
 
 use super::api::{Element, Outlet};
-use crate::spec::ModelSpec;
+use crate::spec::{ModelSpec, NetworkSpec};
 use crate::{Error, Result, Status};
 use std::ffi::CString;
 
@@ -115,20 +115,12 @@ impl Ports {
                 "set network.time_scale in the spec to what the network was trained with, such as 1000",
             ));
         }
-        let known = [Some(&network.state_input), Some(&network.time_input), network.label_input.as_ref()];
-        let extra: Vec<_> =
-            inputs.iter().filter(|input| !known.contains(&Some(&input.name))).map(described).collect();
-        if !extra.is_empty() {
-            let message = format!("{model} has inputs that its spec does not name: {}", extra.join(", "));
-            return Err(Error::new(Status::ModelMismatch, message).hint(
-                "export the network without them, or name a label input in the spec (network.label_input)",
-            ));
-        }
+        graph.has_no_other_inputs(network)?;
         Ok(Self { state, time, label, output, batch: batch.fixed.map(|(_, size)| size) })
     }
 }
 
-fn float(element: Element) -> Option<Float> {
+pub(super) fn float(element: Element) -> Option<Float> {
     match element {
         Element::F32 => Some(Float::F32),
         Element::F16 => Some(Float::F16),
@@ -137,18 +129,18 @@ fn float(element: Element) -> Option<Float> {
     }
 }
 
-fn time_type(element: Element) -> Option<Time> {
+pub(super) fn time_type(element: Element) -> Option<Time> {
     if element == Element::I64 { Some(Time::I64) } else { float(element).map(Time::Float) }
 }
 
 #[derive(Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     Input,
     Output,
 }
 
 /// What the spec says about a port.
-struct Named<'a> {
+pub(super) struct Named<'a> {
     side: Side,
     name: &'a str,
     role: &'static str,
@@ -156,7 +148,7 @@ struct Named<'a> {
 }
 
 impl Side {
-    fn named<'a>(self, name: &'a str, role: &'static str, field: &'static str) -> Named<'a> {
+    pub fn named<'a>(self, name: &'a str, role: &'static str, field: &'static str) -> Named<'a> {
         Named { side: self, name, role, field }
     }
 
@@ -173,9 +165,9 @@ impl Side {
 const MAX_BATCH: usize = 1 << 16;
 
 /// The batch size that a graph's ports agree on.
-struct Batch<'a> {
-    model: &'a str,
-    fixed: Option<(String, usize)>,
+pub(super) struct Batch<'a> {
+    pub model: &'a str,
+    pub fixed: Option<(String, usize)>,
 }
 
 impl Batch<'_> {
@@ -198,14 +190,27 @@ impl Batch<'_> {
     }
 }
 
-struct Graph<'a> {
-    model: &'a str,
-    inputs: &'a [Outlet],
-    outputs: &'a [Outlet],
+pub(super) struct Graph<'a> {
+    pub model: &'a str,
+    pub inputs: &'a [Outlet],
+    pub outputs: &'a [Outlet],
 }
 
 impl Graph<'_> {
-    fn port<T>(
+    /// That `network` names all inputs.
+    pub fn has_no_other_inputs(&self, network: &NetworkSpec) -> Result<()> {
+        let known = [Some(&network.state_input), Some(&network.time_input), network.label_input.as_ref()];
+        let extra: Vec<_> =
+            self.inputs.iter().filter(|input| !known.contains(&Some(&input.name))).map(described).collect();
+        if extra.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{} has inputs that its spec does not name: {}", self.model, extra.join(", "));
+        Err(Error::new(Status::ModelMismatch, message)
+            .hint("export the network without them, or name a label input in the spec (network.label_input)"))
+    }
+
+    pub fn port<T>(
         &self,
         named: &Named<'_>,
         sample: Vec<usize>,
@@ -267,7 +272,7 @@ impl Graph<'_> {
     }
 }
 
-fn described(outlet: &Outlet) -> String {
+pub(super) fn described(outlet: &Outlet) -> String {
     format!("`{}` {} {}", outlet.name, declared(&outlet.dims), outlet.element)
 }
 
