@@ -18,9 +18,9 @@ use std::time::Duration;
 use support::moments::Gaussian;
 use support::*;
 
-/// Every sampler for k = 2; `rk45` is the one without a plan.
+/// Every sampler, with few steps.
 fn samplers() -> impl Iterator<Item = &'static str> {
-    PLANNED.into_iter().chain(["rk45"])
+    psld::solver::list().map(|info| info.name)
 }
 
 fn few_steps(name: &str) -> Value {
@@ -86,7 +86,7 @@ fn the_executor_does_what_the_plan_says() {
             let Ok(spec) = ModelSpec::parse(&text.to_string()) else { continue };
             let law = Gaussian::new(&spec, 0.5, 0.36);
             let model = model(&spec, &mixture(&[2.0], &[&[0.5]], &[0.36]));
-            for name in PLANNED {
+            for name in planned(&spec) {
                 // The interpreter's kernels cancel at small t.
                 let sampler = sampler(&spec, json!({ "sampler": name, "steps": 6, "t_end": 0.1 }));
                 let plan = sampler.plan().unwrap();
@@ -135,7 +135,7 @@ fn results_do_not_depend_on_batches_and_threads() {
 #[test]
 fn samples_depend_on_their_seed_alone() {
     let (spec, model) = (plane_spec(), model(&plane_spec(), &plane()));
-    for name in PLANNED {
+    for name in planned(&spec) {
         let sampler = sampler(&spec, few_steps(name));
         for seed in [0, 41, u64::MAX - 1] {
             let (many, _) = finish(&model, &sampler, RunOptions { seed, ..f64_run(4) });
@@ -238,7 +238,7 @@ fn overall_progress() {
 #[test]
 fn calls_are_those_promised() {
     let spec = plane_spec();
-    for name in PLANNED {
+    for name in planned(&spec) {
         for (denoise, nfe) in [(true, 21), (false, 20)] {
             let network = Hooked::before(&spec, |_| Ok(()));
             let (counter, model) = (network.calls(), network.model());
@@ -305,7 +305,7 @@ fn reading() {
 fn single_precision_is_close_to_double() {
     let (spec, mixture) = wide();
     let model = model(&spec, &mixture);
-    for name in PLANNED {
+    for name in planned(&spec) {
         let sampler = sampler(&spec, json!({ "sampler": name, "nfe": 40 }));
         let (double, _) = finish(&model, &sampler, f64_run(2));
         let (single, _) = finish(&model, &sampler, RunOptions::new(2));
@@ -721,7 +721,7 @@ fn inpainting_keeps_the_known_region() {
     let model = model(&spec, &plane());
     let process = spec.process().unwrap();
     let mean = process.mean(1e-3);
-    for name in PLANNED {
+    for name in planned(&spec) {
         let painter = inpainting(&spec, json!({ "sampler": name, "nfe": 61 }));
         let inpaint = Inpaint { image: tensor(&[1, 2], &[0.125, 0.0]), mask: tensor(&[1, 2], &[1.0, 0.0]) };
         let options = RunOptions { inpaint: Some(inpaint), ..f64_run(64) };

@@ -3,6 +3,8 @@
 
 mod ancestral;
 mod compiler;
+mod conjugate;
+mod cvv;
 mod ddim;
 mod deis;
 mod dpmpp;
@@ -16,8 +18,12 @@ mod inpaint;
 mod multistep;
 mod quadrature;
 pub(crate) mod rk45;
+mod roba;
+mod rvv;
 mod sde_dpmpp;
+mod splitting;
 mod sscs;
+mod stability;
 mod unipc;
 
 pub(crate) use compiler::Decoder;
@@ -61,7 +67,7 @@ struct Solver {
     steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
 }
 
-const PLANNED: [Solver; 12] = [
+const PLANNED: [Solver; 16] = [
     em::SOLVER,
     sscs::SOLVER,
     ancestral::SOLVER,
@@ -74,6 +80,10 @@ const PLANNED: [Solver; 12] = [
     dpmpp::SOLVER,
     unipc::SOLVER,
     sde_dpmpp::SOLVER,
+    conjugate::SOLVER,
+    rvv::SOLVER,
+    roba::SOLVER,
+    cvv::SOLVER,
 ];
 
 /// The samplers, in the order in which they are listed to people.
