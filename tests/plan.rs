@@ -34,12 +34,37 @@ fn listed_samplers() {
     for info in solver::list() {
         let spec = if info.name == "ddim" { vp() } else { published() };
         let compiled = Sampler::compile(&spec, &options(json!({ "sampler": info.name })), None).unwrap();
-        assert_eq!(compiled.info(), info);
+        if info.name != "auto" {
+            assert_eq!(compiled.info(), info);
+        }
         assert_eq!(compiled.plan().is_none(), info.adaptive);
         if let Some(plan) = compiled.plan() {
             assert_eq!(plan.draws() > 0, info.stochastic, "{}", info.name);
         }
     }
+}
+
+/// `auto` is what its table says, option for option; a grid that is given stays.
+#[test]
+fn auto_takes_what_was_measured() {
+    for (spec, k1) in [(published(), false), (vp(), true)] {
+        for nfe in 2..=130 {
+            let auto = sampler(&spec, json!({ "sampler": "auto", "nfe": nfe }));
+            let row = solver::auto::table().iter().find(|row| row.k1 == k1 && nfe <= row.up_to).unwrap();
+            let order = row.order.min(nfe - 1);
+            let explicit =
+                json!({ "sampler": row.sampler, "order": order, "time_grid": row.grid, "nfe": nfe });
+            let explicit = sampler(&spec, explicit);
+            assert_eq!(auto.hash(), explicit.hash(), "{nfe} calls");
+            assert_eq!((auto.info(), auto.options()), (explicit.info(), explicit.options()));
+            assert_eq!(auto.plan().unwrap().nfe, nfe as usize);
+        }
+    }
+    let grid = json!([1.0, 0.5, 0.25, 0.001]);
+    let given = sampler(&published(), json!({ "sampler": "auto", "time_grid": grid }));
+    assert_eq!(json!(given.plan().unwrap().grid), grid);
+    let refused = options(json!({ "sampler": "auto", "order": 2 }));
+    assert!(Sampler::compile(&published(), &refused, None).is_err());
 }
 
 /// Each sampler at four steps, as JSON and as the table for people.
@@ -642,7 +667,7 @@ fn option_errors() {
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
-    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, conjugate, rvv, roba, cvv, rk45
+    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, conjugate, rvv, roba, cvv, rk45, auto
     {"sampler": 3} [InvalidConfig]: sampler options: invalid type: integer `3`, expected a string
     {"kind": "heun", "sampler": "em"} [InvalidConfig]: sampler options: duplicate field `sampler`
     {"steps": 10, "nfe": 11} [InvalidArgument]: steps and nfe exclude each other: give one

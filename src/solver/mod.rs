@@ -2,6 +2,7 @@
 //! adaptive one emits rows while it runs.
 
 mod ancestral;
+pub mod auto;
 mod compiler;
 mod conjugate;
 mod cvv;
@@ -88,7 +89,7 @@ const PLANNED: [Solver; 16] = [
 
 /// The samplers, in the order in which they are listed to people.
 pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
-    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO])
+    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO, &auto::INFO])
 }
 
 /// A compiled sampler: immutable, shared by any number of threads and runs.
@@ -110,12 +111,18 @@ pub(crate) enum Rows {
 }
 
 impl Sampler {
-    /// Compiles the sampler that `options` describe for networks of spec `model`.
+    /// Compiles the sampler that `options` describe for networks of spec `model`. With `auto`, the result's
+    /// [`info`](Self::info) and [`options`](Self::options) are those of what was chosen.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::Unsupported`] where the sampler is
     /// not defined for the process.
     pub fn compile(model: &ModelSpec, options: &SamplerSpec, inpaint: Option<InpaintMethod>) -> Result<Self> {
+        if options.name() == auto::INFO.name {
+            special(options, &auto::INFO)?;
+            let chosen = auto::choose(options, &model.process()?)?;
+            return Self::compile(model, &chosen, inpaint);
+        }
         let process = model.process()?;
         let name = options.name();
         let (info, rows) = if name == rk45::INFO.name {

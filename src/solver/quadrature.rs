@@ -2,15 +2,15 @@
 
 use crate::process::Mat;
 
-/// Points of one panel.
-pub(super) const POINTS: usize = 16;
+/// Points of one panel of [`integral`].
+const POINTS: usize = 16;
 
 /// The integral of `f` from t to u (in either order; the sign follows), for 0 < t, u.
 ///
 /// 16-point Gauss-Legendre on panels that at most double the time: what is integrated goes like a power of t near the
 /// data, and is smooth in ln t.
 pub(super) fn integral(t: f64, u: f64, f: impl Fn(f64) -> Mat) -> Mat {
-    let rule = rule();
+    let rule = rule::<POINTS>();
     let edges = edges(t, u, 1);
     let terms = edges.windows(2).flat_map(|pair| {
         let (middle, half) = (0.5 * (pair[0] + pair[1]), 0.5 * (pair[1] - pair[0]));
@@ -31,13 +31,13 @@ pub(super) fn edges(t: f64, u: f64, least: usize) -> Vec<f64> {
 }
 
 /// Row i: the weights of the integral from -1 to node i of what the rule's nodes interpolate.
-pub(super) fn cumulative(rule: &[(f64, f64); POINTS]) -> [[f64; POINTS]; POINTS] {
+pub(super) fn cumulative<const N: usize>(rule: &[(f64, f64); N]) -> [[f64; N]; N] {
     // The Lagrange polynomial of node j is w_j sum over n of (n + 1/2) P_n(x_j) P_n, and the integral of
     // (2n + 1) P_n is P_(n+1) - P_(n-1).
-    let legendre = rule.map(|(x, _)| {
-        let mut p = [1.0; POINTS + 1];
+    let legendre = rule.each_ref().map(|&(x, _)| {
+        let mut p = vec![1.0; N + 1];
         p[1] = x;
-        for n in 1..POINTS {
+        for n in 1..N {
             p[n + 1] = ((2 * n + 1) as f64 * x * p[n] - n as f64 * p[n - 1]) / (n + 1) as f64;
         }
         p
@@ -45,20 +45,20 @@ pub(super) fn cumulative(rule: &[(f64, f64); POINTS]) -> [[f64; POINTS]; POINTS]
     std::array::from_fn(|i| {
         std::array::from_fn(|j| {
             let at = |n: usize| legendre[j][n] * (legendre[i][n + 1] - legendre[i][n - 1]);
-            0.5 * rule[j].1 * (1.0 + rule[i].0 + (1..POINTS).map(at).sum::<f64>())
+            0.5 * rule[j].1 * (1.0 + rule[i].0 + (1..N).map(at).sum::<f64>())
         })
     })
 }
 
 /// Nodes in (-1, 1) with their weights: the zeros of the Legendre polynomial, by Newton's method.
-pub(super) fn rule() -> [(f64, f64); POINTS] {
+pub(super) fn rule<const N: usize>() -> [(f64, f64); N] {
     std::array::from_fn(|i| {
-        let n = POINTS as f64;
+        let n = N as f64;
         let mut x = -libm::cos(std::f64::consts::PI * (i as f64 + 0.75) / (n + 0.5));
         let mut slope = 1.0;
         for _ in 0..8 {
             let (mut p, mut before) = (1.0, 0.0);
-            for j in 0..POINTS {
+            for j in 0..N {
                 let j = j as f64;
                 (p, before) = (((2.0 * j + 1.0) * x * p - j * before) / (j + 1.0), p);
             }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn cumulative_integrals_of_polynomials() {
-        let rule = rule();
+        let rule = rule::<POINTS>();
         let weights = cumulative(&rule);
         for power in 0..POINTS as i32 {
             for (row, (end, _)) in weights.iter().zip(rule) {
