@@ -1,6 +1,6 @@
 //! A plan as text: JSON with one row a line, and a table for people.
 
-use super::{Map, MapKind, Plan, Row};
+use super::{Input, Map, MapKind, Plan, Row};
 use crate::process::Mat;
 use std::fmt::Write;
 
@@ -31,7 +31,20 @@ pub(super) fn table(plan: &Plan) -> String {
     for row in &plan.rows {
         let _ = write!(out, "{:>4}  ", row.step());
         let _ = match row {
-            Row::Eval(row) => writeln!(out, "slot{} = network(z{}, t = {:.9})", row.slot, row.from, row.t),
+            Row::Eval(row) => {
+                let _ = match &row.input {
+                    None => write!(out, "slot{} = network(z{}, t = {:.9})", row.slot, row.from, row.t),
+                    Some(Input { project, t }) => write!(
+                        out,
+                        "slot{} = network({} z{}, its t = {t:.9}), t = {:.9}",
+                        row.slot,
+                        matrix(project),
+                        row.from,
+                        row.t
+                    ),
+                };
+                writeln!(out)
+            }
             Row::Update(row) => {
                 let _ = write!(out, "z{} = {} z{}", row.into, matrix(&row.a), row.from);
                 for (state, a) in &row.states {

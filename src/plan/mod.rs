@@ -75,6 +75,19 @@ pub struct Eval {
     pub t: f64,
     /// Slot to write.
     pub slot: usize,
+    /// What the network sees where that is not the state at time `t`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Input>,
+}
+
+/// The input of a network of k = 1 that was trained on another path, or that scales its input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// 1 x k: the network's input is this times the state.
+    pub project: Mat,
+    /// Forward time on the network's own path.
+    pub t: f64,
 }
 
 /// state `into` = A state `from` + sum of A further states + sum of B slot + sum of C noise.
@@ -191,6 +204,11 @@ impl Plan {
         self.rows.iter().map(|row| row.draws().count()).sum()
     }
 
+    /// Whether a network call sees a part of the state only.
+    pub(crate) fn projects(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row, Row::Eval(Eval { input: Some(_), .. })))
+    }
+
     /// Checks that the plan can be executed: indices, shapes, finite numbers, no slot read before it is written,
     /// steps in order.
     pub fn check(&self) -> Result<()> {
@@ -257,8 +275,20 @@ impl Plan {
                 if eval.network != 0 {
                     return Err(format!("network {}: this version runs network 0 only", eval.network));
                 }
-                if !(eval.t > 0.0 && eval.t <= 1.0) {
-                    return Err(format!("t = {}: expected 0 < t <= 1", eval.t));
+                let times = [("t", Some(eval.t)), ("input.t", eval.input.as_ref().map(|input| input.t))];
+                for (name, t) in times {
+                    if t.is_some_and(|t| !(t > 0.0 && t <= 1.0)) {
+                        return Err(format!("{name} = {}: expected 0 < {name} <= 1", t.unwrap_or_default()));
+                    }
+                }
+                if let Some(Input { project: m, .. }) = &eval.input {
+                    if (m.rows(), m.cols()) != (1, self.k) {
+                        let (rows, cols) = (m.rows(), m.cols());
+                        return Err(format!("input.project is {rows} x {cols}, expected 1 x {}", self.k));
+                    }
+                    if !m.is_finite() {
+                        return Err("input.project is not finite".into());
+                    }
                 }
                 *slots.get_mut(eval.slot).ok_or_else(|| missing("slot", eval.slot, self.slots))? = true;
             }

@@ -2,7 +2,7 @@
 //!
 //! The table is measured with `tests/scripts/auto_table.py` on exact networks; `psld samplers --why` prints it.
 
-use super::SamplerInfo;
+use super::{SamplerInfo, Times};
 use crate::process::Process;
 use crate::spec::{Grid, SamplerSpec};
 use crate::{Result, grid};
@@ -82,8 +82,8 @@ pub fn table() -> &'static [Choice] {
 }
 
 /// The options with sampler, order and grid filled in.
-pub(super) fn choose(options: &SamplerSpec, process: &Process) -> Result<SamplerSpec> {
-    let steps = grid::resolve(options, process, 1)?.len() - 1;
+pub(super) fn choose(options: &SamplerSpec, process: &Process, times: &Times) -> Result<SamplerSpec> {
+    let steps = grid::resolve(options, process, times, 1)?.len() - 1;
     let calls = steps + usize::from(options.denoise.unwrap_or(true));
     let k1 = process.k() == 1;
     let rows = || TABLE.iter().filter(|row| row.k1 == k1);

@@ -8,6 +8,7 @@ mod conjugate;
 mod cvv;
 mod ddim;
 mod deis;
+mod denoiser;
 mod dpmpp;
 mod em;
 mod euler;
@@ -30,9 +31,9 @@ mod unipc;
 pub(crate) use compiler::Decoder;
 
 use crate::plan::{Map, MapKind, Plan, Row};
-use crate::process::Process;
+use crate::process::{Mat, Process};
 use crate::spec::strict::did_you_mean;
-use crate::spec::{InpaintMethod, ModelSpec, SamplerSpec};
+use crate::spec::{InpaintMethod, ModelSpec, Prediction, SamplerSpec};
 use crate::{Error, Result, Status, grid};
 use compiler::Compiler;
 use serde::Serialize;
@@ -97,6 +98,8 @@ pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
 pub struct Sampler {
     pub(crate) model: ModelSpec,
     pub(crate) process: Process,
+    /// What standard normals are multiplied with to make the initial state.
+    pub(crate) prior_factor: Mat,
     info: SamplerInfo,
     options: SamplerSpec,
     pub(crate) rows: Rows,
@@ -120,10 +123,12 @@ impl Sampler {
     pub fn compile(model: &ModelSpec, options: &SamplerSpec, inpaint: Option<InpaintMethod>) -> Result<Self> {
         if options.name() == auto::INFO.name {
             special(options, &auto::INFO)?;
-            let chosen = auto::choose(options, &model.process()?)?;
+            let process = model.process()?;
+            let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
             return Self::compile(model, &chosen, inpaint);
         }
         let process = model.process()?;
+        let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
         let (info, rows) = if name == rk45::INFO.name {
             let excluded = [
@@ -140,21 +145,27 @@ impl Sampler {
                 .hint("use `em` or `sscs`"));
             }
             special(options, &rk45::INFO)?;
-            (rk45::INFO, Rows::Adaptive(rk45::Options::new(options)?))
+            (rk45::INFO, Rows::Adaptive(rk45::Options::new(options, &times)?))
         } else {
             let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
                 return Err(Error::argument(format!("unknown sampler `{name}`"))
                     .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
             };
             special(options, &solver.info)?;
-            let grid = grid::resolve(options, &process, solver.info.nfe_per_step)?;
+            let grid = grid::resolve(options, &process, &times, solver.info.nfe_per_step)?;
             // Those that can do both are stochastic where they are asked for noise.
             let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
             let info = SamplerInfo { stochastic: noisy, ..solver.info };
-            let plan = Compiler::new(model, &process, options, inpaint).compile(solver, &info, grid)?;
+            let plan = Compiler::new(model, &process, options, inpaint)?.compile(solver, &info, grid)?;
             (info, Rows::Planned(Arc::new(plan)))
         };
-        Ok(Self { model: model.clone(), process, info, options: options.clone(), rows, inpaint })
+        let start = match &rows {
+            Rows::Planned(plan) => plan.grid[0],
+            Rows::Adaptive(options) => options.t_start,
+        };
+        let prior_factor = prior_factor(model, &process, start)?;
+        let options = options.clone();
+        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, inpaint })
     }
 
     /// A sampler that executes a plan made by the caller.
@@ -176,6 +187,20 @@ impl Sampler {
                 ),
             ));
         }
+        let seen = model.input_blocks(process.k());
+        if let Some(i) = plan.rows.iter().position(|row| match row {
+            Row::Eval(eval) => eval.input.as_ref().map_or(process.k(), |_| 1) != seen,
+            _ => false,
+        }) {
+            let what = if seen == 1 { "needs an `input`" } else { "has an `input`" };
+            return Err(Error::new(
+                Status::InvalidConfig,
+                format!(
+                    "plan: row {i} {what}, and the model's network takes {seen} of {} blocks",
+                    process.k()
+                ),
+            ));
+        }
         let inpaint = plan
             .rows
             .iter()
@@ -192,8 +217,10 @@ impl Sampler {
             equation: "",
             options: &[],
         };
+        let prior_factor = prior_factor(model, &process, plan.grid.first().copied().unwrap_or(1.0))?;
         let rows = Rows::Planned(Arc::new(plan));
-        Ok(Self { model: model.clone(), process, info, options: SamplerSpec::default(), rows, inpaint })
+        let options = SamplerSpec::default();
+        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, inpaint })
     }
 
     /// What the sampler is.
@@ -226,7 +253,19 @@ impl Sampler {
     pub(crate) fn elements(&self) -> u128 {
         let (states, slots) = self.buffers();
         let k = self.process.k();
-        ((states * k + slots * self.model.output_blocks(k) + 1) as u128) * self.model.data_len() as u128
+        let projected = usize::from(self.projects());
+        ((states * k + slots * self.model.output_blocks(k) + projected + 1) as u128)
+            * self.model.data_len() as u128
+    }
+
+    /// Whether network calls see a part of the state only.
+    pub(crate) fn projects(&self) -> bool {
+        match &self.rows {
+            Rows::Planned(plan) => plan.projects(),
+            Rows::Adaptive(_) => {
+                self.model.network.process.is_some() || self.model.network.prediction == Prediction::Edm
+            }
+        }
     }
 
     /// SHA-256 of what the sampler does: of the plan, or of the adaptive solver's options.
@@ -235,6 +274,73 @@ impl Sampler {
             Rows::Planned(plan) => plan.hash(),
             Rows::Adaptive(options) => options.hash(&self.model),
         }
+    }
+}
+
+/// The forward times that a sampler may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The first.
+    pub low: f64,
+    /// The last, where sampling starts by default.
+    pub high: f64,
+    /// Where the solver's steps end by default.
+    pub end: f64,
+    /// Whether the network knows less than the whole path.
+    clipped: bool,
+}
+
+impl Times {
+    /// Those of a process whose own network drives it.
+    pub fn of(process: &Process) -> Self {
+        let (low, high) = process.times();
+        // The published 0.001 is near enough to the data, but not where the noise level is what time is, nor where
+        // the first entry of a table of betas is the first that the network knows.
+        let whole = process.entries().is_some() || process.explodes();
+        let end = if whole && low > 1e-7 { low } else { 0.001 };
+        Self { low, high, end, clipped: false }
+    }
+
+    /// Those of `model`: of its process, as far as the network knows the signal-to-noise ratio there.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where it knows that of no time.
+    pub fn of_model(model: &ModelSpec) -> Result<Self> {
+        Decoder::new(model)?.times(&model.process()?)
+    }
+
+    /// Start and end of a sampler's grid in forward time, checked.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`], with the range.
+    pub fn interval(&self, spec: &SamplerSpec) -> Result<(f64, f64)> {
+        let (start, end) = (spec.t_start.unwrap_or(self.high), spec.t_end.unwrap_or(self.end));
+        if self.low <= end && end < start && start <= self.high {
+            return Ok((start, end));
+        }
+        let number = |t: f64| if t == 1.0 { "1".into() } else { format!("{t:?}") };
+        let error = Error::argument(format!(
+            "t_start = {start:?}, t_end = {end:?}: expected {} <= t_end < t_start <= {}",
+            number(self.low),
+            number(self.high)
+        ));
+        Err(match self.clipped {
+            true => error.hint(
+                "outside of these times the signal-to-noise ratio is one that the network was not trained on",
+            ),
+            false => error,
+        })
+    }
+}
+
+/// The prior from which a run that starts at `start` is drawn: the process's own, but where only a part of the path is
+/// used the law of unit-variance data there. (A recipe that its own network drives starts from S wherever that is.)
+fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat> {
+    let own = process.parameters().is_some() && model.network.process.is_none();
+    if own || start >= process.times().1 {
+        Ok(process.prior_factor())
+    } else {
+        process.marginal_factor(start)
     }
 }
 

@@ -9,5 +9,8 @@ pub(crate) mod strict;
 
 pub use config::{Config, InpaintFiles};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
-pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
+pub use model::{
+    DataSpec, ModelSpec, NetworkSpec, NetworkTime, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY,
+    Schedule,
+};
 pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec, Variant};

@@ -8,6 +8,9 @@ use psld::{Error, Result};
 use super::ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 use super::{Network, Weights};
 
+/// The name of the output that describes what a classifier sees.
+pub const FEATURES: &str = "features";
+
 /// The names of a graph's ports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports<'a> {
@@ -44,7 +47,7 @@ pub(crate) fn graph(
     let y = (config.classes() > 0).then(|| g.input(ports.label, ElementType::I64, &dims(&[])));
     let z = Map { value: g.cast(z, compute), shape: config.state_shape() };
     let scalar = |value| Map { value, shape: Vec::new() };
-    let mut ops = GraphOps { g, weights, element, compute, error: None };
+    let mut ops = GraphOps { g, weights, element, compute, features: None, error: None };
     let output = network.build(&mut ops, z, scalar(t), y.map(scalar));
     if let Some(error) = ops.error {
         return Err(error);
@@ -52,6 +55,10 @@ pub(crate) fn graph(
     let mut g = ops.g;
     let output = g.cast(output.value, element);
     g.output(ports.output, output, &dims(&config.output_shape()));
+    if let Some(features) = ops.features {
+        let value = g.cast(features.value, element);
+        g.output(FEATURES, value, &dims(&features.shape));
+    }
     Ok(g)
 }
 
@@ -61,6 +68,7 @@ struct GraphOps<'a> {
     /// What weights are stored as.
     element: ElementType,
     compute: ElementType,
+    features: Option<Map>,
     error: Option<Error>,
 }
 
@@ -348,5 +356,11 @@ impl Ops for GraphOps<'_> {
     fn embed(&mut self, labels: &Map, table: &Weight) -> Map {
         let rows = self.place(table, &table.shape);
         Map { value: self.g.gather(rows, labels.value, 0), shape: vec![table.shape[1]] }
+    }
+
+    fn features(&mut self, x: &Map) {
+        let value = self.g.node("GlobalAveragePool", &[x.value], &[]);
+        let value = self.g.reshape(value, &[0, x.shape[0] as i64]);
+        self.features = Some(Map { value, shape: vec![x.shape[0]] });
     }
 }

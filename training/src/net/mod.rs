@@ -18,6 +18,7 @@ pub use config::{
     Classifier, Combine, Embedding, Mlp, Ncsnpp, NetConfig, Nonlinearity, PRESETS, Progressive,
     ProgressiveInput, ResBlock,
 };
+pub use graph::FEATURES;
 pub(crate) use graph::{Ports, graph};
 pub use ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 #[cfg(feature = "torch")]
