@@ -274,10 +274,11 @@ pub struct PlanArgs {
     pub sampler: SamplerArgs,
 }
 
-/// The model carries one evaluation of itself, made by psld-training. It is repeated through ONNX Runtime; exit status 1
-/// where the outputs differ by more than the tolerance.
 #[cfg(feature = "onnxruntime")]
 #[derive(Args)]
+#[command(after_help = "\
+A model of psld-training carries one evaluation of itself. It is repeated through ONNX Runtime; the exit status is 1 where \
+the outputs differ by more than the tolerance.")]
 pub struct VerifyArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -290,15 +291,15 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// Samples and images are .npy files [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255), PNG
-/// files of one image or a grid, or folders of PNG files; several are taken together. The Frechet distance needs
-/// statistics or training images; the other figures need training images, and floors test images: as many of them as
-/// there are samples, by lot.
-///
-/// The distance is that of the network's features, whatever they are: compare it with its floor, and never with
-/// distances of other features.
 #[cfg(feature = "onnxruntime")]
 #[derive(Args)]
+#[command(after_help = "\
+Samples and images: .npy [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255), PNG of one image or \
+a grid, or folders of PNG; several are taken together. --train and --test can be given several times.
+
+The Frechet distance needs statistics or training images, the other figures training images, and floors test images: as \
+many of them as there are samples, by lot. The distance is one of this network's features: compare it with its floor, \
+never with distances of other features or other numbers of samples.")]
 pub struct FdArgs {
     /// The samples; with --make-stats, the training images
     #[arg(required = true, value_name = "SAMPLES", value_hint = ValueHint::AnyPath)]
