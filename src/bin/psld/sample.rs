@@ -76,10 +76,14 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let model = Model::from_file(&args.model.model, options)?;
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(match &config.plan {
+    let own_plan = resumed.as_ref().and_then(Checkpoint::plan);
+    let sampler = Arc::new(match (&config.plan, own_plan) {
         // Where a run is resumed, the hashes of the plans are compared.
-        Some(_) => Sampler::from_config(model.spec(), &config)?,
-        None => Sampler::compile(model.spec(), spec, method)?,
+        (Some(_), _) => Sampler::from_config(model.spec(), &config)?,
+        (None, Some(plan)) if *spec == SamplerSpec::default() => {
+            Sampler::from_plan(model.spec(), plan.clone())?
+        }
+        (None, _) => Sampler::compile(model.spec(), spec, method)?,
     });
     let compile = compiling.elapsed().as_secs_f64();
 
