@@ -33,8 +33,8 @@ pub(crate) use compiler::Decoder;
 use crate::plan::{Map, MapKind, Plan, Row};
 use crate::process::{Mat, Process};
 use crate::spec::strict::did_you_mean;
-use crate::spec::{InpaintMethod, ModelSpec, Prediction, SamplerSpec};
-use crate::{Error, Result, Status, grid};
+use crate::spec::{Config, InpaintMethod, ModelSpec, Prediction, SamplerSpec};
+use crate::{Error, Result, Status, grid, io};
 use compiler::Compiler;
 use serde::Serialize;
 use std::sync::Arc;
@@ -166,6 +166,32 @@ impl Sampler {
         let prior_factor = prior_factor(model, &process, start)?;
         let options = options.clone();
         Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, inpaint })
+    }
+
+    /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
+    ///
+    /// # Errors
+    /// Those of [`Self::compile`] and [`Self::from_plan`]; [`Status::ReadFailed`]; [`Status::InvalidArgument`] for
+    /// options beside a plan, which has them in it.
+    pub fn from_config(model: &ModelSpec, config: &Config) -> Result<Self> {
+        let Some(path) = &config.plan else {
+            let method = config.inpaint.as_ref().map(|inpaint| inpaint.method()).transpose()?;
+            return Self::compile(model, &config.sampler, method);
+        };
+        let extra = match &config.inpaint {
+            Some(inpaint) if inpaint.method.is_some() => Some("inpaint method".to_owned()),
+            _ => config.sampler.first_given(),
+        };
+        if let Some(option) = extra {
+            return Err(Error::argument(format!(
+                "plan: excludes the option `{option}`: a plan is compiled already"
+            ))
+            .hint("of the sampler's options, leave the seed alone"));
+        }
+        let plan = Plan::parse(&io::read_text(path)?);
+        let sampler =
+            plan.and_then(|plan| Self::from_plan(model, plan)).map_err(|e| e.context(path.display()))?;
+        Ok(Self { options: config.sampler.clone(), ..sampler })
     }
 
     /// A sampler that executes a plan made by the caller.

@@ -6,13 +6,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method"}}`, both parts optional.
+/// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method"}, "plan": FILE}`, all parts optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The sampler's options.
     pub sampler: SamplerSpec,
     /// What is to be completed.
     pub inpaint: Option<InpaintFiles>,
+    /// A plan to execute in place of a sampler; of the sampler's options only the seed may then be given.
+    pub plan: Option<PathBuf>,
 }
 
 /// Files and method of an inpainting run, as far as they are given.
@@ -52,6 +54,8 @@ impl Config {
             sampler: Option<Value>,
             #[serde(default)]
             inpaint: Option<Value>,
+            #[serde(default)]
+            plan: Option<PathBuf>,
         }
         const BAD: Status = Status::InvalidConfig;
         let sections: Sections =
@@ -69,7 +73,8 @@ impl Config {
             mask: files.mask.map(|path| folder.join(path)),
             method: files.method,
         });
-        Ok(Self { sampler, inpaint })
+        let plan = sections.plan.map(|path| folder.join(path));
+        Ok(Self { sampler, inpaint, plan })
     }
 }
 
@@ -109,10 +114,11 @@ mod tests {
 
     #[test]
     fn paths_are_relative_to_the_file() {
-        let text = r#"{"sampler": {"kind": "em", "time_grid": "grid.txt"},
+        let text = r#"{"sampler": {"kind": "em", "time_grid": "grid.txt"}, "plan": "p.json",
                        "inpaint": {"image": "x.npy", "mask": "/abs/m.npy", "method": "published"}}"#;
         let config = Config::parse(text, Path::new("/some/where")).unwrap();
         assert_eq!(config.sampler.time_grid, Some(Grid::Name("/some/where/grid.txt".into())));
+        assert_eq!(config.plan.as_deref(), Some(Path::new("/some/where/p.json")));
         let inpaint = config.inpaint.unwrap();
         assert_eq!(inpaint.files().unwrap(), (Path::new("/some/where/x.npy"), Path::new("/abs/m.npy")));
         let named = Config::parse(r#"{"sampler": {"time_grid": "karras"}}"#, Path::new("/x")).unwrap();

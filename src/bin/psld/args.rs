@@ -147,6 +147,9 @@ pub struct SamplerArgs {
     /// Sampler and inpainting options as JSON; what is also on the command line overrides them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub plan: Option<PathBuf>,
     /// Which sampler; `psld samplers` lists them [default: em]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
@@ -178,7 +181,8 @@ pub struct SamplerArgs {
     /// Limit of network calls of adaptive samplers [default: 10000]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_nfe: Option<u32>,
-    /// Over what adaptive samplers take their error norm: run (all samples share their steps) [default: run]
+    /// Over what adaptive samplers take their error norm: run (all samples share their steps), sample (each has its
+    /// own) [default: run]
     #[arg(long, value_name = "OVER", value_parser = word::<ErrorNorm>)]
     pub error_norm: Option<ErrorNorm>,
     /// Order of the scheme [default: the sampler's]
@@ -553,6 +557,7 @@ impl SamplerArgs {
             seed: self.seed,
         };
         config.sampler = given.or(config.sampler);
+        config.plan = self.plan.clone().or(config.plan);
         Ok(config)
     }
 }

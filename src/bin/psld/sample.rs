@@ -51,7 +51,10 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     interrupt::install()?;
     // Cheap mistakes first: before the model is loaded, let alone sampled from.
     let config = args.config()?;
-    let method = config.inpaint.as_ref().map(|inpaint| inpaint.method()).transpose()?;
+    let method = match (&config.plan, &config.inpaint) {
+        (None, Some(inpaint)) => Some(inpaint.method()?),
+        _ => None,
+    };
     let files = config.inpaint.as_ref().map(|inpaint| inpaint.files()).transpose()?;
     let out = args.out.as_deref().map(Target::parse).transpose()?;
     let options = args.model.options()?;
@@ -73,7 +76,11 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let model = Model::from_file(&args.model.model, options)?;
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(Sampler::compile(model.spec(), spec, method)?);
+    let sampler = Arc::new(match &config.plan {
+        // Where a run is resumed, the hashes of the plans are compared.
+        Some(_) => Sampler::from_config(model.spec(), &config)?,
+        None => Sampler::compile(model.spec(), spec, method)?,
+    });
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;
