@@ -82,7 +82,8 @@ impl<'a> Frame<'a> {
             1
         };
         let from = self.factor(process.data_factor(t), &self.rotation);
-        let edges = quadrature::edges(t, u, least);
+        let mut edges = quadrature::edges(u, t, least);
+        edges.reverse();
         let mut nodes = Vec::with_capacity(POINTS * (edges.len() - 1));
         let mut halves = Vec::with_capacity(edges.len() - 1);
         for pair in edges.windows(2) {
