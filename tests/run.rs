@@ -384,7 +384,7 @@ fn reading() {
     let run = Run::start(&model, &sampler, f64_run(1)).unwrap();
     insta::assert_snapshot!(run.read(What::X0, &mut [0.0_f32; 2]).unwrap_err(), @r#"
     this run keeps no data estimates
-    hint: start it with `previews`
+    hint: start it with `previews` or `anytime`
     "#);
 }
 
@@ -408,9 +408,17 @@ fn noise_of_the_caller_in_plan_order() {
     let model = model(&spec, &plane());
     let (n, len, seed) = (3, 4, 5);
     let image = || Inpaint { image: tensor(&[1, 2], &[0.5, -0.5]), mask: tensor(&[1, 2], &[1.0, 0.0]) };
-    for (name, inpaint) in
-        [("em", false), ("sscs", false), ("ancestral", false), ("em", true), ("sscs", true), ("heun", true)]
-    {
+    for (name, inpaint) in [
+        ("em", false),
+        ("sscs", false),
+        ("ancestral", false),
+        ("sde_dpmpp", false),
+        ("em", true),
+        ("sscs", true),
+        ("heun", true),
+        ("unipc", true),
+        ("sde_dpmpp", true),
+    ] {
         let sampler =
             if inpaint { inpainting(&spec, few_steps(name)) } else { sampler(&spec, few_steps(name)) };
         let plan = sampler.plan().unwrap();

@@ -12,7 +12,7 @@ use crate::isa::Isa;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Noise, Norm, Prior, Project, Replace, Sample, X0};
+use kernel::{Clip, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -144,7 +144,7 @@ impl Executor {
         let mut into = std::mem::take(&mut batch.states[one.into]);
         let from = (one.from != one.into).then(|| T::of(&batch.states[one.from]));
         let first_bad = AtomicUsize::new(usize::MAX);
-        let work = 1 + one.terms.len() + NOISE_WORK * one.noise.len();
+        let work = 1 + one.states.len() + one.terms.len() + NOISE_WORK * one.noise.len();
         let view = &*batch;
         self.samples(T::of_mut(&mut into), len, work, |i, into| {
             let Some(row) = row(i) else { return };
@@ -152,6 +152,7 @@ impl Executor {
                 row,
                 from: from.map(|z| &z[i * len..][..len]),
                 into,
+                states: &view.states,
                 slots: &view.slots,
                 index: i,
                 d: view.d,
@@ -181,10 +182,19 @@ impl Executor {
     }
 
     fn map_in<T: Float>(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
-        let MapKind::Replace { mean, noise, .. } = kind;
         let mut state = std::mem::take(&mut batch.states[into]);
         let view = &*batch;
         let d = view.d;
+        let (mean, noise) = match kind {
+            MapKind::Replace { mean, noise, .. } => (mean, noise),
+            MapKind::Clip { low, high } => {
+                self.samples(T::of_mut(&mut state), view.k * d, 1, |_, into| {
+                    self.isa.run(Clip { low: *low, high: *high, values: &mut into[..d] });
+                });
+                batch.states[into] = state;
+                return;
+            }
+        };
         if let Some(known) = &view.known {
             let shared = |values: &'_ [f32]| values.len() == d;
             self.samples(T::of_mut(&mut state), view.k * d, 1 + NOISE_WORK, |i, into| {

@@ -47,6 +47,9 @@ pub(super) fn table(plan: &Plan) -> String {
             }
             Row::Update(row) => {
                 let _ = write!(out, "z{} = {} z{}", row.into, matrix(&row.a), row.from);
+                for (state, a) in &row.states {
+                    let _ = write!(out, " + {} z{state}", matrix(a));
+                }
                 for (slot, b) in &row.terms {
                     let _ = write!(out, " + {} slot{slot}", matrix(b));
                 }
@@ -61,6 +64,9 @@ pub(super) fn table(plan: &Plan) -> String {
                     let _ = write!(out, " + {} {purpose}{draw}", matrix(c));
                 }
                 writeln!(out, " (kernel at t = {t:.9})")
+            }
+            Row::Map(Map { kind: MapKind::Clip { low, high }, into, .. }) => {
+                writeln!(out, "z{into} = position clipped to [{low}, {high}]")
             }
         };
     }

@@ -2,25 +2,35 @@
 //! adaptive one emits rows while it runs.
 
 mod ancestral;
+pub mod auto;
 mod compiler;
 mod conjugate;
 mod cvv;
+mod ddim;
+mod deis;
 mod denoiser;
+mod dpmpp;
 mod em;
 mod euler;
+mod exp_heun;
+mod frame;
+mod gddim;
 mod heun;
 mod inpaint;
+mod multistep;
 mod quadrature;
 pub(crate) mod rk45;
 mod roba;
 mod rvv;
+mod sde_dpmpp;
 mod splitting;
 mod sscs;
 mod stability;
+mod unipc;
 
 pub(crate) use compiler::Decoder;
 
-use crate::plan::{Plan, Row};
+use crate::plan::{Map, MapKind, Plan, Row};
 use crate::process::{Mat, Process};
 use crate::spec::strict::did_you_mean;
 use crate::spec::{Config, InpaintMethod, ModelSpec, Prediction, SamplerSpec};
@@ -59,12 +69,19 @@ struct Solver {
     steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
 }
 
-const PLANNED: [Solver; 9] = [
+const PLANNED: [Solver; 16] = [
     em::SOLVER,
     sscs::SOLVER,
     ancestral::SOLVER,
     euler::SOLVER,
     heun::SOLVER,
+    ddim::SOLVER,
+    gddim::SOLVER,
+    deis::SOLVER,
+    exp_heun::SOLVER,
+    dpmpp::SOLVER,
+    unipc::SOLVER,
+    sde_dpmpp::SOLVER,
     conjugate::SOLVER,
     rvv::SOLVER,
     roba::SOLVER,
@@ -73,7 +90,7 @@ const PLANNED: [Solver; 9] = [
 
 /// The samplers, in the order in which they are listed to people.
 pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
-    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO])
+    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO, &auto::INFO])
 }
 
 /// A compiled sampler: immutable, shared by any number of threads and runs.
@@ -97,12 +114,19 @@ pub(crate) enum Rows {
 }
 
 impl Sampler {
-    /// Compiles the sampler that `options` describe for networks of spec `model`.
+    /// Compiles the sampler that `options` describe for networks of spec `model`. With `auto`, the result's
+    /// [`info`](Self::info) and [`options`](Self::options) are those of what was chosen.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::Unsupported`] where the sampler is
     /// not defined for the process.
     pub fn compile(model: &ModelSpec, options: &SamplerSpec, inpaint: Option<InpaintMethod>) -> Result<Self> {
+        if options.name() == auto::INFO.name {
+            special(options, &auto::INFO)?;
+            let process = model.process()?;
+            let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
+            return Self::compile(model, &chosen, inpaint);
+        }
         let process = model.process()?;
         let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
@@ -129,8 +153,11 @@ impl Sampler {
             };
             special(options, &solver.info)?;
             let grid = grid::resolve(options, &process, &times, solver.info.nfe_per_step)?;
-            let plan = Compiler::new(model, &process, options, inpaint)?.compile(solver, grid)?;
-            (solver.info, Rows::Planned(Arc::new(plan)))
+            // Those that can do both are stochastic where they are asked for noise.
+            let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
+            let info = SamplerInfo { stochastic: noisy, ..solver.info };
+            let plan = Compiler::new(model, &process, options, inpaint)?.compile(solver, &info, grid)?;
+            (info, Rows::Planned(Arc::new(plan)))
         };
         let start = match &rows {
             Rows::Planned(plan) => plan.grid[0],
@@ -200,8 +227,11 @@ impl Sampler {
                 ),
             ));
         }
-        let inpaint =
-            plan.rows.iter().any(|row| matches!(row, Row::Map(_))).then_some(InpaintMethod::Published);
+        let inpaint = plan
+            .rows
+            .iter()
+            .any(|row| matches!(row, Row::Map(Map { kind: MapKind::Replace { .. }, .. })))
+            .then_some(InpaintMethod::Published);
         let info = SamplerInfo {
             name: "plan",
             title: "a plan made by the caller",
