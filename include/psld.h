@@ -556,8 +556,8 @@ typedef struct psld_sampler_options {
    */
   uint64_t seed;
   /**
-   * Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
-   * psld_run_options.inpaint_image and inpaint_mask.
+   * Compiles for the completion of images, by this method: "corrected" (known pixels are kept exactly) or "published"
+   * (the code of the paper); NULL: no completion. Runs then need psld_run_options.inpaint_image and inpaint_mask.
    */
   const char *inpaint;
   /**
@@ -592,6 +592,11 @@ typedef struct psld_sampler_options {
    * Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
    */
   int32_t clip;
+  /**
+   * With `inpaint`, how often each step is taken, the state taken back by the forward process in between; it
+   * multiplies the network calls. 0: 1.
+   */
+  int32_t inpaint_resample;
 } psld_sampler_options;
 
 /**

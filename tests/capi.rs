@@ -91,7 +91,7 @@ fn structs_keep_their_layout() {
     pinned!(psld_sampler_options 184: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
-        matrix 160, variant 168, clip 176);
+        matrix 160, variant 168, clip 176, inpaint_resample 180);
     pinned!(psld_run_options 112: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
         deadline_seconds 48, cancel 56, init 64, noise 72, labels 80, labels_len 88, inpaint_image 96,
         inpaint_mask 104);
@@ -304,6 +304,8 @@ fn messages_name_the_field() {
         create(&|o| (o.time_points, o.time_points_len) = (points.as_ptr(), 1)),
         create(&|o| (o.time_points, o.time_points_len) = (null(), 2)),
         create(&|o| o.inpaint = c"publish".as_ptr()),
+        create(&|o| o.inpaint_resample = 2),
+        create(&|o| (o.inpaint, o.inpaint_resample) = (c"corrected".as_ptr(), -1)),
     ]
     .join("\n");
     insta::assert_snapshot!(messages);

@@ -291,27 +291,37 @@ fn completing_images() {
     let folder = folder();
     array(&folder, "image.npy", &[3, 4, 4], |i| i as f32 / 48.0 - 0.5);
     array(&folder, "mask.npy", &[4, 4], |i| f32::from(i % 4 < 2));
-    let run = |name: &str, mask: &str| {
-        let inpaint =
-            ["--inpaint-image", "image.npy", "--inpaint-mask", mask, "--inpaint-method", "published"];
+    let run = |name: &str, mask: &str, more: &[&str]| {
+        let inpaint = ["--inpaint-image", "image.npy", "--inpaint-mask", mask];
         let args = ["sample", "image.json", "-n", "2", "--nfe", "50", "--out", name];
-        folder.psld(args.iter().chain(&inpaint)).success();
+        folder.psld(args.iter().chain(&inpaint).chain(more)).success();
         values(&folder.path(name)).1
     };
-    let samples = run("x.npy", "mask.npy");
-    for (i, x) in samples.iter().enumerate().filter(|(i, _)| i % 4 < 2) {
-        let image = (i % 48) as f32 / 48.0 - 0.5;
-        assert!((x - image).abs() < 0.05, "element {i}: {x}, known {image}");
-    }
+    // Known pixels are kept exactly by default, and nearly by the published method.
+    let kept = |samples: &[f32]| {
+        let known = samples.iter().enumerate().filter(|(i, _)| i % 4 < 2);
+        known.map(|(i, x)| (x - ((i % 48) as f32 / 48.0 - 0.5)).abs()).fold(0.0, f32::max)
+    };
+    let samples = run("c.npy", "mask.npy", &[]);
+    assert_eq!(kept(&samples), 0.0);
+    assert_eq!(run("d.npy", "mask.npy", &["--inpaint-method", "corrected"]), samples);
+    assert_eq!(run("d.npy", "mask.npy", &["--inpaint-resample", "1"]), samples);
+    let twice = run("e.npy", "mask.npy", &["--inpaint-resample", "2"]);
+    assert!(kept(&twice) == 0.0 && twice != samples);
+    let published = ["--inpaint-method", "published"];
+    let samples = run("x.npy", "mask.npy", &published);
+    assert!((1e-6..0.05).contains(&kept(&samples)), "{}", kept(&samples));
     // The same mask as a PNG.
     let grey = psld::spec::DataSpec { shape: vec![1, 4, 4], range: [0.0, 1.0] };
     let mask: Vec<f32> = (0..16).map(|i| f32::from(i % 4 < 2)).collect();
     NewFile::write_with(&folder.path("mask.png"), |out| psld::io::png::write_image(out, &grey, &mask))
         .unwrap();
-    assert_eq!(run("y.npy", "mask.png"), samples);
+    assert_eq!(run("y.npy", "mask.png", &published), samples);
     let plan = ["plan", "image.json", "--steps", "2", "--explain", "--config", "inpaint.json"];
     fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"method": "published"}}"#).unwrap();
     snapshot!("plan_inpaint", folder.psld(plan));
+    fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"resample": 2}}"#).unwrap();
+    snapshot!("plan_inpaint_corrected", folder.psld(plan));
 }
 
 #[test]
@@ -363,11 +373,8 @@ fn bad_input() {
     .unwrap();
     fs::write(folder.path("field.json"), r#"{"sampler": {"kind": "em", "stepz": 4}}"#).unwrap();
     fs::write(folder.path("section.json"), r#"{"samplers": {}}"#).unwrap();
-    fs::write(
-        folder.path("method.json"),
-        r#"{"inpaint": {"image": "a", "mask": "b", "method": "corrected"}}"#,
-    )
-    .unwrap();
+    fs::write(folder.path("method.json"), r#"{"inpaint": {"image": "a", "mask": "b", "method": "correct"}}"#)
+        .unwrap();
     fs::write(folder.path("text.txt"), "hello").unwrap();
     let nan = |i| if i == 100 { f32::NAN } else { 0.0 };
     array(&folder, "good.npy", &[2, 6, 4, 4], |_| 0.0);
@@ -462,14 +469,13 @@ fn bad_input() {
         ("label_unconditional", sample("--label 1")),
         ("label_range", "sample labelled.json --label 4".into()),
         ("label_negative", "sample labelled.json --label -1".into()),
-        ("inpaint_method", sample("--inpaint-image data.npy --inpaint-mask data.npy")),
+        ("inpaint_method", sample("--inpaint-image data.npy --inpaint-mask data.npy --inpaint-method exact")),
+        ("inpaint_resample", sample("--inpaint-image data.npy --inpaint-mask data.npy --inpaint-resample 0")),
         ("inpaint_method_later", sample("--config method.json")),
-        ("inpaint_no_mask", sample("--inpaint-method published --inpaint-image data.npy")),
-        ("inpaint_no_image", sample("--inpaint-method published --inpaint-mask data.npy")),
-        (
-            "inpaint_shape",
-            sample("--inpaint-method published --inpaint-image good.npy --inpaint-mask data.npy"),
-        ),
+        ("inpaint_no_mask", sample("--inpaint-image data.npy")),
+        ("inpaint_no_image", sample("--inpaint-mask data.npy")),
+        ("inpaint_no_files", sample("--inpaint-method corrected")),
+        ("inpaint_shape", sample("--inpaint-image good.npy --inpaint-mask data.npy")),
         ("out_extension", "sample image.json --out x.jpg".into()),
         ("out_folder_missing", "sample image.json --out no/x.png".into()),
         ("out_folder_missing_deep", "sample image.json --out no/deeper/".into()),

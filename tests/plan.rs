@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use psld::noise::Purpose;
 use psld::plan::{Eval, FORMAT, Plan, Row, Update};
 use psld::process::{Mat, Process};
-use psld::spec::{Grid, InpaintMethod};
+use psld::spec::{Conditioning, Grid, InpaintMethod, Inpainting};
 use psld::{ModelSpec, Sampler, SamplerSpec, Status, grid, solver};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -56,6 +56,16 @@ fn plans_of_four_steps() {
     let painter = Sampler::compile(&published(), &options, Some(InpaintMethod::Published)).unwrap();
     insta::assert_snapshot!("psld-em-inpaint.json", painter.plan().unwrap().to_json());
     insta::assert_snapshot!("psld-em-inpaint.txt", painter.plan().unwrap().explain());
+    for (case, method, resample) in
+        [("corrected", InpaintMethod::Corrected, 1), ("resampled", InpaintMethod::Corrected, 2)]
+    {
+        let painter = Sampler::compile(&published(), &options, painting(method, resample)).unwrap();
+        insta::assert_snapshot!(format!("psld-em-inpaint-{case}.txt"), painter.plan().unwrap().explain());
+    }
+}
+
+fn painting(method: InpaintMethod, resample: u32) -> Conditioning {
+    Conditioning { inpaint: Some(Inpainting { method, resample }) }
 }
 
 /// JSON keeps every bit: a plan that is read back is the same, hash included, and runs to the same bits.
@@ -90,9 +100,11 @@ fn plans_survive_json() {
     }
     // Inpainting too.
     let options = options(json!({ "sampler": "em", "steps": 4 }));
-    let painter = Sampler::compile(&published(), &options, Some(InpaintMethod::Published)).unwrap();
-    let plan = painter.plan().unwrap();
-    assert_eq!(&Plan::parse(&plan.to_json()).unwrap(), plan);
+    for method in [InpaintMethod::Published, InpaintMethod::Corrected] {
+        let painter = Sampler::compile(&published(), &options, Some(method)).unwrap();
+        let plan = painter.plan().unwrap();
+        assert_eq!(&Plan::parse(&plan.to_json()).unwrap(), plan);
+    }
 }
 
 #[test]
@@ -377,8 +389,11 @@ proptest! {
     }
 }
 
+/// Of a sampler that calls once a step.
+const ONE_CALL: grid::Calls = grid::Calls { step: 1, closing: 1 };
+
 fn times(spec: &ModelSpec, json: Value) -> Vec<f64> {
-    grid::resolve(&options(json), &spec.process().unwrap(), 1).unwrap()
+    grid::resolve(&options(json), &spec.process().unwrap(), ONE_CALL).unwrap()
 }
 
 /// Each named grid against its formula in design.md 5, for VP with lambda in closed form.
@@ -489,7 +504,7 @@ fn grids_by_their_points() {
         json!({ "time_grid": folder.path().to_str().unwrap() }),
     ];
     for case in cases {
-        let error = grid::resolve(&options(case.clone()), &spec.process().unwrap(), 1).unwrap_err();
+        let error = grid::resolve(&options(case.clone()), &spec.process().unwrap(), ONE_CALL).unwrap_err();
         writeln!(messages, "{} [{:?}]: {error}", case["time_grid"], error.status()).unwrap();
     }
     let place = folder.path().to_str().unwrap();
@@ -569,6 +584,15 @@ fn option_errors() {
     let rk45 = options(json!({ "sampler": "rk45" }));
     let error = Sampler::compile(&published(), &rk45, Some(InpaintMethod::Published)).unwrap_err();
     writeln!(messages, "inpainting by rk45 [{:?}]: {error}", error.status()).unwrap();
+    for resample in [0, 1001] {
+        let em = options(json!({}));
+        let painting = painting(InpaintMethod::Corrected, resample);
+        let error = Sampler::compile(&published(), &em, painting).unwrap_err();
+        writeln!(messages, "resampling [{:?}]: {error}", error.status()).unwrap();
+    }
+    let short = options(json!({ "nfe": 4 }));
+    let error = Sampler::compile(&published(), &short, painting(InpaintMethod::Corrected, 4)).unwrap_err();
+    writeln!(messages, "calls of resampling [{:?}]: {error}", error.status()).unwrap();
     insta::assert_snapshot!(messages, @r#"
     {"sampler": "em", "step": 10} [InvalidConfig]: sampler options: unknown field `step`
     hint: did you mean `steps`?
@@ -618,6 +642,9 @@ fn option_errors() {
     {"steps": 10 [InvalidConfig]: sampler options: not valid JSON: EOF while parsing an object at line 1 column 12
     inpainting by rk45 [Unsupported]: inpainting needs a sampler with fixed steps, not `rk45`
     hint: use `em` or `sscs`
+    resampling [InvalidArgument]: inpaint: resample = 0: expected 1 to 1000
+    resampling [InvalidArgument]: inpaint: resample = 1001: expected 1 to 1000
+    calls of resampling [InvalidArgument]: nfe = 4: sampler `em` takes 4 network call(s) a step and one to close, so at least 5 and at most 1000000 steps of them
     "#);
 
     // The other name of `sampler`, and the least that works.

@@ -5,7 +5,7 @@ use super::guard::guard;
 use super::handle;
 use super::types::{psld_error, psld_model, psld_sampler};
 use crate::plan::Plan;
-use crate::spec::InpaintMethod;
+use crate::spec::{Conditioning, InpaintMethod, Inpainting};
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
 use std::ffi::c_char;
@@ -54,8 +54,8 @@ pub struct psld_sampler_options {
     pub error_norm: *const c_char,
     /// Seed of the first sample of runs that give none; sample i has seed + i; default 0.
     pub seed: u64,
-    /// Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
-    /// psld_run_options.inpaint_image and inpaint_mask.
+    /// Compiles for the completion of images, by this method: "corrected" (known pixels are kept exactly) or "published"
+    /// (the code of the paper); NULL: no completion. Runs then need psld_run_options.inpaint_image and inpaint_mask.
     pub inpaint: *const c_char,
     /// Order of the scheme; 0: the sampler's default.
     pub order: i32,
@@ -73,6 +73,9 @@ pub struct psld_sampler_options {
     pub variant: *const c_char,
     /// Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
     pub clip: i32,
+    /// With `inpaint`, how often each step is taken, the state taken back by the forward process in between; it
+    /// multiplies the network calls. 0: 1.
+    pub inpaint_resample: i32,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -108,6 +111,7 @@ unsafe impl Struct for psld_sampler_options {
             matrix: null(),
             variant: null(),
             clip: -1,
+            inpaint_resample: 0,
         }
     }
 }
@@ -169,7 +173,7 @@ pub extern "C" fn psld_sampler_create(
         let model = handle::get(model, "model")?;
         let options =
             if options.is_null() { Struct::defaults() } else { psld_sampler_options::read(options)? };
-        let sampler = Sampler::compile(model.spec(), &spec(&options)?, inpaint(&options)?)?;
+        let sampler = Sampler::compile(model.spec(), &spec(&options)?, conditioning(&options)?)?;
         out.set(handle::create(Arc::new(sampler))?);
         Ok(())
     })
@@ -370,7 +374,19 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
     SamplerSpec::from_json(Value::Object(fields))
 }
 
-fn inpaint(options: &psld_sampler_options) -> Result<Option<InpaintMethod>> {
-    let Some(name) = convert::optional_text(options.inpaint, "inpaint")? else { return Ok(None) };
-    serde_json::from_value(name.into()).map(Some).map_err(|e| Error::argument(format!("inpaint: {e}")))
+/// What the sampler is compiled for.
+fn conditioning(options: &psld_sampler_options) -> Result<Conditioning> {
+    let resample = convert::count::<u32>(options.inpaint_resample, "inpaint_resample")?;
+    let inpaint = match convert::optional_text(options.inpaint, "inpaint")? {
+        Some(name) => {
+            let method: InpaintMethod =
+                serde_json::from_value(name.into()).map_err(|e| Error::argument(format!("inpaint: {e}")))?;
+            Some(Inpainting { method, resample: resample.unwrap_or(1) })
+        }
+        None if resample.is_some() => {
+            return Err(Error::argument("inpaint_resample is given, but no `inpaint`"));
+        }
+        None => None,
+    };
+    Ok(Conditioning { inpaint })
 }

@@ -140,6 +140,16 @@ impl Row {
         };
         many.iter().chain(one).map(|(purpose, draw, _)| (*purpose, *draw))
     }
+
+    /// The numbers of those draws, to change.
+    pub(crate) fn draws_mut(&mut self) -> impl Iterator<Item = (Purpose, &mut u32)> {
+        let (many, one) = match self {
+            Row::Eval(_) => (&mut [][..], None),
+            Row::Update(row) => (&mut row.noise[..], None),
+            Row::Map(Map { kind: MapKind::Replace { noise, .. }, .. }) => (&mut [][..], noise.as_mut()),
+        };
+        many.iter_mut().chain(one).map(|(purpose, draw, _)| (*purpose, draw))
+    }
 }
 
 impl Plan {

@@ -173,7 +173,7 @@ impl RunOptions {
             finite("noise", noise)?;
         }
         self.check_labels(spec)?;
-        match (&self.inpaint, sampler.inpaint) {
+        match (&self.inpaint, sampler.conditioning.inpaint) {
             (None, None) => {}
             (Some(_), None) => {
                 return Err(Error::argument("inpaint: the sampler was not compiled for inpainting"));

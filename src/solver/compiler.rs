@@ -5,7 +5,9 @@ use super::{Solver, inpaint};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Plan, Row, push};
 use crate::process::{Mat, Process};
-use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Prediction, Predicts, SamplerSpec};
+use crate::spec::{
+    Conditioning, DenoiseTime, InpaintMethod, Inpainting, ModelSpec, Prediction, Predicts, SamplerSpec,
+};
 use crate::{Error, Result, Status};
 
 /// Turns a raw network output into epsilon: eps = P z + R output, with z the state that the network saw.
@@ -104,13 +106,16 @@ impl Decoder {
 /// Writes the rows of one plan.
 pub(crate) struct Compiler<'a> {
     pub process: &'a Process,
-    pub inpaint: Option<InpaintMethod>,
+    pub inpaint: Option<Inpainting>,
     pub options: &'a SamplerSpec,
     decoder: Decoder,
     output_blocks: usize,
+    grid: Vec<f64>,
     rows: Vec<Row>,
     step: usize,
     draws: [u32; 4],
+    /// Rows and draws before the step being written.
+    before: (usize, [u32; 4]),
 }
 
 impl<'a> Compiler<'a> {
@@ -118,25 +123,32 @@ impl<'a> Compiler<'a> {
         model: &ModelSpec,
         process: &'a Process,
         options: &'a SamplerSpec,
-        inpaint: Option<InpaintMethod>,
+        conditioning: &Conditioning,
     ) -> Self {
         Self {
             process,
-            inpaint,
+            inpaint: conditioning.inpaint,
             options,
             decoder: Decoder::new(model),
             output_blocks: model.output_blocks(process.k()),
+            grid: Vec::new(),
             rows: Vec::new(),
             step: 0,
             draws: [0; 4],
+            before: (0, [0; 4]),
         }
     }
 
     pub fn compile(mut self, solver: &Solver, grid: Vec<f64>) -> Result<Plan> {
+        self.grid.clone_from(&grid);
         inpaint::open(&mut self, &grid)?;
+        self.before = (self.rows.len(), self.draws);
         (solver.steps)(&mut self, &grid)?;
         if self.options.denoise.unwrap_or(true) {
             self.close(solver, grid[grid.len() - 1])?;
+        }
+        if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
+            self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
         }
         let uses = |count: fn(&Row) -> usize| self.rows.iter().map(count).max().unwrap_or(0);
         let plan = Plan {
@@ -242,8 +254,39 @@ impl<'a> Compiler<'a> {
         self.step
     }
 
+    /// The time at which the step being written ends.
+    pub fn end_of_step(&self) -> f64 {
+        self.grid[self.step + 1]
+    }
+
+    /// Takes the state from the end of the step being written back to its start, by the forward process, and writes
+    /// the step's rows again with noise of their own.
+    pub fn repeat_step(&mut self) {
+        let (t, u) = (self.grid[self.step], self.end_of_step());
+        let (first, draws) = self.before;
+        let rows = self.rows[first..].to_vec();
+        let used: [u32; 4] = std::array::from_fn(|purpose| self.draws[purpose] - draws[purpose]);
+        for _ in 1..self.inpaint.map_or(1, |inpaint| inpaint.resample) {
+            let noise = self.solver_noise(self.process.added_noise(u, t).psd_factor());
+            self.set(0, self.process.transition(u, t) * self.state(0) + noise);
+            let offset = self.draws;
+            for row in &rows {
+                let mut row = row.clone();
+                row.draws_mut().for_each(|(purpose, draw)| {
+                    *draw = *draw - draws[purpose as usize] + offset[purpose as usize];
+                });
+                match row {
+                    Row::Update(update) => push(&mut self.rows, update),
+                    other => self.rows.push(other),
+                }
+            }
+            (0..4).for_each(|purpose| self.draws[purpose] += used[purpose]);
+        }
+    }
+
     /// Says that the rows so far end a step.
     pub fn end_step(&mut self) {
         self.step += 1;
+        self.before = (self.rows.len(), self.draws);
     }
 }

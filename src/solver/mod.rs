@@ -16,7 +16,7 @@ pub(crate) use compiler::Decoder;
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::spec::strict::did_you_mean;
-use crate::spec::{InpaintMethod, ModelSpec, SamplerSpec};
+use crate::spec::{Conditioning, InpaintMethod, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status, grid};
 use compiler::Compiler;
 use serde::Serialize;
@@ -67,7 +67,7 @@ pub struct Sampler {
     info: SamplerInfo,
     options: SamplerSpec,
     pub(crate) rows: Rows,
-    pub(crate) inpaint: Option<InpaintMethod>,
+    pub(crate) conditioning: Conditioning,
 }
 
 /// Where the rows of a run come from.
@@ -78,13 +78,27 @@ pub(crate) enum Rows {
 }
 
 impl Sampler {
-    /// Compiles the sampler that `options` describe for networks of spec `model`.
+    /// Compiles the sampler that `options` describe for networks of spec `model`, and for what `conditioning` says
+    /// (an inpainting method, or a whole [`Conditioning`]).
     ///
     /// # Errors
     /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::Unsupported`] where the sampler is
     /// not defined for the process.
-    pub fn compile(model: &ModelSpec, options: &SamplerSpec, inpaint: Option<InpaintMethod>) -> Result<Self> {
+    pub fn compile(
+        model: &ModelSpec,
+        options: &SamplerSpec,
+        conditioning: impl Into<Conditioning>,
+    ) -> Result<Self> {
+        Self::compile_for(model, options, conditioning.into())
+    }
+
+    fn compile_for(model: &ModelSpec, options: &SamplerSpec, conditioning: Conditioning) -> Result<Self> {
         let process = model.process()?;
+        let inpaint = conditioning.inpaint;
+        let resample = inpaint.map_or(1, |inpaint| inpaint.resample);
+        if !(1..=1000).contains(&resample) {
+            return Err(Error::argument(format!("inpaint: resample = {resample}: expected 1 to 1000")));
+        }
         let name = options.name();
         let (info, rows) = if name == rk45::INFO.name {
             let excluded = [
@@ -108,11 +122,12 @@ impl Sampler {
                     .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
             };
             special(options, &solver.info)?;
-            let grid = grid::resolve(options, &process, solver.info.nfe_per_step)?;
-            let plan = Compiler::new(model, &process, options, inpaint).compile(solver, grid)?;
+            let calls = grid::Calls { step: solver.info.nfe_per_step * resample, closing: 1 };
+            let grid = grid::resolve(options, &process, calls)?;
+            let plan = Compiler::new(model, &process, options, &conditioning).compile(solver, grid)?;
             (solver.info, Rows::Planned(Arc::new(plan)))
         };
-        Ok(Self { model: model.clone(), process, info, options: options.clone(), rows, inpaint })
+        Ok(Self { model: model.clone(), process, info, options: options.clone(), rows, conditioning })
     }
 
     /// A sampler that executes a plan made by the caller.
@@ -138,7 +153,7 @@ impl Sampler {
             .rows
             .iter()
             .any(|row| matches!(row, crate::plan::Row::Map(_)))
-            .then_some(InpaintMethod::Published);
+            .then_some(InpaintMethod::default());
         let info = SamplerInfo {
             name: "plan",
             title: "a plan made by the caller",
@@ -151,7 +166,14 @@ impl Sampler {
             options: &[],
         };
         let rows = Rows::Planned(Arc::new(plan));
-        Ok(Self { model: model.clone(), process, info, options: SamplerSpec::default(), rows, inpaint })
+        Ok(Self {
+            model: model.clone(),
+            process,
+            info,
+            options: SamplerSpec::default(),
+            rows,
+            conditioning: inpaint.into(),
+        })
     }
 
     /// What the sampler is.

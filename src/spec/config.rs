@@ -1,12 +1,13 @@
 //! Configuration files: what a command line can say about a run, kept.
 
-use super::{Grid, InpaintMethod, SamplerSpec, strict};
+use super::{Conditioning, Grid, InpaintMethod, Inpainting, SamplerSpec, strict};
 use crate::{Error, Result, Status, grid, io};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method"}}`, both parts optional.
+/// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method", "resample"}}`, both parts
+/// optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The sampler's options.
@@ -27,6 +28,9 @@ pub struct InpaintFiles {
     /// How the known region enters.
     #[serde(default)]
     pub method: Option<InpaintMethod>,
+    /// How often each step is taken.
+    #[serde(default)]
+    pub resample: Option<u32>,
 }
 
 impl Config {
@@ -67,23 +71,21 @@ impl Config {
         let inpaint = inpaint.map(|files| InpaintFiles {
             image: files.image.map(|path| folder.join(path)),
             mask: files.mask.map(|path| folder.join(path)),
-            method: files.method,
+            ..files
         });
         Ok(Self { sampler, inpaint })
+    }
+
+    /// What the sampler is to be compiled for.
+    pub fn conditioning(&self) -> Conditioning {
+        Conditioning { inpaint: self.inpaint.as_ref().map(InpaintFiles::inpainting) }
     }
 }
 
 impl InpaintFiles {
-    /// The method.
-    ///
-    /// # Errors
-    /// [`Status::InvalidArgument`] where none is given: the default will be a corrected method, which this version
-    /// does not have, and quietly computing something else would be worse.
-    pub fn method(&self) -> Result<InpaintMethod> {
-        self.method.ok_or_else(|| {
-            Error::argument("inpaint: no method is given, and this version has no default for it")
-                .hint("ask for the published one: `--inpaint-method published`, or \"method\": \"published\"")
-        })
+    /// How images are completed, with the defaults.
+    pub fn inpainting(&self) -> Inpainting {
+        Inpainting { method: self.method.unwrap_or_default(), resample: self.resample.unwrap_or(1) }
     }
 
     /// Image and mask.

@@ -1,13 +1,15 @@
 //! What a caller describes: the model's spec (from ONNX metadata) and the sampler's options; parsed strictly,
 //! completed with defaults, checked.
 
+mod conditioning;
 mod config;
 mod golden;
 mod model;
 mod sampler;
 pub(crate) mod strict;
 
+pub use conditioning::{Conditioning, InpaintMethod, Inpainting};
 pub use config::{Config, InpaintFiles};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
 pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
-pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec, Variant};
+pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, SamplerSpec, Variant};

@@ -58,9 +58,12 @@ pub struct SampleArgs {
     /// Where it is known: .npy [n or 1, 1 or C, ...] with 1 = known, or PNG with white = known
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub inpaint_mask: Option<PathBuf>,
-    /// How the known region enters; this version has the published method only
-    #[arg(long, value_name = "METHOD", value_parser = ["published"], help_heading = "What to sample")]
-    pub inpaint_method: Option<String>,
+    /// How the known region enters: corrected (kept exactly) or published (the paper's code) [default: corrected]
+    #[arg(long, value_name = "METHOD", value_parser = word::<InpaintMethod>, help_heading = "What to sample")]
+    pub inpaint_method: Option<InpaintMethod>,
+    /// How often each step is taken, with the state taken back in between; multiplies the network calls [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What to sample")]
+    pub inpaint_resample: Option<u32>,
 
     /// Where to: FILE.png (one grid of all images), FILE.npy, or DIR/ (one PNG each) [default: samples.png for
     /// images, samples.npy for other data]
@@ -395,12 +398,13 @@ impl SampleArgs {
     /// The configuration file with the command line over it.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.sampler.config()?;
-        if self.inpaint_image.is_some() || self.inpaint_mask.is_some() || self.inpaint_method.is_some() {
+        let given = self.inpaint_image.is_some() || self.inpaint_mask.is_some();
+        if given || self.inpaint_method.is_some() || self.inpaint_resample.is_some() {
             let inpaint = config.inpaint.get_or_insert_default();
             inpaint.image = self.inpaint_image.clone().or(inpaint.image.take());
             inpaint.mask = self.inpaint_mask.clone().or(inpaint.mask.take());
-            inpaint.method =
-                self.inpaint_method.as_ref().map(|_| InpaintMethod::Published).or(inpaint.method);
+            inpaint.method = self.inpaint_method.or(inpaint.method);
+            inpaint.resample = self.inpaint_resample.or(inpaint.resample);
         }
         Ok(config)
     }

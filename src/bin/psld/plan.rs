@@ -6,12 +6,11 @@ use psld::{Error, Model, Result, Sampler, Status};
 
 pub fn run(args: PlanArgs) -> Result<()> {
     let config = args.sampler.config()?;
-    let method = config.inpaint.as_ref().map(|inpaint| inpaint.method()).transpose()?;
     let spec = match args.spec()? {
         Some(spec) => spec,
         None => Model::read_spec(&args.model)?,
     };
-    let sampler = Sampler::compile(&spec, &config.sampler, method)?;
+    let sampler = Sampler::compile(&spec, &config.sampler, config.conditioning())?;
     let Some(plan) = sampler.plan() else {
         let name = sampler.info().name;
         let message =

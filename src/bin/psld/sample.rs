@@ -51,7 +51,6 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     interrupt::install()?;
     // Cheap mistakes first: before the model is loaded, let alone sampled from.
     let config = args.config()?;
-    let method = config.inpaint.as_ref().map(|inpaint| inpaint.method()).transpose()?;
     let files = config.inpaint.as_ref().map(|inpaint| inpaint.files()).transpose()?;
     let out = args.out.as_deref().map(Target::parse).transpose()?;
     let options = args.model.options()?;
@@ -66,7 +65,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let model = Model::from_file(&args.model.model, options)?;
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(Sampler::compile(model.spec(), &config.sampler, method)?);
+    let sampler = Arc::new(Sampler::compile(model.spec(), &config.sampler, config.conditioning())?);
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;
