@@ -19,6 +19,7 @@ pub mod process;
 pub mod run;
 pub mod solver;
 pub mod spec;
+pub mod tune;
 
 pub use error::{Error, Result, Status};
 pub use model::{Model, ModelOptions};

@@ -9,7 +9,7 @@ use crate::run::What;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status, onnx};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,7 @@ impl ModelOptions {
 pub struct Model {
     network: Arc<dyn Network>,
     executor: Executor,
+    hash: Arc<OnceLock<String>>,
 }
 
 impl Model {
@@ -70,7 +71,7 @@ impl Model {
         if threads > 1024 {
             return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
         }
-        Ok(Self { network, executor: Executor::new(threads)? })
+        Ok(Self { network, executor: Executor::new(threads)?, hash: Arc::default() })
     }
 
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
@@ -164,12 +165,16 @@ impl Model {
         self.network.backend()
     }
 
-    /// SHA-256 of the model, in hexadecimal.
+    /// SHA-256 of the model, in hexadecimal; computed when it is first asked for.
     ///
     /// # Errors
     /// [`Status::ReadFailed`] where the file is gone or has changed since it was loaded.
     pub fn hash(&self) -> Result<String> {
-        self.network.hash()
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash.clone());
+        }
+        let hash = self.network.hash()?;
+        Ok(self.hash.get_or_init(|| hash).clone())
     }
 
     pub(crate) fn network(&self) -> &Arc<dyn Network> {

@@ -45,7 +45,7 @@ fn array(folder: &Folder, name: &str, shape: &[usize], value: impl Fn(usize) -> 
 fn help() {
     let folder = folder();
     snapshot!("help", folder.psld(["--help"]));
-    for command in ["sample", "info", "plan", "verify", "noise", "samplers"] {
+    for command in ["sample", "info", "plan", "verify", "noise", "tune", "samplers"] {
         snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
     }
     snapshot!("version", folder.psld(["-V"]));
@@ -583,4 +583,36 @@ fn an_interrupt_finishes_the_step() {
     assert!(ran.stderr.contains("cancelled after step"), "{ran}");
     assert!(ran.stderr.contains("nothing is written"), "{ran}");
     assert!(!folder.path("x.npy").exists());
+}
+
+/// A tuned plan, its report, and what an interrupted command leaves behind.
+#[test]
+fn tuning() {
+    let folder = folder();
+    let args = "tune image.json --sampler heun --nfe 7 --samples 16 --held-out 16 --teacher-steps 32 --evaluations 9 \
+                -o plan.json --json";
+    let ran = folder.psld(args.split_whitespace()).success();
+    assert!(ran.stderr.starts_with("wrote plan.json: 7 network calls, 9 grids tried\n"), "{ran}");
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let mean = |of: &str| report["distance_to_teacher"][of]["mean"].as_f64().unwrap();
+    assert!(mean("tuned") < mean("given"), "{ran}");
+    let plan = psld::plan::Plan::parse(&fs::read_to_string(folder.path("plan.json")).unwrap()).unwrap();
+    assert_eq!(report["plan_hash"], plan.hash());
+    assert_eq!(folder.names("").iter().filter(|name| name.contains("trials")).count(), 0, "left behind");
+
+    let other = "{\"model\":\"another\"}\n{\"grid\":[0,1],\"error\":0}\n";
+    fs::write(folder.path("plan.json.trials"), other).unwrap();
+    let again = folder.psld(args.split_whitespace()).success();
+    assert_eq!(
+        (again.stdout, again.stderr),
+        (ran.stdout, ran.stderr),
+        "trials of other options are not used"
+    );
+    snapshot!("tune_em", folder.psld("tune image.json --sampler em -o p.json".split_whitespace()));
+    snapshot!("tune_nowhere", folder.psld("tune image.json --sampler heun -o no/p.json".split_whitespace()));
+    snapshot!("tune_inpaint", {
+        fs::write(folder.path("c.json"), r#"{"inpaint": {"image": "x.npy", "mask": "m.npy"}}"#).unwrap();
+        folder.psld("tune image.json --config c.json -o p.json".split_whitespace())
+    });
+    assert_eq!(folder.names("").iter().filter(|name| name.starts_with("p.json")).count(), 0, "left behind");
 }

@@ -243,7 +243,7 @@ fn refused_plans() {
     /rows/0/extra = 1: plan: unknown field `extra`, expected one of `t`, `mean`, `noise` at line 1 column 342
     /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot` at line 1 column 404
     /rows/2/extra = 1: plan: unknown field `extra`, expected one of `step`, `from`, `A`, `terms`, `noise`, `into` at line 1 column 597
-    /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
+    /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `model`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
     "#);
     let mut empty = good.clone();
     (empty["rows"], empty["nfe"]) = (json!([]), json!(0));
@@ -292,6 +292,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
     Plan {
         format: FORMAT,
         sampler: "by hand".into(),
+        model: None,
         k,
         output_blocks: k,
         states: 3,

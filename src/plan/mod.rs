@@ -28,6 +28,9 @@ pub struct Plan {
     pub format: u32,
     /// The sampler that made it.
     pub sampler: String,
+    /// SHA-256 of the only model that the plan is meant for, where it was tuned for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Blocks of a state (1 VP, 2 position and momentum, ...).
     pub k: usize,
     /// Blocks of a network output: k, or 1.

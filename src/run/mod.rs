@@ -2,6 +2,7 @@
 
 mod options;
 mod sample;
+mod tap;
 
 pub use options::{Inpaint, RunOptions, Tensor};
 pub use sample::{Overall, Samples, Seconds, check_size, sample, sample_into};
@@ -123,6 +124,16 @@ impl Run {
         if *spec != sampler.model {
             return Err(Error::argument("the sampler was compiled for another model")
                 .hint("compile it with the spec of the model that runs it"));
+        }
+        if let Some(tuned_for) = sampler.plan().and_then(|plan| plan.model.as_ref()) {
+            let hash = model.hash()?;
+            if hash != *tuned_for {
+                return Err(Error::new(
+                    Status::InvalidConfig,
+                    format!("plan: tuned for the model with SHA-256 {tuned_for}, this one has {hash}"),
+                )
+                .hint("tune a plan for this model (`psld tune`), or use a sampler by its name"));
+            }
         }
         let k = sampler.process.k();
         let (n, d) = (options.n, spec.data_len());

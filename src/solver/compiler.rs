@@ -154,6 +154,7 @@ impl<'a> Compiler<'a> {
         let plan = Plan {
             format: FORMAT,
             sampler: solver.info.name.into(),
+            model: None,
             k: self.process.k(),
             output_blocks: self.output_blocks,
             states: uses(|row| match row {

@@ -220,14 +220,11 @@ impl Sampler {
 
 /// Refuses the options that only other samplers take.
 fn special(options: &SamplerSpec, info: &SamplerInfo) -> Result<()> {
-    let given = options.special().into_iter().filter(|(_, given)| *given);
-    for (option, _) in given.filter(|(option, _)| !info.options.contains(option)) {
-        let of: Vec<_> =
-            list().filter(|other| other.options.contains(&option)).map(|other| other.name).collect();
-        let error = Error::argument(format!("`{option}` is no option of sampler `{}`", info.name));
-        return Err(error.hint(format!("it is an option of: {}", of.join(", "))));
-    }
-    Ok(())
+    let foreign = |(option, given): &(&str, bool)| *given && !info.options.contains(option);
+    let Some((option, _)) = options.special().into_iter().find(foreign) else { return Ok(()) };
+    let of: Vec<_> = list().filter(|other| other.options.contains(&option)).map(|other| other.name).collect();
+    let error = Error::argument(format!("`{option}` is no option of sampler `{}`", info.name));
+    Err(error.hint(format!("it is an option of: {}", of.join(", "))))
 }
 
 fn reject(name: &str, options: &[(&str, bool)], why: &str) -> Result<()> {

@@ -30,6 +30,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write the noise that a run draws, to use or check it elsewhere.
     Noise(NoiseArgs),
+    /// Fit a plan of few network calls to a model.
+    Tune(Box<TuneArgs>),
     /// List the samplers.
     Samplers(SamplersArgs),
 }
@@ -193,6 +195,43 @@ pub struct SamplerArgs {
     /// Seed of the first sample; sample i has seed + i [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
+}
+
+#[derive(Args)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// The plan to write, for `--plan` and psld_sampler_create_from_plan
+    #[arg(short, long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub out: PathBuf,
+    /// Print one JSON object on stdout that says what was gained
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Starts to learn from
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
+    pub samples: usize,
+    /// Further starts that the report is made with
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
+    pub held_out: usize,
+    /// Steps of the teacher
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "How to tune")]
+    pub teacher_steps: usize,
+    /// Grids to try at most
+    #[arg(long, value_name = "N", default_value_t = 80, help_heading = "How to tune")]
+    pub evaluations: usize,
+    /// Classes of the starts, one after another [default: the null class]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "How to tune")]
+    pub label: Vec<i64>,
+    /// Samples of one network call [default: all]
+    #[arg(long, value_name = "N", help_heading = "How to run")]
+    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 #[derive(Args)]

@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod sample;
 mod samplers;
+mod tune;
 #[cfg(feature = "onnxruntime")]
 mod verify;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "onnxruntime")]
         Command::Verify(args) => verify::run(args),
         Command::Noise(args) => noise::run(args),
+        Command::Tune(args) => tune::run(*args),
         Command::Samplers(args) => samplers::run(args),
     });
     match done {

@@ -1,0 +1,174 @@
+//! `psld tune`.
+
+use crate::args::TuneArgs;
+use crate::{interrupt, report};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use psld::io::NewFile;
+use psld::tune::{Distance, Event, Report, Trial, TuneOptions, tune};
+use psld::{Error, Model, Result, Status};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+pub fn run(args: TuneArgs) -> Result<()> {
+    interrupt::install()?;
+    let config = args.sampler.config()?;
+    if config.inpaint.is_some() {
+        return Err(Error::argument("inpaint: a plan is tuned without images to complete"));
+    }
+    let options = args.model.options()?;
+    psld::io::check_writable(&args.out, 0)?;
+    let model = Model::from_file(&args.model.model, options)?;
+    let mut options = TuneOptions {
+        samples: args.samples,
+        held_out: args.held_out,
+        teacher_steps: args.teacher_steps,
+        evaluations: args.evaluations,
+        batch: args.batch,
+        labels: args.label.clone(),
+        ..TuneOptions::new(config.sampler)
+    };
+    let mut diary = Diary::read(&args.out, &model, &options)?;
+    options.known = diary.known.clone();
+    if !options.known.is_empty() && !args.quiet {
+        report::stderr(&format!("going on: {} grids were tried before", options.known.len()));
+    }
+
+    let bar = bar(args.quiet);
+    let mut failure = None;
+    let tuned = {
+        let _polled = interrupt::polled();
+        tune(&model, &options, |event| {
+            match event {
+                Event::Teacher(share) => {
+                    bar.set_message("teacher");
+                    bar.set_position((share * 1000.0) as u64);
+                }
+                Event::Tried { trial, count, best } => {
+                    bar.set_message(format!("grid {count}/{}, error {best:.5}", options.evaluations));
+                    bar.set_position((1000 * count / options.evaluations) as u64);
+                    if let Err(e) = diary.note(trial) {
+                        failure = Some(e);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    };
+    bar.finish_and_clear();
+    if let Some(e) = failure {
+        return Err(e);
+    }
+    let tuned = tuned.map_err(|e| match e.status() {
+        Status::Cancelled => Error::new(
+            Status::Cancelled,
+            format!("interrupted; {} keeps the grids that were tried", diary.path.display()),
+        )
+        .hint("the same command goes on from there"),
+        _ => e,
+    })?;
+    NewFile::write_with(&args.out, |out| out.write_all(tuned.plan.to_json().as_bytes()))?;
+    diary.remove();
+    if args.json {
+        let line = json!({
+            "plan": args.out.display().to_string(),
+            "plan_hash": tuned.plan.hash(),
+            "model": tuned.plan.model,
+            "sampler": tuned.plan.sampler,
+            "grid": tuned.plan.grid,
+            "distance_to_teacher": tuned.report,
+        });
+        report::stdout(&format!("{line}\n"))?;
+    }
+    if !args.quiet {
+        report::stderr(&table(&args.out, &tuned.report, options.held_out));
+    }
+    Ok(())
+}
+
+fn table(out: &Path, report: &Report, held_out: usize) -> String {
+    let row = |name: &str, d: Distance| format!("  {name:<28} {:>10.5} {:>10.5}\n", d.mean, d.median);
+    format!(
+        "wrote {}: {} network calls, {} grids tried\nRMS distance to the teacher on {held_out} other starts: mean, median\n{}{}{}{}",
+        out.display(),
+        report.nfe,
+        report.trials,
+        row("sampler as given", report.given),
+        row("on the tuned grid", report.on_grid),
+        row("tuned plan", report.tuned),
+        row("(on the starts learned from)", report.learned).trim_end(),
+    )
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(1000), target);
+    let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// The grids tried so far, kept beside the plan until it is there, so that an interrupted command can go on.
+struct Diary {
+    path: PathBuf,
+    /// What the errors depend on: the first line. A file with another one is begun anew.
+    head: Value,
+    known: Vec<Trial>,
+    /// Opened for the first grid.
+    file: Option<File>,
+}
+
+impl Diary {
+    fn read(out: &Path, model: &Model, options: &TuneOptions) -> Result<Self> {
+        let mut name = out.as_os_str().to_owned();
+        name.push(".trials");
+        let path = PathBuf::from(name);
+        let head = json!({
+            "model": model.hash()?,
+            "sampler": options.sampler,
+            "samples": options.samples,
+            "teacher_steps": options.teacher_steps,
+            "labels": options.labels,
+        });
+        let known = Self::trials(&path, &head);
+        Ok(Self { path, head, known, file: None })
+    }
+
+    /// The whole lines of a file with the same head; a torn last line is a grid that is tried again.
+    fn trials(path: &Path, head: &Value) -> Vec<Trial> {
+        let Ok(file) = File::open(path) else { return Vec::new() };
+        let mut lines = BufReader::new(file).lines().map_while(|line| line.ok());
+        if lines.next().and_then(|line| serde_json::from_str::<Value>(&line).ok()).as_ref() != Some(head) {
+            return Vec::new();
+        }
+        lines.map_while(|line| serde_json::from_str(&line).ok()).collect()
+    }
+
+    fn note(&mut self, trial: &Trial) -> Result<()> {
+        self.write(trial).map_err(|e| {
+            Error::new(Status::WriteFailed, format!("{}: cannot be written", self.path.display())).source(e)
+        })
+    }
+
+    fn write(&mut self, trial: &Trial) -> std::io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                // Written whole again: the old one may end in half a line.
+                let mut file = File::create(&self.path)?;
+                writeln!(file, "{}", self.head)?;
+                self.known.iter().try_for_each(|trial| writeln!(file, "{}", json!(trial)))?;
+                self.file.insert(file)
+            }
+        };
+        writeln!(file, "{}", json!(trial))
+    }
+
+    fn remove(self) {
+        // It has done its work; if it stays, the next command goes on with it or finds other options in it.
+        let _ = fs::remove_file(self.path);
+    }
+}
