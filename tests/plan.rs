@@ -390,11 +390,8 @@ proptest! {
     }
 }
 
-/// Of a sampler that calls once a step.
-const ONE_CALL: grid::Calls = grid::Calls { step: 1, closing: 1 };
-
 fn times(spec: &ModelSpec, json: Value) -> Vec<f64> {
-    grid::resolve(&options(json), &spec.process().unwrap(), ONE_CALL).unwrap()
+    grid::resolve(&options(json), &spec.process().unwrap(), 1).unwrap()
 }
 
 /// Each named grid against its formula in design.md 5, for VP with lambda in closed form.
@@ -505,7 +502,7 @@ fn grids_by_their_points() {
         json!({ "time_grid": folder.path().to_str().unwrap() }),
     ];
     for case in cases {
-        let error = grid::resolve(&options(case.clone()), &spec.process().unwrap(), ONE_CALL).unwrap_err();
+        let error = grid::resolve(&options(case.clone()), &spec.process().unwrap(), 1).unwrap_err();
         writeln!(messages, "{} [{:?}]: {error}", case["time_grid"], error.status()).unwrap();
     }
     let place = folder.path().to_str().unwrap();

@@ -17,14 +17,22 @@ pub struct Calls {
     pub closing: u32,
 }
 
-/// Resolves the grid of a sampler that takes so many `calls`.
+/// Resolves the grid of a sampler that takes `calls_per_step` network calls a step and one to close.
 ///
 /// The number of steps comes from `steps`, from `nfe` (default 100) less the closing call, or from a grid given
 /// by its points; more than one of them must agree.
 ///
 /// # Errors
 /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::ReadFailed`] for a grid file.
-pub fn resolve(spec: &SamplerSpec, process: &Process, calls: Calls) -> Result<Vec<f64>> {
+pub fn resolve(spec: &SamplerSpec, process: &Process, calls_per_step: u32) -> Result<Vec<f64>> {
+    resolve_for(spec, process, Calls { step: calls_per_step, closing: 1 })
+}
+
+/// [`resolve`] for a sampler whose closing step may take several calls.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn resolve_for(spec: &SamplerSpec, process: &Process, calls: Calls) -> Result<Vec<f64>> {
     match spec.time_grid.as_ref() {
         Some(Grid::Points(points)) => given(spec, points.clone()),
         Some(Grid::Name(name)) if !NAMES.contains(&name.as_str()) => given(spec, read(name)?),

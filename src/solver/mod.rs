@@ -123,7 +123,7 @@ impl Sampler {
             };
             special(options, &solver.info)?;
             let calls = grid::Calls { step: solver.info.nfe_per_step * resample, closing: 1 };
-            let grid = grid::resolve(options, &process, calls)?;
+            let grid = grid::resolve_for(options, &process, calls)?;
             let plan = Compiler::new(model, &process, options, &conditioning).compile(solver, grid)?;
             (solver.info, Rows::Planned(Arc::new(plan)))
         };
