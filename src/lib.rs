@@ -8,6 +8,7 @@ pub mod capi;
 pub mod error;
 mod exec;
 pub mod grid;
+mod guidance;
 pub mod io;
 pub mod isa;
 mod model;

@@ -65,7 +65,7 @@ fn plans_of_four_steps() {
 }
 
 fn painting(method: InpaintMethod, resample: u32) -> Conditioning {
-    Conditioning { inpaint: Some(Inpainting { method, resample }) }
+    Conditioning { inpaint: Some(Inpainting { method, resample }), ..Conditioning::default() }
 }
 
 /// JSON keeps every bit: a plan that is read back is the same, hash included, and runs to the same bits.
@@ -212,7 +212,7 @@ fn refused_plans() {
     /slots = 1000000: plan: 2 states and 1000000 slots: expected 1 to 64 and at most 64
     /nfe = 3: plan: nfe = 3, but the rows call the network 4 times
     /rows = []: plan: nfe = 4, but the rows call the network 0 times
-    /rows/1/network = 1: plan: row 1: network 1: this version runs network 0 only
+    /rows/1/network = 1: plan: row 2: slot 0 holds the guide's output
     /rows/1/from = 1: plan: row 1: state 1 is read before it is written
     /rows/1/from = 7: plan: row 1: there is no state 7; the plan has 2, counted from 0
     /rows/1/slot = 2: plan: row 1: there is no slot 2; the plan has 2, counted from 0

@@ -38,7 +38,8 @@ fn inpainting(spec: &ModelSpec, options: Value, method: InpaintMethod) -> Arc<Sa
 
 fn resampling(spec: &ModelSpec, options: Value, resample: u32) -> Arc<Sampler> {
     let inpaint = Some(Inpainting { resample, ..Inpainting::default() });
-    Arc::new(Sampler::compile(spec, &support::options(options), Conditioning { inpaint }).unwrap())
+    let conditioning = Conditioning { inpaint, ..Conditioning::default() };
+    Arc::new(Sampler::compile(spec, &support::options(options), conditioning).unwrap())
 }
 
 /// Image-shaped data, no multiple of any block size; 80 samples are enough for rows with noise to go to several

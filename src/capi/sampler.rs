@@ -5,7 +5,7 @@ use super::guard::guard;
 use super::handle;
 use super::types::{psld_error, psld_model, psld_sampler};
 use crate::plan::Plan;
-use crate::spec::{Conditioning, InpaintMethod, Inpainting};
+use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
 use std::ffi::c_char;
@@ -76,6 +76,16 @@ pub struct psld_sampler_options {
     /// With `inpaint`, how often each step is taken, the state taken back by the forward process in between; it
     /// multiplies the network calls. 0: 1.
     pub inpaint_resample: i32,
+    /// Compiles with guidance: "cfg" (classifier-free, or by a second, weaker network) or "classifier" (by the gradient of
+    /// one); NULL: none. Runs then need psld_run_options.scales. A guided evaluation is two network calls, and `nfe` counts
+    /// both.
+    pub guidance: *const c_char,
+    /// Forward time from which on guidance acts; NaN: 0.
+    pub guidance_from: f64,
+    /// Forward time up to which guidance acts; NaN: 1.
+    pub guidance_to: f64,
+    /// For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
+    pub guidance_rescale: f64,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -112,6 +122,10 @@ unsafe impl Struct for psld_sampler_options {
             variant: null(),
             clip: -1,
             inpaint_resample: 0,
+            guidance: null(),
+            guidance_from: f64::NAN,
+            guidance_to: f64::NAN,
+            guidance_rescale: f64::NAN,
         }
     }
 }
@@ -388,5 +402,21 @@ fn conditioning(options: &psld_sampler_options) -> Result<Conditioning> {
         }
         None => None,
     };
-    Ok(Conditioning { inpaint })
+    let or = |value: f64, default: f64| if value.is_nan() { default } else { value };
+    let numbers = [options.guidance_from, options.guidance_to, options.guidance_rescale];
+    let guidance = match convert::optional_text(options.guidance, "guidance")? {
+        Some(name) => {
+            let kind: GuidanceKind =
+                serde_json::from_value(name.into()).map_err(|e| Error::argument(format!("guidance: {e}")))?;
+            let interval = [or(options.guidance_from, 0.0), or(options.guidance_to, 1.0)];
+            Some(Guidance { kind, interval, rescale: or(options.guidance_rescale, 0.0) })
+        }
+        None if numbers.iter().any(|x| !x.is_nan()) => {
+            return Err(Error::argument(
+                "guidance_from, guidance_to or guidance_rescale is given, but no `guidance`",
+            ));
+        }
+        None => None,
+    };
+    Ok(Conditioning { inpaint, guidance })
 }

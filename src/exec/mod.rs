@@ -9,10 +9,11 @@ mod kernel;
 pub(crate) use buffer::{Buffer, Float};
 
 use crate::isa::Isa;
+use crate::noise::Purpose;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Noise, Norm, Prior, Replace, Sample, X0};
+use kernel::{Amend, Amendment, Noise, Norm, Prior, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(crate) struct Batch {
     /// How many of those have been consumed.
     pub consumed: usize,
     pub known: Option<Known>,
+    /// Guidance scale of each sample; empty without guidance.
+    pub scales: Vec<f64>,
     /// One number a sample, for norms.
     pub partial: Vec<f64>,
 }
@@ -133,17 +136,51 @@ impl Executor {
 
     /// Executes a map row.
     pub fn map(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
-        match &batch.states[into] {
-            Buffer::F32(_) => self.map_in::<f32>(batch, kind, into),
-            Buffer::F64(_) => self.map_in::<f64>(batch, kind, into),
-        }
-        if let MapKind::Replace { noise: Some(_), .. } = kind {
-            batch.consumed += 1;
+        match kind {
+            MapKind::Replace { mean, noise, .. } => {
+                match &batch.states[into] {
+                    Buffer::F32(_) => self.replace_in::<f32>(batch, mean, noise, into),
+                    Buffer::F64(_) => self.replace_in::<f64>(batch, mean, noise, into),
+                }
+                batch.consumed += usize::from(noise.is_some());
+            }
+            MapKind::Cfg { slot, rescale } => {
+                self.amend(batch, into, *slot, Amendment::Cfg { rescale: *rescale });
+            }
+            MapKind::Gradient { slot, b } => self.amend(batch, into, *slot, Amendment::Gradient(b)),
         }
     }
 
-    fn map_in<T: Float>(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
-        let MapKind::Replace { mean, noise, .. } = kind;
+    /// Amends network outputs by those of the guide, sample by sample.
+    fn amend(&self, batch: &mut Batch, into: usize, by: usize, how: Amendment<'_>) {
+        let mut slot = std::mem::take(&mut batch.slots[into]);
+        match (&mut slot, &batch.slots[by]) {
+            (Buffer::F32(out), Buffer::F32(guide)) => self.amend_in(batch, out, guide, how),
+            (Buffer::F32(out), Buffer::F64(guide)) => self.amend_in(batch, out, guide, how),
+            (Buffer::F64(out), Buffer::F32(guide)) => self.amend_in(batch, out, guide, how),
+            (Buffer::F64(out), Buffer::F64(guide)) => self.amend_in(batch, out, guide, how),
+        }
+        batch.slots[into] = slot;
+    }
+
+    fn amend_in<E: Float, G: Float>(&self, batch: &Batch, out: &mut [E], guide: &[G], how: Amendment<'_>) {
+        let (len, guide_len) = (out.len() / batch.n, guide.len() / batch.n);
+        self.samples(out, len, 2, |i, out| {
+            let (scale, guide) = (batch.scales[i], &guide[i * guide_len..][..guide_len]);
+            // Not only for speed: without guidance a sample stays as it is, to the bit.
+            if scale != 0.0 {
+                self.isa.run(Amend { how, scale, guide, out, d: batch.d });
+            }
+        });
+    }
+
+    fn replace_in<T: Float>(
+        &self,
+        batch: &mut Batch,
+        mean: &Mat,
+        noise: &Option<(Purpose, u32, Mat)>,
+        into: usize,
+    ) {
         let mut state = std::mem::take(&mut batch.states[into]);
         let view = &*batch;
         let d = view.d;

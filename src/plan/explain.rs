@@ -1,6 +1,7 @@
 //! A plan as text: JSON with one row a line, and a table for people.
 
 use super::{Map, MapKind, Plan, Row};
+use crate::guidance::GUIDE;
 use crate::process::Mat;
 use std::fmt::Write;
 
@@ -31,7 +32,10 @@ pub(super) fn table(plan: &Plan) -> String {
     for row in &plan.rows {
         let _ = write!(out, "{:>4}  ", row.step());
         let _ = match row {
-            Row::Eval(row) => writeln!(out, "slot{} = network(z{}, t = {:.9})", row.slot, row.from, row.t),
+            Row::Eval(row) => {
+                let network = if row.network == GUIDE { "guide" } else { "network" };
+                writeln!(out, "slot{} = {network}(z{}, t = {:.9})", row.slot, row.from, row.t)
+            }
             Row::Update(row) => {
                 let _ = write!(out, "z{} = {} z{}", row.into, matrix(&row.a), row.from);
                 for (slot, b) in &row.terms {
@@ -48,6 +52,15 @@ pub(super) fn table(plan: &Plan) -> String {
                     let _ = write!(out, " + {} {purpose}{draw}", matrix(c));
                 }
                 writeln!(out, " (kernel at t = {t:.9})")
+            }
+            Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {
+                let _ = write!(out, "slot{into} = slot{into} + scale (slot{into} - slot{slot})");
+                let rescaled =
+                    if *rescale > 0.0 { format!(", rescaled by {rescale}") } else { String::new() };
+                writeln!(out, "{rescaled}")
+            }
+            Row::Map(Map { kind: MapKind::Gradient { slot, b }, into, .. }) => {
+                writeln!(out, "slot{into} = slot{into} + scale {} slot{slot}", matrix(b))
             }
         };
     }

@@ -1,5 +1,6 @@
 //! A run: one batch of samples in flight, advanced step by step.
 
+mod guide;
 mod options;
 mod sample;
 mod tap;
@@ -9,11 +10,14 @@ pub use sample::{Overall, Samples, Seconds, check_size, sample, sample_into};
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
+use crate::guidance::{self, GUIDE};
 use crate::network::{Evaluator, Inputs, Precision};
-use crate::plan::{Eval, Plan, Row, Update};
+use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
-use crate::solver::{Decoder, Rows, Sampler};
+use crate::solver::{CALLS_OF_GUIDED, Decoder, Rows, Sampler};
+use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
+use guide::{Guide, Lengths, Twice};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,9 +98,11 @@ struct Calls {
     decoder: Decoder,
     /// Samples of one network call.
     size: usize,
-    output_blocks: usize,
     times: Vec<f64>,
     labels: Option<Vec<i64>>,
+    guide: Option<Guide>,
+    /// State and time of the model's last call.
+    seen: (usize, f64),
     /// The data estimate, where it is wanted.
     x0: Option<Buffer>,
     seconds: Duration,
@@ -159,7 +165,18 @@ impl Run {
             k,
             d,
             states: buffers(states, options.precision, k)?,
-            slots: buffers(slots, output_precision, output_blocks)?,
+            slots: slots
+                .iter()
+                .map(|network| {
+                    let precision = match &options.guide {
+                        Some(guide) if *network == GUIDE => {
+                            guide.network().output_precision(options.precision)
+                        }
+                        _ => output_precision,
+                    };
+                    Buffer::zeros(precision, n * sampler.blocks_of(*network) * d)
+                })
+                .collect::<Result<_>>()?,
             seeds: (0..n as u64).map(|i| options.seed.wrapping_add(i)).collect(),
             draws: options.noise.map(Tensor::into_buffer),
             consumed: 0,
@@ -167,6 +184,10 @@ impl Run {
                 image: inpaint.image.into_f32(),
                 mask: inpaint.mask.broadcast_mask(&spec.data.shape),
             }),
+            scales: match &options.scales {
+                Some(scales) if scales.len() == 1 => vec![scales[0]; n],
+                scales => scales.clone().unwrap_or_default(),
+            },
             partial: vec![0.0; n],
         };
         let executor = model.executor().clone();
@@ -175,6 +196,21 @@ impl Run {
             None => executor.prior(&mut batch, &sampler.process.prior_factor()),
         }
         let size = options.batch.unwrap_or(n).min(n);
+        let labels = options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l });
+        let (labels, guide) = match (sampler.conditioning.guidance, &options.guide) {
+            (None, _) => (labels, None),
+            // By Bayes' rule a classifier's class is none of the model's own business.
+            (Some(Guidance { kind: GuidanceKind::Classifier, .. }), Some(guide)) => {
+                (None, Some(Guide::other(guide, labels)?))
+            }
+            (Some(_), Some(guide)) => (labels.clone(), Some(Guide::other(guide, labels)?)),
+            (Some(_), None) => {
+                let lengths = Lengths { size, input: k * d, output: output_blocks * d };
+                let null = spec.network.classes.into();
+                let twice = Twice::new(lengths, (options.precision, output_precision), null)?;
+                (labels, Some(Guide::Model(twice)))
+            }
+        };
         let x0 = if options.previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
         let (rows, of, t) = match &sampler.rows {
             Rows::Planned(plan) => {
@@ -192,9 +228,10 @@ impl Run {
                 evaluator: network.evaluator()?,
                 decoder: Decoder::new(spec),
                 size,
-                output_blocks,
                 times: vec![0.0; size],
-                labels: options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l }),
+                labels,
+                guide,
+                seen: (0, t),
                 x0,
                 seconds: Duration::ZERO,
             },
@@ -234,17 +271,24 @@ impl Run {
         self.interrupted()?;
         match &mut self.rows {
             Cursor::Planned { plan, next } => {
-                let plan = plan.clone();
-                let row = &plan.rows[*next];
-                let following = plan.rows.get(*next + 1).map(Row::step);
+                let (plan, first) = (plan.clone(), *next);
+                let row = &plan.rows[first];
+                let mut done = 1;
                 match row {
-                    Row::Eval(eval) => self.eval(eval)?,
+                    Row::Eval(eval) => match plan.rows.get(first + 1) {
+                        Some(Row::Eval(guide)) if self.at_once(eval, guide) => {
+                            self.eval_both(eval, guide)?;
+                            done = 2;
+                        }
+                        _ => self.eval(eval)?,
+                    },
                     Row::Update(update) => self.update(update)?,
-                    Row::Map(map) => self.executor.map(&mut self.batch, &map.kind, map.into),
+                    Row::Map(map) => self.map(map)?,
                 }
+                let following = plan.rows.get(first + done).map(Row::step);
                 // Only now: a call that was interrupted in flight is made again.
                 if let Cursor::Planned { next, .. } = &mut self.rows {
-                    *next += 1;
+                    *next += done;
                 }
                 self.progress.done = following.is_none();
                 if following != Some(row.step()) {
@@ -283,11 +327,15 @@ impl Run {
         Ok(())
     }
 
+    /// Calls the network of `row`; a guide that would change nothing is not called.
     fn eval(&mut self, row: &Eval) -> Result<()> {
+        if row.network == GUIDE && !self.guides() {
+            return Ok(());
+        }
         self.progress.t = row.t;
         let began = Instant::now();
         let (n, state_len) = (self.batch.n, self.batch.k * self.batch.d);
-        let output_len = self.calls.output_blocks * self.batch.d;
+        let output_len = self.sampler.blocks_of(row.network) * self.batch.d;
         let mut first = 0;
         while first < n {
             let samples = first..(first + self.calls.size).min(n);
@@ -295,20 +343,82 @@ impl Run {
             let calls = &mut self.calls;
             let times = &mut calls.times[..samples.len()];
             times.fill(row.t);
+            let (evaluator, labels) = match &mut calls.guide {
+                Some(Guide::Other { evaluator, labels }) if row.network == GUIDE => {
+                    (evaluator, labels.as_deref())
+                }
+                Some(Guide::Model(_)) if row.network == GUIDE => (&mut calls.evaluator, None),
+                _ => (&mut calls.evaluator, calls.labels.as_deref()),
+            };
             let inputs = Inputs {
                 z: self.batch.states[row.from].values(of(state_len)),
                 t: times,
-                labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
+                labels: labels.map(|labels| &labels[samples.clone()]),
             };
             let out = self.batch.slots[row.slot].values_mut(of(output_len));
-            calls.evaluator.evaluate(inputs, out).map_err(|e| e.context(place(&self.progress)))?;
+            evaluator.evaluate(inputs, out).map_err(|e| e.context(place(&self.progress)))?;
             first = samples.end;
         }
         self.calls.seconds += began.elapsed();
         self.progress.nfe += 1;
+        if row.network == GUIDE {
+            return Ok(());
+        }
+        self.calls.seen = (row.from, row.t);
+        self.preview(row.slot)
+    }
+
+    /// Whether guidance changes anything: without a scale other than zero the guide is not called.
+    fn guides(&self) -> bool {
+        self.batch.scales.iter().any(|w| *w != 0.0)
+    }
+
+    /// Whether the calls of two rows are of one network on the same states and times.
+    fn at_once(&self, own: &Eval, guide: &Eval) -> bool {
+        let same = (own.network, guide.network) == (0, GUIDE) && (own.from, own.t) == (guide.from, guide.t);
+        same && self.guides() && matches!(self.calls.guide, Some(Guide::Model(_)))
+    }
+
+    /// Calls the model with the samples' classes and without, at once, in batches of twice the samples.
+    fn eval_both(&mut self, own: &Eval, guide: &Eval) -> Result<()> {
+        let Some(Guide::Model(twice)) = &mut self.calls.guide else {
+            return Err(Error::new(Status::Internal, "a guide of its own is called on its own"));
+        };
+        self.progress.t = own.t;
+        let began = Instant::now();
+        let n = self.batch.n;
+        let mut first = 0;
+        while first < n {
+            let samples = first..(first + self.calls.size).min(n);
+            let state = &self.batch.states[own.from];
+            twice
+                .evaluate(&mut *self.calls.evaluator, &samples, state, own.t, self.calls.labels.as_deref())
+                .map_err(|e| e.context(place(&self.progress)))?;
+            twice.read(&samples, &mut self.batch.slots, own.slot, guide.slot);
+            first = samples.end;
+        }
+        self.calls.seconds += began.elapsed();
+        self.progress.nfe += 2;
+        self.calls.seen = (own.from, own.t);
+        Ok(())
+    }
+
+    /// Executes a map row; one that guides changes the data estimate, too.
+    fn map(&mut self, row: &Map) -> Result<()> {
+        let guides = matches!(row.kind, MapKind::Cfg { .. } | MapKind::Gradient { .. });
+        if guides && !self.guides() {
+            return Ok(());
+        }
+        self.executor.map(&mut self.batch, &row.kind, row.into);
+        if guides { self.preview(row.into) } else { Ok(()) }
+    }
+
+    /// Makes the data estimate of the model's last call, whose output is in `slot`, where it is wanted.
+    fn preview(&mut self, slot: usize) -> Result<()> {
+        let (from, t) = self.calls.seen;
         if let Some(x0) = &mut self.calls.x0 {
-            let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, row.t)?;
-            self.executor.x0(&self.batch, row.from, row.slot, &on_z, &on_output, x0);
+            let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, t)?;
+            self.executor.x0(&self.batch, from, slot, &on_z, &on_output, x0);
         }
         Ok(())
     }
@@ -320,7 +430,7 @@ impl Run {
 
     /// Says which sample became non-finite by `row`, and whether the network's outputs were it already.
     fn non_finite(&self, row: &Update, sample: usize) -> Error {
-        let output_len = self.calls.output_blocks * self.batch.d;
+        let output_len = self.sampler.blocks_of(0) * self.batch.d;
         let range = sample * output_len..(sample + 1) * output_len;
         let guilty = row
             .terms
@@ -460,10 +570,28 @@ fn place(progress: &Progress) -> String {
 }
 
 impl rk45::Rows for Run {
-    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<()> {
+    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<u32> {
         self.interrupted()?;
         let step = self.progress.step;
-        Run::eval(self, &Eval { step, network: 0, from: state, t, slot })
+        let eval = Eval { step, network: 0, from: state, t, slot };
+        let guided = match &self.sampler.conditioning.guidance {
+            Some(guidance) if self.guides() => {
+                guidance::rows(guidance, &self.calls.decoder, &self.sampler.process, &eval, rk45::SLOTS)?
+            }
+            _ => None,
+        };
+        let Some((guide, map)) = guided else {
+            Run::eval(self, &eval)?;
+            return Ok(1);
+        };
+        if self.at_once(&eval, &guide) {
+            self.eval_both(&eval, &guide)?;
+        } else {
+            Run::eval(self, &eval)?;
+            Run::eval(self, &guide)?;
+        }
+        self.map(&map)?;
+        Ok(CALLS_OF_GUIDED)
     }
 
     fn update(&mut self, row: &Update) -> Result<()> {

@@ -2,18 +2,23 @@
 //! score, the closing step.
 
 use super::{Solver, inpaint};
+use crate::guidance::{self, GUIDE};
 use crate::noise::Purpose;
-use crate::plan::{Affine, Eval, FORMAT, Plan, Row, push};
+use crate::plan::{Affine, Eval, FORMAT, Map, MapKind, Plan, Row, push};
 use crate::process::{Mat, Process};
 use crate::spec::{
-    Conditioning, DenoiseTime, InpaintMethod, Inpainting, ModelSpec, Prediction, Predicts, SamplerSpec,
+    Conditioning, DenoiseTime, Guidance, InpaintMethod, Inpainting, ModelSpec, Prediction, Predicts,
+    SamplerSpec,
 };
 use crate::{Error, Result, Status};
+
+/// Stands for the guide's slot until the solver's slots are known.
+const UNNUMBERED: usize = usize::MAX;
 
 /// Turns a raw network output into epsilon: eps = P z + R output, with z the state that the network saw.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoder {
-    prediction: Prediction,
+    pub(crate) prediction: Prediction,
     predicts: Predicts,
 }
 
@@ -31,11 +36,7 @@ impl Decoder {
     /// element, which either half gives. The half that is predicted passes through unchanged.
     pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
         let k = process.k();
-        let half = match self.predicts {
-            Predicts::All => None,
-            Predicts::Position => Some(0),
-            Predicts::Momentum => Some(k - 1),
-        };
+        let half = self.half(k);
         let unit = |i: usize| Mat::from_fn(1, k, |_, j| f64::from(i == j));
         Ok(match (self.prediction, half) {
             (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
@@ -79,6 +80,15 @@ impl Decoder {
         })
     }
 
+    /// The block that the output holds, where it holds one.
+    pub(crate) fn half(&self, k: usize) -> Option<usize> {
+        match self.predicts {
+            Predicts::All => None,
+            Predicts::Position => Some(0),
+            Predicts::Momentum => Some(k - 1),
+        }
+    }
+
     /// W, by which the exact epsilon is W (z - a x0): -L^T score, with the score of z given x0 alone. Under HSM that
     /// is L^-1; a network trained by DSM has an L that leaves the spread of m_0 out.
     fn eps_of_residual(process: &Process, t: f64) -> Mat {
@@ -108,12 +118,15 @@ pub(crate) struct Compiler<'a> {
     pub process: &'a Process,
     pub inpaint: Option<Inpainting>,
     pub options: &'a SamplerSpec,
+    guidance: Option<Guidance>,
     decoder: Decoder,
     output_blocks: usize,
     grid: Vec<f64>,
     rows: Vec<Row>,
     step: usize,
     draws: [u32; 4],
+    /// The first error of a row that could not be written.
+    failed: Option<Error>,
     /// Rows and draws before the step being written.
     before: (usize, [u32; 4]),
 }
@@ -128,6 +141,8 @@ impl<'a> Compiler<'a> {
         Self {
             process,
             inpaint: conditioning.inpaint,
+            guidance: conditioning.guidance,
+            failed: None,
             options,
             decoder: Decoder::new(model),
             output_blocks: model.output_blocks(process.k()),
@@ -150,6 +165,10 @@ impl<'a> Compiler<'a> {
         if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
             self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
         }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.number_guide();
         let uses = |count: fn(&Row) -> usize| self.rows.iter().map(count).max().unwrap_or(0);
         let plan = Plan {
             format: FORMAT,
@@ -160,7 +179,8 @@ impl<'a> Compiler<'a> {
             states: uses(|row| match row {
                 Row::Eval(row) => row.from + 1,
                 Row::Update(row) => row.from.max(row.into) + 1,
-                Row::Map(row) => row.into + 1,
+                Row::Map(Map { kind: MapKind::Replace { .. }, into, .. }) => into + 1,
+                Row::Map(_) => 1,
             }),
             slots: uses(|row| if let Row::Eval(row) = row { row.slot + 1 } else { 0 }),
             steps: grid.len() - 1,
@@ -195,9 +215,38 @@ impl<'a> Compiler<'a> {
         Affine::state(state, self.process.k())
     }
 
-    /// Calls the network on state `from` at time `t`.
+    /// Calls the network on state `from` at time `t`, and its guide where there is one.
     pub fn eval(&mut self, from: usize, t: f64, slot: usize) {
-        self.rows.push(Row::Eval(Eval { step: self.step, network: 0, from, t, slot }));
+        let eval = Eval { step: self.step, network: 0, from, t, slot };
+        let guided = self.guidance.map_or(Ok(None), |guidance| {
+            guidance::rows(&guidance, &self.decoder, self.process, &eval, UNNUMBERED)
+        });
+        self.rows.push(Row::Eval(eval));
+        match guided {
+            Ok(None) => {}
+            Ok(Some((call, map))) => self.rows.extend([Row::Eval(call), Row::Map(map)]),
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        }
+    }
+
+    /// Gives the guide's slot its number, the first that the solver does not use.
+    fn number_guide(&mut self) {
+        let used = self.rows.iter().map(|row| match row {
+            Row::Eval(Eval { network: 0, slot, .. }) => slot + 1,
+            _ => 0,
+        });
+        let number = used.max().unwrap_or(0);
+        for row in &mut self.rows {
+            match row {
+                Row::Eval(Eval { network: GUIDE, slot, .. })
+                | Row::Map(Map {
+                    kind: MapKind::Cfg { slot, .. } | MapKind::Gradient { slot, .. }, ..
+                }) => {
+                    *slot = number;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Epsilon of the call that filled `slot` at time `t`, where `z` expresses the state it saw in terms of the

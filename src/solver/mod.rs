@@ -13,10 +13,11 @@ mod sscs;
 
 pub(crate) use compiler::Decoder;
 
+use crate::guidance::GUIDE;
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::spec::strict::did_you_mean;
-use crate::spec::{Conditioning, InpaintMethod, ModelSpec, SamplerSpec};
+use crate::spec::{Conditioning, Guidance, GuidanceKind, Inpainting, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status, grid};
 use compiler::Compiler;
 use serde::Serialize;
@@ -44,6 +45,10 @@ pub struct SamplerInfo {
     /// The options that it takes beside those of all samplers.
     pub options: &'static [&'static str],
 }
+
+/// Network calls of a guided evaluation: the model's and the guide's. A budget counts every evaluation as a guided one,
+/// also those outside of the guidance interval: how many there are depends on the grid, which depends on the budget.
+pub(crate) const CALLS_OF_GUIDED: u32 = 2;
 
 /// A sampler that emits a plan.
 struct Solver {
@@ -96,6 +101,18 @@ impl Sampler {
         let process = model.process()?;
         let inpaint = conditioning.inpaint;
         let resample = inpaint.map_or(1, |inpaint| inpaint.resample);
+        if model.is_gradient() {
+            return Err(Error::new(
+                Status::ModelMismatch,
+                "the model is a guidance network (its output is `grad`), which has no samples of its own",
+            )
+            .hint(
+                "name it in a configuration, as \"model\" of \"guidance\", beside the model that it guides",
+            ));
+        }
+        if let Some(guidance) = &conditioning.guidance {
+            guidance.check()?;
+        }
         if !(1..=1000).contains(&resample) {
             return Err(Error::argument(format!("inpaint: resample = {resample}: expected 1 to 1000")));
         }
@@ -115,14 +132,16 @@ impl Sampler {
                 .hint("use `em` or `sscs`"));
             }
             special(options, &rk45::INFO)?;
-            (rk45::INFO, Rows::Adaptive(rk45::Options::new(options)?))
+            let own = rk45::Options::new(options)?;
+            (rk45::INFO, Rows::Adaptive(rk45::Options { guidance: conditioning.guidance, ..own }))
         } else {
             let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
                 return Err(Error::argument(format!("unknown sampler `{name}`"))
                     .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
             };
             special(options, &solver.info)?;
-            let calls = grid::Calls { step: solver.info.nfe_per_step * resample, closing: 1 };
+            let each = if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
+            let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing: each };
             let grid = grid::resolve_for(options, &process, calls)?;
             let plan = Compiler::new(model, &process, options, &conditioning).compile(solver, grid)?;
             (solver.info, Rows::Planned(Arc::new(plan)))
@@ -149,11 +168,10 @@ impl Sampler {
                 ),
             ));
         }
-        let inpaint = plan
-            .rows
-            .iter()
-            .any(|row| matches!(row, crate::plan::Row::Map(_)))
-            .then_some(InpaintMethod::default());
+        let conditioning = Conditioning {
+            inpaint: plan.inpaints().then(Inpainting::default),
+            guidance: plan.guidance().map(Guidance::from),
+        };
         let info = SamplerInfo {
             name: "plan",
             title: "a plan made by the caller",
@@ -166,14 +184,7 @@ impl Sampler {
             options: &[],
         };
         let rows = Rows::Planned(Arc::new(plan));
-        Ok(Self {
-            model: model.clone(),
-            process,
-            info,
-            options: SamplerSpec::default(),
-            rows,
-            conditioning: inpaint.into(),
-        })
+        Ok(Self { model: model.clone(), process, info, options: SamplerSpec::default(), rows, conditioning })
     }
 
     /// What the sampler is.
@@ -194,19 +205,37 @@ impl Sampler {
         }
     }
 
-    /// States and slots of a run.
-    pub(crate) fn buffers(&self) -> (usize, usize) {
+    /// States of a run, and the network whose outputs each slot holds.
+    pub(crate) fn buffers(&self) -> (usize, Vec<usize>) {
         match &self.rows {
-            Rows::Planned(plan) => (plan.states, plan.slots),
-            Rows::Adaptive(_) => (rk45::STATES, rk45::SLOTS),
+            Rows::Planned(plan) => (plan.states, plan.slot_networks()),
+            Rows::Adaptive(options) => {
+                let guides = options.guidance.map(|_| GUIDE);
+                (rk45::STATES, [0; rk45::SLOTS].into_iter().chain(guides).collect())
+            }
+        }
+    }
+
+    /// Blocks of the outputs of network `network`.
+    pub(crate) fn blocks_of(&self, network: usize) -> usize {
+        let k = self.process.k();
+        match self.conditioning.guidance {
+            Some(Guidance { kind: GuidanceKind::Classifier, .. }) if network == GUIDE => k,
+            _ => self.model.output_blocks(k),
         }
     }
 
     /// Elements of all buffers that a run holds for one sample, the data estimate included.
     pub(crate) fn elements(&self) -> u128 {
         let (states, slots) = self.buffers();
-        let k = self.process.k();
-        ((states * k + slots * self.model.output_blocks(k) + 1) as u128) * self.model.data_len() as u128
+        let (k, outputs) = (self.process.k(), self.model.output_blocks(self.process.k()));
+        let slots: usize = slots.into_iter().map(|network| self.blocks_of(network)).sum();
+        // A batch of twice the samples, for the calls with and without the class at once.
+        let twice = match self.conditioning.guidance {
+            Some(Guidance { kind: GuidanceKind::Cfg, .. }) => 2 * (k + outputs),
+            _ => 0,
+        };
+        ((states * k + slots + twice + 1) as u128) * self.model.data_len() as u128
     }
 
     /// SHA-256 of what the sampler does: of the plan, or of the adaptive solver's options.

@@ -4,11 +4,11 @@
 //! The drift is affine in the state and the network's outputs, so every stage is one update row from the state at
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
-use super::SamplerInfo;
 use super::compiler::Decoder;
+use super::{CALLS_OF_GUIDED, SamplerInfo};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
-use crate::spec::{ModelSpec, SamplerSpec};
+use crate::spec::{Guidance, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -34,6 +34,8 @@ pub(crate) struct Options {
     pub atol: f64,
     pub max_nfe: u32,
     pub denoise: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             atol: tolerance("atol", spec.atol, 0.0)?,
             max_nfe: spec.max_nfe.unwrap_or(10_000),
             denoise: spec.denoise.unwrap_or(true),
+            guidance: None,
         };
         let least = 8 + u32::from(options.denoise);
         if options.max_nfe < least {
@@ -76,8 +79,8 @@ impl Options {
 
 /// What the solver asks of a run. State 0 is the solution, state 1 a stage.
 pub(crate) trait Rows {
-    /// Calls the network on `state` at time `t`, into `slot`.
-    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<()>;
+    /// Calls the network (and what guides it) on `state` at time `t`, into `slot`; gives the number of calls.
+    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<u32>;
     /// Executes an update.
     fn update(&mut self, row: &Update) -> Result<()>;
     /// Root mean square, over the whole run, of `row` over atol + rtol max(|scale|).
@@ -182,14 +185,13 @@ impl Rk45 {
             let t = self.options.t_start - if *node == 1.0 { end } else { reached + node * h };
             last = slots.next().unwrap_or(last);
             rows.update(&state.clone().into_update(0, 1))?;
-            rows.eval(1, t, last)?;
+            self.nfe += rows.eval(1, t, last)?;
             drifts.push(self.drift(process, last, t, &state)?);
         }
         let zero = 0.0 * z.clone();
         let estimate = combine(&zero, h, &ERROR, &drifts).into_update(0, 1);
         let error = rows.scaled_rms(&estimate, [0, 1], self.options.atol, self.options.rtol)?;
 
-        self.nfe += 6;
         if error < 1.0 {
             let grow = if error == 0.0 { 10.0 } else { f64::min(10.0, 0.9 * libm::pow(error, -0.2)) };
             self.step_size = h * if self.rejected { grow.min(1.0) } else { grow };
@@ -218,7 +220,7 @@ impl Rk45 {
     /// The two calls that choose the first step size (Hairer, Norsett, Wanner, II.4).
     fn begin(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<usize> {
         let Options { t_start, atol, rtol, .. } = self.options;
-        rows.eval(0, t_start, 0)?;
+        self.nfe = rows.eval(0, t_start, 0)?;
         let f0 = self.drift(process, 0, t_start, z)?;
         let scale = |rows: &mut dyn Rows, what: &Affine| {
             rows.scaled_rms(&what.clone().into_update(0, 0), [0, 0], atol, rtol)
@@ -228,7 +230,7 @@ impl Rk45 {
         let h0 = guess.min(self.length());
         let probe = z.clone() + h0 * f0.clone();
         rows.update(&probe.clone().into_update(0, 1))?;
-        rows.eval(1, t_start - h0, 1)?;
+        self.nfe += rows.eval(1, t_start - h0, 1)?;
         let f1 = self.drift(process, 1, t_start - h0, &probe)?;
         let d2 = scale(rows, &(f1 + -1.0 * f0))? / h0;
         let h1 = if d1 <= 1e-15 && d2 <= 1e-15 {
@@ -237,7 +239,6 @@ impl Rk45 {
             libm::pow(0.01 / d1.max(d2), 0.2)
         };
         self.step_size = (100.0 * h0).min(h1).min(self.length());
-        self.nfe = 2;
         self.first = Some(0);
         Ok(0)
     }
@@ -245,16 +246,16 @@ impl Rk45 {
     /// The closing noise-free step of length t_end, with the probability flow's drift.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let t = self.options.t_end;
-        rows.eval(0, t, 0)?;
+        self.nfe += rows.eval(0, t, 0)?;
         let drift = self.drift(process, 0, t, z)?;
         rows.update(&(z.clone() + t * drift).into_update(0, 0))?;
-        self.nfe += 1;
         self.done = true;
         Ok(())
     }
 
     fn reserve(&self, calls: u32) -> Result<()> {
-        let needed = self.nfe + calls + u32::from(self.options.denoise);
+        let each = if self.options.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
+        let needed = self.nfe + each * (calls + u32::from(self.options.denoise));
         if needed > self.options.max_nfe {
             return Err(Error::new(
                 Status::MaxNfe,

@@ -1,5 +1,6 @@
 //! How a sampler is conditioned: what changes its plan, beside the sampler's own options.
 
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// How the known region enters an inpainting run.
@@ -39,15 +40,84 @@ impl From<InpaintMethod> for Inpainting {
     }
 }
 
+/// What guides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuidanceKind {
+    /// Classifier-free (arXiv 2207.12598): the output becomes (1 + w) output - w guide, where the guide is the model
+    /// with the null class, or a second, weaker network (arXiv 2406.02507).
+    Cfg,
+    /// By a classifier (arXiv 2105.05233): the score gains w times the gradient of log p(y | z_t, t); w = 1 is Bayes'
+    /// rule.
+    Classifier,
+}
+
+/// How a sampler is guided; scale, class and guidance network are the run's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Guidance {
+    /// What guides.
+    pub kind: GuidanceKind,
+    /// Forward times between which guidance acts, both included; elsewhere the model is on its own.
+    pub interval: [f64; 2],
+    /// How far the guided output is brought back to the spread that the model's own output has over one sample
+    /// (arXiv 2305.08891, section 3.4), 0 to 1; for [`GuidanceKind::Cfg`].
+    pub rescale: f64,
+}
+
+impl From<GuidanceKind> for Guidance {
+    /// At all times, without rescaling.
+    fn from(kind: GuidanceKind) -> Self {
+        Self { kind, interval: [0.0, 1.0], rescale: 0.0 }
+    }
+}
+
+impl Guidance {
+    /// Whether guidance acts at time `t`.
+    pub fn acts_at(&self, t: f64) -> bool {
+        (self.interval[0]..=self.interval[1]).contains(&t)
+    }
+
+    /// Whether its numbers are in range.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the option.
+    pub fn check(&self) -> Result<()> {
+        let [low, high] = self.interval;
+        if !(0.0 <= low && low < high && high <= 1.0) {
+            return Err(Error::argument(format!(
+                "guidance: interval = [{low:?}, {high:?}]: expected forward times t0 < t1 between 0 and 1"
+            )));
+        }
+        if !(0.0..=1.0).contains(&self.rescale) {
+            return Err(Error::argument(format!(
+                "guidance: rescale = {:?}: expected a number from 0 to 1",
+                self.rescale
+            )));
+        }
+        if self.rescale != 0.0 && self.kind == GuidanceKind::Classifier {
+            return Err(Error::argument("guidance: rescale is an option of kind `cfg`"));
+        }
+        Ok(())
+    }
+}
+
 /// What a sampler is compiled for, beside its own options. The default is nothing: plain samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditioning {
     /// Images to complete.
     pub inpaint: Option<Inpainting>,
+    /// Guidance.
+    pub guidance: Option<Guidance>,
 }
 
 impl From<Option<InpaintMethod>> for Conditioning {
     fn from(method: Option<InpaintMethod>) -> Self {
-        Self { inpaint: method.map(Inpainting::from) }
+        Self { inpaint: method.map(Inpainting::from), guidance: None }
+    }
+}
+
+impl From<Guidance> for Conditioning {
+    fn from(guidance: Guidance) -> Self {
+        Self { inpaint: None, guidance: Some(guidance) }
     }
 }

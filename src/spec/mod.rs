@@ -8,8 +8,11 @@ mod model;
 mod sampler;
 pub(crate) mod strict;
 
-pub use conditioning::{Conditioning, InpaintMethod, Inpainting};
-pub use config::{Config, InpaintFiles};
+pub use conditioning::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
+pub use config::{Config, GuidanceFile, InpaintFiles, OneOrMany};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
-pub use model::{DataSpec, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY};
+pub use model::{
+    DataSpec, GRADIENT_OUTPUT, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec,
+    SPEC_KEY,
+};
 pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, SamplerSpec, Variant};

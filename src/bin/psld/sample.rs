@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::io::npy;
 use psld::network::Precision;
 use psld::run::{self, Inpaint, Overall, RunOptions, Seconds, Tensor};
-use psld::{Error, Model, Result, Sampler, Status};
+use psld::spec::GuidanceKind;
+use psld::{Error, Model, ModelOptions, Result, Sampler, Status};
 use serde::Serialize;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -51,6 +52,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     interrupt::install()?;
     // Cheap mistakes first: before the model is loaded, let alone sampled from.
     let config = args.config()?;
+    let conditioning = config.conditioning()?;
     let files = config.inpaint.as_ref().map(|inpaint| inpaint.files()).transpose()?;
     let out = args.out.as_deref().map(Target::parse).transpose()?;
     let options = args.model.options()?;
@@ -62,10 +64,16 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     }
 
     let loading = Instant::now();
-    let model = Model::from_file(&args.model.model, options)?;
+    let model = Model::from_file(&args.model.model, options.clone())?;
+    // Where every scale is 0 there is nothing to guide.
+    let guided = config.guidance.as_ref().filter(|_| conditioning.guidance.is_some());
+    let guide = match guided.and_then(|guidance| guidance.model.as_deref()) {
+        Some(path) => Some(Model::from_file(path, ModelOptions { spec: None, ..options })?),
+        None => None,
+    };
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(Sampler::compile(model.spec(), &config.sampler, config.conditioning())?);
+    let sampler = Arc::new(Sampler::compile(model.spec(), &config.sampler, conditioning.clone())?);
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;
@@ -74,7 +82,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let of_arrays =
         [init.as_ref().and_then(|t| t.shape().first()), noise.as_ref().and_then(|t| t.shape().get(1))];
     let n = args.n.or(of_arrays.into_iter().flatten().next().copied()).unwrap_or(64);
-    let options = RunOptions {
+    let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
         batch: args.batch,
@@ -82,7 +90,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
         deadline: args.deadline,
         init,
         noise,
-        labels: args.label.map(|label| vec![label]),
+        guide,
         inpaint: match files {
             None => None,
             Some((image, mask)) => Some(Inpaint {
@@ -94,6 +102,13 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     };
     let what = if args.output == What::State { run::What::State } else { run::What::Data };
     run::check_size(&sampler, &options, what)?;
+    options.scales = guided.and_then(|guidance| guidance.scale.as_ref()).map(|scale| scale.for_samples(n));
+    // A classifier's class means nothing to a model that it does not guide.
+    let of_classifier = config.guidance.as_ref().is_some_and(|g| g.kind == Some(GuidanceKind::Classifier));
+    if conditioning.guidance.is_some() || !of_classifier {
+        let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
+        options.labels = label.map(|label| label.for_samples(n));
+    }
     let named = out.is_some();
     let out = out.unwrap_or_else(|| Target::default_for(data, args.output));
     out.check_form(data, n, args.output)?;

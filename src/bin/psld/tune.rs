@@ -18,6 +18,9 @@ pub fn run(args: TuneArgs) -> Result<()> {
     if config.inpaint.is_some() {
         return Err(Error::argument("inpaint: a plan is tuned without images to complete"));
     }
+    if config.guidance.is_some() {
+        return Err(Error::argument("guidance: a plan is tuned without it"));
+    }
     let options = args.model.options()?;
     psld::io::check_writable(&args.out, 0)?;
     let model = Model::from_file(&args.model.model, options)?;
