@@ -50,6 +50,41 @@ fn deterministic_integrators() {
     let (heun, nfe) = golden_run(fixed("heun"), &STARTS);
     assert_printed(&heun, &["0.876664786", "-0.018841003", "-1.200287448", "-0.072224506"], "heun");
     assert_eq!(nfe, 80);
+    // The conjugate integrators and the splittings: options, expected, network calls.
+    let rows = [
+        (
+            json!({ "sampler": "conjugate" }),
+            ["0.614805397", "0.242290649", "-0.598630669", "-0.587853906"],
+            40,
+        ),
+        (
+            json!({ "sampler": "conjugate", "matrix": "identity", "lambda": 0.3 }),
+            ["0.600598893", "0.233841597", "-0.576481408", "-0.575991024"],
+            40,
+        ),
+        (
+            json!({ "sampler": "conjugate", "matrix": "ones", "lambda": 0.3 }),
+            ["0.634103688", "0.217308920", "-0.649733435", "-0.533320804"],
+            40,
+        ),
+        (json!({ "sampler": "rvv" }), ["0.877353536", "-0.031833668", "-1.206987145", "-0.054426214"], 80),
+        (
+            json!({ "sampler": "cvv", "lambda": 0.5 }),
+            ["0.77777497", "0.10522968", "-0.97208279", "-0.25971838"],
+            80,
+        ),
+    ];
+    for (mut options, expected, calls) in rows {
+        for (name, value) in fixed("").as_object().unwrap() {
+            if name != "sampler" {
+                options[name] = value.clone();
+            }
+        }
+        let what = options.to_string();
+        let (z, nfe) = golden_run(options, &STARTS);
+        assert_printed(&z, &expected, &what);
+        assert_eq!(nfe, calls, "{what}");
+    }
     // At 1e-10 the last printed digit is still off by one.
     let exact = json!({ "sampler": "rk45", "rtol": 1e-12, "atol": 1e-12, "t_end": 0.1, "denoise": false });
     let (exact, _) = golden_run(exact, &STARTS);

@@ -15,7 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::*;
 
-const SAMPLERS: [&str; 6] = ["em", "sscs", "ancestral", "euler", "heun", "rk45"];
+/// Every sampler that is defined for the process.
+fn samplers(spec: &ModelSpec) -> Vec<&'static str> {
+    let mut all = planned(spec);
+    all.push("rk45");
+    all
+}
 
 fn few_steps(name: &str) -> Value {
     match name {
@@ -141,7 +146,7 @@ fn classifier_free_guidance() {
             let model = model(&labelled, &classes());
             let w = 1.75;
             let reference = combined(&plain, &labelled, &plane(), 1, extrapolate(w));
-            for name in SAMPLERS {
+            for name in samplers(&plain) {
                 let what = format!("{name}, {process}, {network}");
                 let (expected, end) = finish(&reference, &sampler(&plain, few_steps(name)), f64_run(3));
                 let sampler = guided(&labelled, few_steps(name), GuidanceKind::Cfg);
@@ -161,7 +166,7 @@ fn classifier_free_guidance() {
 fn scale_zero_is_the_conditional_sampler() {
     let (_, labelled) = specs(psld(), json!({}));
     let model = model(&labelled, &classes());
-    for name in SAMPLERS {
+    for name in samplers(&labelled) {
         let plain = sampler(&labelled, few_steps(name));
         let (expected, end) = finish(&model, &plain, RunOptions { labels: Some(vec![2]), ..f64_run(3) });
         let cfg = guided(&labelled, few_steps(name), GuidanceKind::Cfg);
@@ -199,7 +204,7 @@ fn a_classifier_at_scale_one_is_exact() {
             // Halves are for k = 2, v for k = 1.
             let Ok(plain) = ModelSpec::parse(&text.to_string()) else { continue };
             let (_, labelled) = specs(process.clone(), network.clone());
-            for name in SAMPLERS {
+            for name in samplers(&plain) {
                 let options = |json: Value| {
                     let mut json = json;
                     json["t_end"] = json!(0.05);
@@ -387,7 +392,7 @@ impl Evaluator for CountedEvaluator {
 fn calls() {
     let (_, labelled) = specs(psld(), json!({}));
     let network = || MixtureNetwork::new(labelled.clone(), classes()).unwrap();
-    for name in SAMPLERS {
+    for name in samplers(&labelled) {
         let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let model = Model::new(Arc::new(Counted(network(), counts.clone(), None)), 1).unwrap();
         let sampler = guided(&labelled, few_steps(name), GuidanceKind::Cfg);

@@ -18,8 +18,10 @@ use std::time::Duration;
 use support::moments::Gaussian;
 use support::*;
 
-/// Every sampler with few steps; `rk45` is the one without a plan.
-const SAMPLERS: [&str; 6] = ["em", "sscs", "ancestral", "euler", "heun", "rk45"];
+/// Every sampler, with few steps.
+fn samplers() -> impl Iterator<Item = &'static str> {
+    psld::solver::list().map(|info| info.name)
+}
 
 fn few_steps(name: &str) -> Value {
     match name {
@@ -89,7 +91,7 @@ fn the_executor_does_what_the_plan_says() {
             let Ok(spec) = ModelSpec::parse(&text.to_string()) else { continue };
             let law = Gaussian::new(&spec, 0.5, 0.36);
             let model = model(&spec, &mixture(&[2.0], &[&[0.5]], &[0.36]));
-            for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+            for name in planned(&spec) {
                 // The interpreter's kernels cancel at small t.
                 let sampler = sampler(&spec, json!({ "sampler": name, "steps": 6, "t_end": 0.1 }));
                 let plan = sampler.plan().unwrap();
@@ -115,7 +117,7 @@ fn the_executor_does_what_the_plan_says() {
 #[test]
 fn results_do_not_depend_on_batches_and_threads() {
     let (spec, mixture) = wide();
-    for name in SAMPLERS {
+    for name in samplers() {
         let sampler = sampler(&spec, few_steps(name));
         let mut first: Option<(Vec<f32>, Vec<f64>)> = None;
         for (threads, batch) in [(1, None), (2, Some(5)), (3, None), (3, Some(1)), (2, Some(80))] {
@@ -138,7 +140,7 @@ fn results_do_not_depend_on_batches_and_threads() {
 #[test]
 fn samples_depend_on_their_seed_alone() {
     let (spec, model) = (plane_spec(), model(&plane_spec(), &plane()));
-    for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+    for name in planned(&spec) {
         let sampler = sampler(&spec, few_steps(name));
         for seed in [0, 41, u64::MAX - 1] {
             let (many, _) = finish(&model, &sampler, RunOptions { seed, ..f64_run(4) });
@@ -172,7 +174,7 @@ fn an_adaptive_run_is_one_system() {
 #[test]
 fn stepping_and_progress() {
     let (spec, model) = (plane_spec(), model(&plane_spec(), &plane()));
-    for name in SAMPLERS {
+    for name in samplers() {
         let sampler = sampler(&spec, few_steps(name));
         let (expected, end) = finish(&model, &sampler, f64_run(3));
         assert!(end.done && end.fraction == 1.0, "{name}: {end:?}");
@@ -241,7 +243,7 @@ fn overall_progress() {
 #[test]
 fn calls_are_those_promised() {
     let spec = plane_spec();
-    for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+    for name in planned(&spec) {
         for (denoise, nfe) in [(true, 21), (false, 20)] {
             let network = Hooked::before(&spec, |_| Ok(()));
             let (counter, model) = (network.calls(), network.model());
@@ -308,7 +310,7 @@ fn reading() {
 fn single_precision_is_close_to_double() {
     let (spec, mixture) = wide();
     let model = model(&spec, &mixture);
-    for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+    for name in planned(&spec) {
         let sampler = sampler(&spec, json!({ "sampler": name, "nfe": 40 }));
         let (double, _) = finish(&model, &sampler, f64_run(2));
         let (single, _) = finish(&model, &sampler, RunOptions::new(2));
@@ -408,7 +410,7 @@ fn prior_draw() {
 #[test]
 fn interrupted_runs_continue() {
     let spec = plane_spec();
-    for name in SAMPLERS {
+    for name in samplers() {
         let sampler = sampler(&spec, few_steps(name));
         let expected = finish(&model(&spec, &plane()), &sampler, f64_run(3));
         for call in 0..expected.1.nfe {
@@ -451,7 +453,7 @@ fn interrupted_runs_continue() {
 #[test]
 fn calls_interrupted_in_flight_are_repeated() {
     let spec = plane_spec();
-    for name in SAMPLERS {
+    for name in samplers() {
         let sampler = sampler(&spec, few_steps(name));
         let (expected, end) = finish(&model(&spec, &plane()), &sampler, f64_run(3));
         for call in 0..end.nfe {
@@ -728,7 +730,7 @@ fn inpainting_keeps_the_known_region() {
     let model = model(&spec, &plane());
     let process = spec.process().unwrap();
     let mean = process.mean(1e-3);
-    for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+    for name in planned(&spec) {
         let painter = inpainting(&spec, json!({ "sampler": name, "nfe": 61 }), InpaintMethod::Published);
         let inpaint = Inpaint { image: tensor(&[1, 2], &[0.125, 0.0]), mask: tensor(&[1, 2], &[1.0, 0.0]) };
         let options = RunOptions { inpaint: Some(inpaint), ..f64_run(64) };
@@ -776,7 +778,7 @@ fn corrected_inpainting() {
     let mut table = String::from(
         "of 64 samples near the one component that fits: free, known, each step 5 and 40 times\n",
     );
-    for name in ["em", "sscs", "ancestral", "euler", "heun"] {
+    for name in planned(&spec) {
         let near = |z: &[f64]| z.chunks(4).filter(|z| (z[1] + 1.0).abs() < 1.0).count();
         let free = sampler(&spec, json!({ "sampler": name, "nfe": 41 }));
         let mut counts = vec![near(&finish(&model, &free, f64_run(64)).0)];
@@ -886,7 +888,7 @@ fn output_precision() {
 fn outputs() {
     let spec = spec(json!({ "kind": "psld", "gamma": 0.01, "nu": 4.01 }), json!({}), &[2]);
     let model = model(&spec, &plane());
-    for name in SAMPLERS {
+    for name in samplers() {
         let options =
             if name == "rk45" { json!({ "sampler": name }) } else { json!({ "sampler": name, "nfe": 50 }) };
         let (z, progress) = finish(&model, &sampler(&spec, options), f64_run(8));

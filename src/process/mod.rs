@@ -588,6 +588,22 @@ impl Process {
         let label = format!("{}, time-reversed", self.label);
         Some(Self { label, recipe, drift: solution.drift(), prior_factor: self.prior_factor, solution })
     }
+
+    /// The process with Q = 0, friction and its noise alone: the part of the reverse-time dynamics that stochastic
+    /// splittings solve exactly (2310.07894), for any recipe.
+    ///
+    /// dz = −β D S⁻¹ z dτ + G dw, which has the stationary law N(0, S) too. `position` ≥ 0 scales friction and noise of
+    /// the position (the row and column 0 of D, by its square root each); 1 is exact. A reverse step from t to u < t
+    /// takes its `transition(u, t)` and `added_noise(u, t)`. `None` for paths that are not recipes.
+    pub fn friction(&self, position: f64) -> Option<Self> {
+        let Recipe { d, q, s, kappa, .. } = self.recipe;
+        let scale = |i: usize| if i == 0 { libm::sqrt(position) } else { 1.0 };
+        let d = Mat::from_fn(d.rows(), d.cols(), |i, j| scale(i) * d[(i, j)] * scale(j));
+        let recipe = Recipe { d, q: q * 0.0, ..self.recipe };
+        let solution = Solution::Linear(Box::new(Linear::new(&d, &recipe.q, &s, kappa)));
+        let label = format!("{}, friction alone", self.label);
+        Some(Self { label, recipe, drift: solution.drift(), prior_factor: self.prior_factor, solution })
+    }
 }
 
 /// A short description for messages: `psld with gamma = 0.01, nu = 4.01`.

@@ -3,13 +3,19 @@
 
 mod ancestral;
 mod compiler;
+mod conjugate;
+mod cvv;
 mod em;
 mod euler;
 mod heun;
 mod inpaint;
 mod quadrature;
 pub(crate) mod rk45;
+mod roba;
+mod rvv;
+mod splitting;
 mod sscs;
+mod stability;
 
 pub(crate) use compiler::Decoder;
 
@@ -57,7 +63,17 @@ struct Solver {
     steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
 }
 
-const PLANNED: [Solver; 5] = [em::SOLVER, sscs::SOLVER, ancestral::SOLVER, euler::SOLVER, heun::SOLVER];
+const PLANNED: [Solver; 9] = [
+    em::SOLVER,
+    sscs::SOLVER,
+    ancestral::SOLVER,
+    euler::SOLVER,
+    heun::SOLVER,
+    conjugate::SOLVER,
+    rvv::SOLVER,
+    roba::SOLVER,
+    cvv::SOLVER,
+];
 
 /// The samplers, in the order in which they are listed to people.
 pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::network::{Inputs, Network, Precision, Values, ValuesMut};
 use psld::run::{Progress, Tensor, What};
-use psld::{Model, ModelSpec, Run, RunOptions, Sampler, SamplerSpec};
+use psld::{Model, ModelSpec, Run, RunOptions, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -42,6 +42,17 @@ pub fn options(json: Value) -> SamplerSpec {
 /// A compiled sampler.
 pub fn sampler(spec: &ModelSpec, json: Value) -> Arc<Sampler> {
     Arc::new(Sampler::compile(spec, &options(json), None).unwrap())
+}
+
+/// The samplers that make a plan for networks of `spec`, in the order in which they are listed.
+pub fn planned(spec: &ModelSpec) -> Vec<&'static str> {
+    let defined =
+        |name: &str| match Sampler::compile(spec, &options(json!({ "sampler": name, "steps": 4 })), None) {
+            Ok(_) => true,
+            Err(e) if e.status() == Status::Unsupported => false,
+            Err(e) => panic!("{name}: {e}"),
+        };
+    solver::list().filter(|info| !info.adaptive).map(|info| info.name).filter(|name| defined(name)).collect()
 }
 
 /// The exact network of a mixture, on one thread.

@@ -2,6 +2,7 @@
 
 mod config;
 mod declare;
+mod gradient;
 mod graph;
 mod mlp;
 mod ncsnpp;
@@ -18,6 +19,7 @@ pub use config::{
     Classifier, Combine, Embedding, Mlp, Ncsnpp, NetConfig, Nonlinearity, PRESETS, Progressive,
     ProgressiveInput, ResBlock,
 };
+pub(crate) use gradient::gradient;
 pub(crate) use graph::{Ports, graph};
 pub use ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 #[cfg(feature = "torch")]
