@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Cargo uses all cores by itself, and benchmarks want them for themselves.
+.NOTPARALLEL:
 
 PREFIX ?= /usr/local
 # A relative CARGO_TARGET_DIR is relative to this folder, as for cargo.
@@ -13,13 +15,18 @@ export LIBTORCH := $(libtorch)/torch
 export INSTA_UPDATE := no
 export PSLD_ONNXRUNTIME := $(onnxruntime)/libonnxruntime.so
 psld := $(target)/release/psld
+# Give TRAINING where the program comes from elsewhere, as on hosts with a GPU and without Rust.
+training := $(or $(TRAINING),$(target)/training/release/psld-training)
+# Minutes that `make train-gpu` may take; 0: as many as it needs.
+MINUTES ?= 0
 
 # One stage of a longer target: says what it does and how long it took.
 define stage
 @printf '\n== %s\n' '$(1)'; start=$$(date +%s); $(2); printf '== %s: %s s\n' '$(1)' $$(( $$(date +%s) - start ))
 endef
 
-.PHONY: help demo test test-core core networks test-training check tools onnxruntime libtorch header bench
+.PHONY: help demo test test-core core networks test-training psld-training train-demo train-gpu check tools onnxruntime \
+  libtorch venv header bench bench-core bench-networks
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,6 +58,18 @@ test-training: networks libtorch ## the training crate, with and without libtorc
 	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast \
 	  --target-dir $(target)/training)
 
+psld-training: $(if $(TRAINING),,libtorch)
+	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)
+
+train-demo: psld-training ## train a small network on a CPU in minutes: runs/demo has model, loss plot, samples
+	$(training) data fetch fashion-mnist
+	scripts/train.sh $(training) 0 demo
+	@echo "look at runs/demo/loss.png and runs/demo/samples/"
+
+train-gpu: psld-training ## train the CIFAR-10 networks in runs/; with MINUTES=9 in pieces, each by the same command
+	$(training) data fetch cifar10
+	scripts/train.sh $(training) $(MINUTES) cifar10-classifier cifar10-small
+
 check: ## formatting and lints
 	$(call stage,format,cargo fmt --all --check)
 	$(call stage,lints,cargo clippy --locked --all-targets -- -D warnings)
@@ -69,6 +88,14 @@ libtorch: ## fetch libtorch (pinned, from PyPI) into target/
 header: ## write include/psld.h anew from src/capi/
 	PSLD_UPDATE_HEADER=1 cargo test --locked --test header
 
-bench: onnxruntime ## measure, side by side with a peer in the same run
+bench: bench-core bench-networks ## measure, side by side with a peer in the same run
+
+venv:
 	python3 -m venv $(target)/venv && $(target)/venv/bin/pip install -q -r benches/requirements.txt
+
+bench-core: onnxruntime venv ## the first half of it: the core's loop, kernels and noise
 	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling
+
+bench-networks: libtorch venv ## the second half: exported networks in ONNX Runtime against libtorch
+	cargo build --release --locked -p psld-training --features torch --example network_speed --target-dir $(target)/training
+	$(target)/venv/bin/python training/benches/network.py $(target)/training/release/examples/network_speed

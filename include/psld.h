@@ -207,6 +207,10 @@ enum psld_status
    */
   PSLD_STATUS_CHECKPOINT_INVALID = 504,
   /**
+   * The deadline of an anytime run passed: there is a data estimate, and the run can be continued.
+   */
+  PSLD_STATUS_PARTIAL = 505,
+  /**
    * A defect of this library.
    */
   PSLD_STATUS_INTERNAL = 900,
@@ -475,9 +479,14 @@ typedef struct psld_model_options {
   int32_t device;
   /**
    * Threads for network and solver, which take turns, 1 to 1024; default 0: all CPUs that this process may use.
-   * 1 starts none.
+   * 1 starts none: all is computed on the threads that call.
    */
   int32_t threads;
+  /**
+   * Network calls that may be in flight at once, for several runs on one model, 1 to 1024; others wait for their
+   * turn; default 0: 1. More than one needs the provider "cpu", and pays where `threads` is less than the CPUs.
+   */
+  int32_t concurrent_calls;
 } psld_model_options;
 
 /**
@@ -597,6 +606,24 @@ typedef struct psld_sampler_options {
    * multiplies the network calls. 0: 1.
    */
   int32_t inpaint_resample;
+  /**
+   * Compiles with guidance: "cfg" (classifier-free, or by a second, weaker network) or "classifier" (by the gradient of
+   * one); NULL: none. Runs then need psld_run_options.scales. A guided evaluation is two network calls, and `nfe` counts
+   * both.
+   */
+  const char *guidance;
+  /**
+   * Forward time from which on guidance acts; NaN: 0.
+   */
+  double guidance_from;
+  /**
+   * Forward time up to which guidance acts; NaN: 1.
+   */
+  double guidance_to;
+  /**
+   * For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
+   */
+  double guidance_rescale;
 } psld_sampler_options;
 
 /**
@@ -649,7 +676,8 @@ typedef struct psld_run_options {
    */
   const struct psld_tensor *noise;
   /**
-   * Class of each sample, of a class-conditional model; default NULL: the null class.
+   * Class of each sample, of a class-conditional model; default NULL: the null class. With classifier guidance it is the
+   * guidance network's, and the model runs with the null class.
    */
   const int64_t *labels;
   /**
@@ -664,6 +692,25 @@ typedef struct psld_run_options {
    * What of it is known, [n or 1, 1 or C, ...]: 1 known, 0 unknown.
    */
   const struct psld_tensor *inpaint_mask;
+  /**
+   * 1: when the deadline passes, the best data estimate so far is there, with PSLD_STATUS_PARTIAL: PSLD_OUTPUT_X0 of a
+   * run, the result of psld_sample. At least one network call is made. Default 0: the run stops, and that is all.
+   */
+  int32_t anytime;
+  /**
+   * Guidance scale of each sample, of a sampler compiled with `guidance`; 0 leaves a sample to the model. Default NULL:
+   * none.
+   */
+  const double *scales;
+  /**
+   * Number of scales: n, or 1 for all.
+   */
+  size_t scales_len;
+  /**
+   * The guidance network: a classifier's gradient, or for "cfg" a second, weaker network; default NULL: for "cfg" the
+   * model with the null class. It may be freed while the run lives.
+   */
+  const struct psld_model *guide;
 } psld_run_options;
 
 /**
@@ -672,6 +719,42 @@ typedef struct psld_run_options {
  * must return: no exception, no longjmp.
  */
 typedef int32_t (*psld_progress_callback)(void *user, const struct psld_progress *progress);
+
+/**
+ * Hears of a run's data estimate, on the thread that called psld_run_finish: `x0` is PSLD_OUTPUT_X0 of the run, as
+ * float, row-major, and lives through the call like `progress`. A return value other than 0 stops the run with
+ * PSLD_STATUS_CANCELLED. It must return: no exception, no longjmp.
+ */
+typedef int32_t (*psld_preview_callback)(void *user,
+                                         const struct psld_progress *progress,
+                                         const float *x0,
+                                         size_t elements);
+
+/**
+ * Who is told while a run goes on. Fill it with psld_observer_init, then set what you need.
+ */
+typedef struct psld_observer {
+  /**
+   * sizeof(psld_observer); set by psld_observer_init.
+   */
+  size_t struct_size;
+  /**
+   * Passed to the callbacks; default NULL.
+   */
+  void *user;
+  /**
+   * Called after each step; default NULL: nobody is. It may call any function of psld, on this run, too.
+   */
+  psld_progress_callback progress;
+  /**
+   * Called with the data estimate; default NULL: nobody is. Needs a run with `previews` or `anytime`.
+   */
+  psld_preview_callback preview;
+  /**
+   * Steps from one preview to the next, at least 1; default 1. The last step always has one.
+   */
+  int32_t preview_every;
+} psld_observer;
 
 /**
  * Receives a message: `message` is one line of UTF-8 that lives through the call. Called on the thread that has
@@ -1073,8 +1156,9 @@ int32_t psld_cancel_create(struct psld_cancel **out,
                            struct psld_error **err);
 
 /**
- * Asks all runs that hold this token to stop, before their next network call, with PSLD_STATUS_CANCELLED. It takes a
- * lock, so a signal handler should set a flag instead and leave this call to a thread.
+ * Asks all runs that hold this token to stop with PSLD_STATUS_CANCELLED: before their next network call, and, where ONNX
+ * Runtime runs the network, within the one in flight, between two nodes of its graph. It takes a lock, so a signal
+ * handler should set a flag instead and leave this call to a thread.
  *
  * Threads: any.
  *
@@ -1113,6 +1197,35 @@ int32_t psld_run_start(const struct psld_model *model,
                        struct psld_error **err);
 
 /**
+ * The bytes that psld_run_start with these arguments allocates for its arrays, and that psld_run_options.max_memory
+ * bounds. The network's own memory, which ONNX Runtime manages, is not part of it.
+ *
+ * Threads: any.
+ *
+ * @param[in]  sampler  a sampler.
+ * @param[in]  options  NULL for the defaults. Only `n` and `precision` matter.
+ * @param[out] bytes    the bytes; UINT64_MAX for more.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_run_memory(const struct psld_sampler *sampler,
+                        const struct psld_run_options *options,
+                        uint64_t *bytes,
+                        struct psld_error **err);
+
+/**
+ * The number by which log messages call a run ("run 7: ..."); it counts from 1 in each process.
+ *
+ * Threads: any.
+ *
+ * @param[in]  run  a run.
+ * @param[out] id   the number.
+ * @param[out] err  NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_run_id(const struct psld_run *run, uint64_t *id, struct psld_error **err);
+
+/**
  * Advances a run by at most `max_steps` solver steps.
  *
  * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
@@ -1122,14 +1235,107 @@ int32_t psld_run_start(const struct psld_model *model,
  * @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
  *                        after the last step.
  * @param[out] err        NULL, or receives the error.
- * @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and
- *         continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
+ * @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED, PSLD_STATUS_DEADLINE_EXCEEDED or PSLD_STATUS_PARTIAL (the run can be
+ *         read and saved, and continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
  *         can only be read); PSLD_STATUS_PANIC (the run can only be freed).
  */
 int32_t psld_run_step(struct psld_run *run,
                       int32_t max_steps,
                       struct psld_progress *progress,
                       struct psld_error **err);
+
+/**
+ * Fills `observer` with the defaults: nobody.
+ *
+ * Threads: any.
+ *
+ * @param[out] observer     the struct.
+ * @param[in]  struct_size  sizeof(psld_observer).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_observer_init(struct psld_observer *observer, size_t struct_size);
+
+/**
+ * Advances a run to its end: psld_run_step in a loop, with callbacks between the steps.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run       a run.
+ * @param[in]  observer  NULL, or who is told.
+ * @param[out] progress  NULL, or receives how far the run is, also where it was interrupted; its struct_size must be set.
+ * @param[out] err       NULL, or receives the error.
+ * @return as psld_run_step; PSLD_STATUS_CANCELLED also where a callback returns another value than 0;
+ *         PSLD_STATUS_RUN_STATE where previews are wanted of a run that makes none.
+ */
+int32_t psld_run_finish(struct psld_run *run,
+                        const struct psld_observer *observer,
+                        struct psld_progress *progress,
+                        struct psld_error **err);
+
+/**
+ * The run as bytes, from which psld_run_load makes it again, in any process: what it has computed, and what it was
+ * started with (the arrays of psld_run_options among it), with a checksum and the hashes of model and sampler.
+ * Between any two steps, and after an interruption. Size-query form; the size changes with the run's progress only.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run       a run.
+ * @param[out] buffer    receives the bytes; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_RUN_STATE (after a failure),
+ *         PSLD_STATUS_READ_FAILED (the model's file, which is hashed once, has changed), or another error.
+ */
+int32_t psld_run_save(const struct psld_run *run,
+                      void *buffer,
+                      size_t capacity,
+                      size_t *needed,
+                      struct psld_error **err);
+
+/**
+ * Makes a run again of what psld_run_save gave. It goes on as if it had never stopped: with the same bits on an analytic
+ * model, and through ONNX Runtime for the same number of threads. Deadline and token are not part of it: psld_run_resume
+ * sets them.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model that the run was started with.
+ * @param[in]  sampler  a sampler of the same options, or of the same plan.
+ * @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+ * @param[in]  size     its number of bytes.
+ * @param[out] out      the run; free it with psld_run_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, another sampler, or a later
+ *         version), or another error.
+ */
+int32_t psld_run_load(const struct psld_model *model,
+                      const struct psld_sampler *sampler,
+                      const void *bytes,
+                      size_t size,
+                      struct psld_run **out,
+                      struct psld_error **err);
+
+/**
+ * What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
+ * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count), `inpaint`,
+ * `precision`, `batch`, `labels`, `steps`, `nfe`, `t`, `done`, `network_seconds`. Size-query form.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in]  run       a run.
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_READ_FAILED (the model's file, which is hashed
+ *         once, has changed), or another error.
+ */
+int32_t psld_run_provenance_json(const struct psld_run *run,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *needed,
+                                 struct psld_error **err);
 
 /**
  * Gives an interrupted run another token and another deadline, so that psld_run_step can continue it.
@@ -1215,7 +1421,9 @@ int32_t psld_run_free(struct psld_run *run);
  * @param[in]  progress  NULL, or is called after each step.
  * @param[in]  user      passed to `progress`.
  * @param[out] err       NULL, or receives the error.
- * @return PSLD_STATUS_OK, or as psld_run_start, psld_run_step and psld_run_read.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_PARTIAL where the deadline of an anytime call passed and `buffer` holds data
+ *         estimates of some samples (with several batches each has its share of the time); or as psld_run_start,
+ *         psld_run_step and psld_run_read.
  */
 int32_t psld_sample(const struct psld_model *model,
                     const struct psld_sampler *sampler,

@@ -68,12 +68,21 @@ pub enum Status {
     RunState = 503,
     /// A checkpoint is torn, edited, or of another model or plan.
     CheckpointInvalid = 504,
+    /// The deadline of an anytime run passed: there is a data estimate, and the run can be continued.
+    Partial = 505,
     /// A defect of this library.
     Internal = 900,
     /// A panic was caught at the C boundary: a defect of this library.
     Panic = 901,
     /// Memory could not be allocated.
     OutOfMemory = 902,
+}
+
+impl Status {
+    /// Whether it leaves a run that can be continued.
+    pub fn is_interruption(self) -> bool {
+        matches!(self, Self::Cancelled | Self::DeadlineExceeded | Self::Partial)
+    }
 }
 
 /// Why a call failed: a status for programs, sentences for people.

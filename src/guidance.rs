@@ -12,7 +12,7 @@
 use crate::plan::{Eval, Map, MapKind};
 use crate::process::{Mat, Process};
 use crate::solver::Decoder;
-use crate::spec::{Guidance, GuidanceKind, ModelSpec, Prediction};
+use crate::spec::{Guidance, GuidanceKind, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessSpec};
 use crate::{Error, Result, Status};
 
 /// The guide's number in plans.
@@ -35,7 +35,9 @@ pub(crate) fn rows(
             MapKind::Gradient { slot, b: decoder.output_from_gradient(process, eval.t)? }
         }
     };
-    let call = Eval { network: GUIDE, slot, ..eval.clone() };
+    // A classifier sees the whole state, whatever the model sees of it.
+    let input = eval.input.clone().filter(|_| guidance.kind == GuidanceKind::Cfg);
+    let call = Eval { network: GUIDE, slot, input, ..eval.clone() };
     Ok(Some((call, Map { step: eval.step, kind, into: eval.slot })))
 }
 
@@ -49,9 +51,11 @@ pub(crate) fn check_guide(kind: GuidanceKind, model: &ModelSpec, guide: &ModelSp
         ));
     }
     let (own, other) = (model.process()?, guide.process()?);
-    let (a, b) = (own.parameters(), other.parameters());
     // The law of z_t, in which a gradient is taken; how epsilon is written does not matter to it.
-    let same_law = (a.d, a.q, a.s, a.beta, a.kappa) == (b.d, b.q, b.s, b.beta, b.kappa);
+    let same_law = match (own.parameters(), other.parameters()) {
+        (Some(a), Some(b)) => (a.d, a.q, a.s, a.beta, a.kappa) == (b.d, b.q, b.s, b.beta, b.kappa),
+        _ => own == other,
+    };
     if !same_law || kind == GuidanceKind::Cfg && own != other {
         return refuse("its process is not the model's".into());
     }
@@ -69,16 +73,17 @@ pub(crate) fn check_guide(kind: GuidanceKind, model: &ModelSpec, guide: &ModelSp
             "guidance network: kind `cfg` takes a second score network, this one is a classifier's gradient",
         )
         .hint("the kind for it is `classifier`")),
-        GuidanceKind::Cfg
-            if (guide.network.prediction, guide.network.predicts)
-                != (model.network.prediction, model.network.predicts) =>
-        {
-            refuse(
-                "it does not predict what the model predicts (network.prediction, network.predicts)".into(),
-            )
-        }
+        GuidanceKind::Cfg if output_of(&guide.network) != output_of(&model.network) => refuse(
+            "it does not predict what the model predicts (network.prediction, predicts, process, sigma_data)"
+                .into(),
+        ),
         _ => Ok(()),
     }
+}
+
+/// All that an output's meaning depends on.
+fn output_of(network: &NetworkSpec) -> (Prediction, Option<Predicts>, Option<&ProcessSpec>, Option<f64>) {
+    (network.prediction, network.predicts, network.process.as_ref(), network.sigma_data)
 }
 
 impl Decoder {
@@ -87,14 +92,14 @@ impl Decoder {
     /// Psi(t -> 0) (z + C score).
     fn output_from_gradient(&self, process: &Process, t: f64) -> Result<Mat> {
         let k = process.k();
+        if self.is_denoiser() {
+            let (_, on_output) = self.x0(process, t)?;
+            let on_gradient = process.transition(t, 0.0).row(0) * process.data_covariance(t);
+            return Ok(on_gradient * (1.0 / on_output[(0, 0)]));
+        }
         let whole = match self.prediction {
-            Prediction::Epsilon => process.eps_from_score(t),
             Prediction::Score => Mat::identity(k),
-            Prediction::X0 | Prediction::V => {
-                let (_, on_output) = self.x0(process, t)?;
-                let on_gradient = process.transition(t, 0.0).row(0) * process.data_covariance(t);
-                return Ok(on_gradient * (1.0 / on_output[(0, 0)]));
-            }
+            _ => process.eps_from_score(t),
         };
         Ok(self.half(k).map_or(whole, |block| whole.row(block)))
     }

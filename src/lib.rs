@@ -6,6 +6,7 @@
 
 pub mod capi;
 pub mod error;
+pub mod evaluation;
 mod exec;
 pub mod grid;
 mod guidance;

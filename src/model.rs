@@ -9,7 +9,7 @@ use crate::run::What;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status, onnx};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -25,20 +25,24 @@ pub struct ModelOptions {
     /// Threads for the network and for the solver, which take turns; 0: all CPUs that this process may use. 1
     /// starts none.
     pub threads: usize,
+    /// Network calls that may be in flight at once, for several runs on one model; 0: 1. Others wait for their turn.
+    /// More than one needs the CPU provider, and pays where a call does not use all CPUs (`threads` is few).
+    pub concurrent_calls: usize,
 }
 
 impl ModelOptions {
     /// The part that ONNX Runtime needs.
     #[cfg(feature = "onnxruntime")]
     pub fn onnx(self) -> OnnxOptions {
-        let Self { spec, mut providers, device, threads } = self;
+        let Self { spec, mut providers, device, threads, concurrent_calls } = self;
         if providers.is_empty() {
             providers.push(Provider::Cpu);
         }
         // Awake between calls, the network's threads save a fifth of a short call on an idle machine; beside a GPU
         // they would only take CPUs from others.
         let spinning = providers[0] == Provider::Cpu;
-        OnnxOptions { spec, providers, device, threads, spinning }
+        let concurrent_calls = concurrent_calls.max(1);
+        OnnxOptions { spec, providers, device, threads, spinning, concurrent_calls }
     }
 
     /// Refuses providers that an analytic network does not have.
@@ -60,7 +64,6 @@ impl ModelOptions {
 pub struct Model {
     network: Arc<dyn Network>,
     executor: Executor,
-    hash: Arc<OnceLock<String>>,
 }
 
 impl Model {
@@ -71,7 +74,7 @@ impl Model {
         if threads > 1024 {
             return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
         }
-        Ok(Self { network, executor: Executor::new(threads)?, hash: Arc::default() })
+        Ok(Self { network, executor: Executor::new(threads)? })
     }
 
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
@@ -170,11 +173,7 @@ impl Model {
     /// # Errors
     /// [`Status::ReadFailed`] where the file is gone or has changed since it was loaded.
     pub fn hash(&self) -> Result<String> {
-        if let Some(hash) = self.hash.get() {
-            return Ok(hash.clone());
-        }
-        let hash = self.network.hash()?;
-        Ok(self.hash.get_or_init(|| hash).clone())
+        self.network.hash()
     }
 
     pub(crate) fn network(&self) -> &Arc<dyn Network> {

@@ -87,15 +87,17 @@ fn structs_keep_their_layout() {
     pinned!(psld_tensor 32: struct_size 0, data 8, dtype 16, ndim 20, shape 24);
     pinned!(psld_progress 56: struct_size 0, step 8, of 12, nfe 16, done 20, fraction 24, t 32, samples_done 40,
         samples 48);
-    pinned!(psld_model_options 32: struct_size 0, spec_json 8, providers 16, device 24, threads 28);
+    pinned!(psld_model_options 40: struct_size 0, spec_json 8, providers 16, device 24, threads 28,
+        concurrent_calls 32);
+    pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
     pinned!(psld_sampler_options 216: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
-        matrix 160, variant 168, clip 176, inpaint_resample 180, guidance 184,
-        guidance_from 192, guidance_to 200, guidance_rescale 208);
-    pinned!(psld_run_options 136: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
+        matrix 160, variant 168, clip 176, inpaint_resample 180, guidance 184, guidance_from 192, guidance_to 200,
+        guidance_rescale 208);
+    pinned!(psld_run_options 144: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
         deadline_seconds 48, cancel 56, init 64, noise 72, labels 80, labels_len 88, inpaint_image 96,
-        inpaint_mask 104, scales 112, scales_len 120, guide 128);
+        inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136);
 }
 
 #[test]
@@ -629,4 +631,246 @@ fn stale_foreign_and_mistyped_handles() {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         is(psld_sampler_free(std::ptr::without_provenance_mut(x as usize | 1 << 63)), Status::InvalidHandle);
     }
+}
+
+/// The bytes of a run.
+fn save(run: *const psld_run) -> Vec<u8> {
+    let mut needed = 0;
+    ok(psld_run_save(run, null_mut(), 0, &mut needed, null_mut()));
+    let mut bytes = vec![0u8; needed];
+    is(
+        psld_run_save(run, bytes.as_mut_ptr().cast(), needed - 1, null_mut(), null_mut()),
+        Status::BufferTooSmall,
+    );
+    ok(psld_run_save(run, bytes.as_mut_ptr().cast(), needed, null_mut(), null_mut()));
+    bytes
+}
+
+fn state(run: *const psld_run, n: usize) -> Vec<f32> {
+    let mut out = vec![0f32; n * 24];
+    ok(psld_run_read(run, psld_output::State as i32, 0, out.as_mut_ptr().cast(), out.len(), null_mut()));
+    out
+}
+
+#[test]
+fn a_saved_run_is_loaded() {
+    let model = load();
+    for name in [c"sscs", c"rk45"] {
+        let sampler = compile(model, |o| o.sampler = name.as_ptr());
+        let mut o = options(psld_run_options_init);
+        (o.n, o.seed) = (2, 4);
+        let run = start(model, sampler, &o);
+        ok(psld_run_step(run, 2, null_mut(), null_mut()));
+        let bytes = save(run);
+        ok(psld_run_step(run, i32::MAX, null_mut(), null_mut()));
+        let mut again = null_mut();
+        let load = |bytes: &[u8], out: &mut *mut psld_run, err| {
+            psld_run_load(model, sampler, bytes.as_ptr().cast(), bytes.len(), out, err)
+        };
+        ok(load(&bytes, &mut again, null_mut()));
+        let mut progress = options(psld_progress_init);
+        ok(psld_run_step(again, 0, &mut progress, null_mut()));
+        assert_eq!((progress.step, progress.done), (2, 0));
+        ok(psld_run_step(again, i32::MAX, &mut progress, null_mut()));
+        assert_eq!(state(again, 2), state(run, 2));
+        ok(psld_run_free(again));
+
+        let mut edited = bytes.clone();
+        edited[100] ^= 1;
+        for bad in [&edited[..], &bytes[1..], &bytes[..bytes.len() / 2], b""] {
+            let mut none = null_mut();
+            let (status, message, _) = failure(|e| load(bad, &mut none, e));
+            is(status, Status::CheckpointInvalid);
+            assert!(message.starts_with("checkpoint: ") && none.is_null(), "{message}");
+        }
+        let other = compile(model, |o| o.steps = 3);
+        let (status, _, hint) =
+            failure(|e| psld_run_load(model, other, bytes.as_ptr().cast(), bytes.len(), &mut null_mut(), e));
+        is(status, Status::CheckpointInvalid);
+        assert!(hint.contains("sampler options"), "{hint}");
+
+        let text = text(|b, c, n| psld_run_provenance_json(run, b, c, n, null_mut()));
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&json["seeds"]["first"], &json["seeds"]["count"]), (&4.into(), &2.into()));
+        assert_eq!(json["sampler"]["name"], name.to_str().unwrap());
+        assert_eq!((&json["done"], &json["noise"]), (&true.into(), &"philox".into()));
+        assert_eq!(json["model"].as_str().unwrap().len(), 64);
+        for sampler in [sampler, other] {
+            ok(psld_sampler_free(sampler));
+        }
+        ok(psld_run_free(run));
+    }
+    ok(psld_model_free(model));
+}
+
+#[test]
+fn memory_is_told_before_a_run() {
+    let model = load();
+    let sampler = compile(model, |o| o.steps = 5);
+    let mut o = options(psld_run_options_init);
+    o.n = 7;
+    let mut bytes = 0;
+    ok(psld_run_memory(sampler, &o, &mut bytes, null_mut()));
+    // One state and one slot of [6, 2, 2], and a data estimate of [3, 2, 2].
+    assert_eq!(bytes, 7 * 4 * (24 + 24 + 12));
+    o.max_memory = bytes - 1;
+    is(psld_run_start(model, sampler, &o, &mut null_mut(), null_mut()), Status::MemoryLimit);
+    o.max_memory = bytes;
+    ok(psld_run_free(start(model, sampler, &o)));
+    o.n = i64::MAX;
+    ok(psld_run_memory(sampler, &o, &mut bytes, null_mut()));
+    assert_eq!(bytes, u64::MAX);
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
+}
+
+/// What an observer saw, and when it stops.
+struct Seen {
+    run: *mut psld_run,
+    steps: Vec<i32>,
+    previews: Vec<i32>,
+    stop_at: i32,
+}
+
+extern "C" fn step_seen(user: *mut c_void, progress: *const psld_progress) -> i32 {
+    // SAFETY: as passed below, and by the library.
+    let (seen, progress) = unsafe { (&mut *user.cast::<Seen>(), &*progress) };
+    seen.steps.push(progress.step);
+    // The run is free between its steps.
+    assert!(!save(seen.run).is_empty());
+    i32::from(progress.step == seen.stop_at)
+}
+
+extern "C" fn preview_seen(
+    user: *mut c_void,
+    progress: *const psld_progress,
+    x0: *const f32,
+    n: usize,
+) -> i32 {
+    // SAFETY: as passed below, and by the library.
+    let (seen, progress, x0) =
+        unsafe { (&mut *user.cast::<Seen>(), &*progress, std::slice::from_raw_parts(x0, n)) };
+    assert!(n == 24 && x0.iter().all(|x| x.is_finite()) && x0.iter().any(|x| *x != 0.0));
+    seen.previews.push(progress.step);
+    0
+}
+
+#[test]
+fn observers_hear_of_steps_and_previews() {
+    let model = load();
+    let sampler = compile(model, |o| o.steps = 6);
+    let mut o = options(psld_run_options_init);
+    (o.n, o.previews) = (2, 1);
+    let run = start(model, sampler, &o);
+    let mut seen = Seen { run, steps: Vec::new(), previews: Vec::new(), stop_at: 3 };
+    let mut observer = options(psld_observer_init);
+    observer.user = (&raw mut seen).cast();
+    observer.progress = Some(step_seen);
+    observer.preview = Some(preview_seen);
+    observer.preview_every = 2;
+    let mut progress = options(psld_progress_init);
+    let (status, message, _) = failure(|e| psld_run_finish(run, &observer, &mut progress, e));
+    is(status, Status::Cancelled);
+    assert_eq!((message.as_str(), progress.step), ("cancelled by a callback after step 3", 3));
+    seen.stop_at = -1;
+    ok(psld_run_finish(run, &observer, &mut progress, null_mut()));
+    assert_eq!((&seen.steps[..], &seen.previews[..]), (&[1, 2, 3, 4, 5, 6, 7][..], &[2, 4, 6, 7][..]));
+    assert_eq!(progress.done, 1);
+    let whole = start(model, sampler, &o);
+    ok(psld_run_finish(whole, null(), null_mut(), null_mut()));
+    assert_eq!(state(whole, 2), state(run, 2));
+
+    o.previews = 0;
+    let blind = start(model, sampler, &o);
+    is(failure(|e| psld_run_finish(blind, &observer, null_mut(), e)).0, Status::RunState);
+    observer.preview_every = 0;
+    is(failure(|e| psld_run_finish(blind, &observer, null_mut(), e)).0, Status::InvalidArgument);
+    for run in [run, whole, blind] {
+        ok(psld_run_free(run));
+    }
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
+}
+
+#[test]
+fn an_anytime_call_is_partial() {
+    let model = told(|| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        Ok(())
+    });
+    let sampler = compile(model, |o| o.steps = 1000);
+    let mut o = options(psld_run_options_init);
+    (o.n, o.batch, o.anytime, o.deadline_seconds) = (4, 2, 1, 0.05);
+    let mut out = [f32::NAN; 16];
+    let sample = |out: &mut [f32; 16], what, e| {
+        psld_sample(model, sampler, &o, what, 0, out.as_mut_ptr().cast(), 16, None, null_mut(), e)
+    };
+    let (status, message, _) = failure(|e| sample(&mut out, 0, e));
+    is(status, Status::Partial);
+    assert_eq!(message, "the deadline passed: 4 of 4 samples are data estimates");
+    assert!(out.iter().all(|x| x.is_finite()), "{out:?}");
+    let run = start(model, sampler, &o);
+    is(psld_run_finish(run, null(), null_mut(), null_mut()), Status::Partial);
+    ok(psld_run_read(run, psld_output::X0 as i32, 0, out.as_mut_ptr().cast(), 16, null_mut()));
+    ok(psld_run_free(run));
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
+}
+
+#[test]
+fn messages_name_their_run() {
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    extern "C" fn listen(_: *mut c_void, _: i32, message: *const c_char) {
+        // SAFETY: by the library.
+        LINES.lock().unwrap().push(unsafe { CStr::from_ptr(message) }.to_str().unwrap().to_owned());
+    }
+    let model = load();
+    let sampler = compile(model, |o| o.steps = 2);
+    ok(psld_set_log_callback(psld_log::Debug as i32, Some(listen), null_mut()));
+    let run = start(model, sampler, &options(psld_run_options_init));
+    ok(psld_run_step(run, 9, null_mut(), null_mut()));
+    ok(psld_set_log_callback(psld_log::Off as i32, None, null_mut()));
+    let mut id = 0;
+    ok(psld_run_id(run, &mut id, null_mut()));
+    let lines = LINES.lock().unwrap().join("\n");
+    for said in ["started with sampler em", "step 3 (t = 0.001)", "1 samples in 3 network calls each"] {
+        assert!(lines.contains(&format!("run {id}: {said}")), "{said}: {lines}");
+    }
+    ok(psld_run_free(run));
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
+}
+
+/// The memory that this process has, in kB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn memory_stays_flat() {
+    let model = load();
+    let cycle = |i: u64| {
+        let sampler = compile(model, |o| o.steps = 1);
+        let mut o = options(psld_run_options_init);
+        (o.n, o.seed) = (2, i);
+        let mut cancel = null_mut();
+        ok(psld_cancel_create(&mut cancel, null_mut()));
+        o.cancel = cancel;
+        let run = start(model, sampler, &o);
+        ok(psld_run_step(run, 5, null_mut(), null_mut()));
+        failure(|e| psld_run_read(run, 9, 0, null_mut(), 0, e));
+        for freed in [psld_run_free(run), psld_cancel_free(cancel), psld_sampler_free(sampler)] {
+            ok(freed);
+        }
+    };
+    (0..500).for_each(cycle);
+    let before = resident();
+    (0..10_000).for_each(cycle);
+    let after = resident();
+    println!("resident after 500 cycles: {before} kB, after 10 500: {after} kB");
+    // Other tests of this process run beside it; a leak of the runs alone would be 20 MB.
+    assert!(after < before + 8_000, "{before} kB, then {after} kB");
+    ok(psld_model_free(model));
 }

@@ -45,7 +45,7 @@ fn array(folder: &Folder, name: &str, shape: &[usize], value: impl Fn(usize) -> 
 fn help() {
     let folder = folder();
     snapshot!("help", folder.psld(["--help"]));
-    for command in ["sample", "info", "plan", "verify", "noise", "tune", "samplers"] {
+    for command in ["sample", "info", "plan", "verify", "fd", "noise", "tune", "samplers"] {
         snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
     }
     snapshot!("version", folder.psld(["-V"]));
@@ -694,4 +694,92 @@ fn tuning() {
         folder.psld("tune image.json --config c.json -o p.json".split_whitespace())
     });
     assert_eq!(folder.names("").iter().filter(|name| name.starts_with("p.json")).count(), 0, "left behind");
+}
+
+/// Starts a long sampling and waits until `ready`.
+fn begin(folder: &Folder, args: &[&str], ready: impl Fn(u32) -> bool) -> std::process::Child {
+    let child = folder.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while !ready(child.id()) && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child
+}
+
+fn kill(child: &std::process::Child, signal: i32) {
+    // SAFETY: sends a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(i32::try_from(child.id()).unwrap(), signal) }, 0);
+}
+
+/// Interrupted or killed, and resumed in another process: the same bytes as without.
+#[test]
+fn a_checkpoint_is_resumed() {
+    for options in ["--steps 600", "--sampler rk45 --rtol 1e-7 --atol 1e-7 --output state --state f64"] {
+        let folder = folder();
+        let made = format!("sample image.json -n 24 --batch 16 --seed 5 --threads 1 {options} --out");
+        let made: Vec<&str> = made.split(' ').collect();
+        folder.psld([&made[..], &["whole.npy"]].concat()).success();
+        let whole = fs::read(folder.path("whole.npy")).unwrap();
+        let saving = [&made[..], &["x.npy", "--checkpoint", "saved"]].concat();
+        let is_there = |_| folder.path("saved").exists();
+
+        let child = begin(&folder, &saving, is_there);
+        kill(&child, libc::SIGINT);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(130), "{ran}");
+        assert!(ran.stderr.contains("saved in saved"), "{ran}");
+        assert!(ran.stderr.contains("go on with --resume saved"), "{ran}");
+        assert!(!folder.path("x.npy").exists());
+        // Said again or not, and saved anew as it goes.
+        folder.psld([&made[..], &["again.npy", "--resume", "saved"]].concat()).success();
+        assert!(fs::read(folder.path("again.npy")).unwrap() == whole, "{options}");
+        let resume = ["sample", "image.json", "--resume", "saved", "--checkpoint", "saved", "--out", "y.npy"];
+        folder.psld(resume).success();
+        assert!(fs::read(folder.path("y.npy")).unwrap() == whole, "{options}");
+        // What is left is the complete one: nothing is computed again.
+        folder.psld(["sample", "image.json", "--resume", "saved", "--out", "z.npy"]).success();
+        assert!(fs::read(folder.path("z.npy")).unwrap() == whole, "{options}");
+
+        fs::remove_file(folder.path("saved")).unwrap();
+        let mut child = begin(&folder, &saving, is_there);
+        kill(&child, libc::SIGKILL);
+        child.wait().unwrap();
+        folder.psld(["sample", "image.json", "--resume", "saved", "--out", "w.npy"]).success();
+        assert!(fs::read(folder.path("w.npy")).unwrap() == whole, "{options}");
+    }
+}
+
+#[test]
+fn checkpoints_that_do_not_fit() {
+    let folder = folder();
+    let deadline =
+        "sample image.json -n 4 --seed 3 --steps 100000 --deadline 0.2 --checkpoint saved --out x.npy";
+    let ran = folder.psld(deadline.split(' '));
+    assert_eq!(ran.code, Some(1), "{ran}");
+    assert!(ran.stderr.contains("0 of 4 samples were finished, saved in saved"), "{ran}");
+    let mut torn = fs::read(folder.path("saved")).unwrap();
+    torn.truncate(torn.len() / 2);
+    fs::write(folder.path("torn"), torn).unwrap();
+    let mut said = String::new();
+    for args in [
+        "--resume missing",
+        "--resume torn",
+        "--resume image.json",
+        "--resume saved -n 5",
+        "--resume saved --seed 4",
+        "--resume saved --output state",
+        "--resume saved --batch 2",
+    ] {
+        let ran = folder.psld(format!("sample image.json {args} --out y.npy").split(' '));
+        assert_eq!(ran.code, Some(2), "{ran}");
+        said += &format!("{args}\n{ran}");
+    }
+    for args in ["sample vector.json", "sample image.json --steps 9"] {
+        let ran = folder.psld(format!("{args} --resume saved --out y.npy").split(' '));
+        assert_eq!(ran.code, Some(2), "{ran}");
+        assert!(ran.stderr.contains("checkpoint: of another"), "{ran}");
+    }
+    snapshot!("checkpoints_that_do_not_fit", said);
+    let ran = folder.psld("sample image.json --checkpoint no/saved --steps 100000 -n 64".split(' '));
+    assert!(ran.code == Some(1) && ran.stderr.contains("no/saved"), "{ran}");
 }

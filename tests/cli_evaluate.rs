@@ -11,7 +11,10 @@ mod harness;
 mod support;
 
 use harness::{Folder, Ran};
-use psld::onnx::{ElementType, Model};
+use psld::evaluation::{Bootstrap, Gaussian, Options, Points, Reference, Set, Statistics, evaluate};
+use psld::io::{NewFile, npy, png};
+use psld::noise::{Purpose, fill_f32};
+use psld::onnx::{Dim, ElementType, Graph, Model};
 use psld::spec::{GOLDEN_KEY, Golden};
 use serde_json::Value;
 use std::fs;
@@ -22,6 +25,7 @@ macro_rules! snapshot {
     ($name:expr, $ran:expr) => {
         insta::with_settings!({ filters => [
             (r"onnxruntime \d+\.\d+\.\d+", "onnxruntime [VERSION]"),
+            (r"sha256 [0-9a-f]+", "sha256 [HASH]"),
         ] }, { insta::assert_snapshot!($name, $ran.to_string()) })
     };
 }
@@ -158,4 +162,198 @@ fn models_that_cannot_be_verified() {
         folder.command(["verify", "none.onnx"]).env("PSLD_ONNXRUNTIME", "/no/such").output().unwrap(),
     );
     assert!(ran.stderr.contains("holds no golden output"), "{ran}");
+}
+
+/// Feature d of an image is the sum of its pixels with these weights.
+fn weight(pixel: usize, feature: usize) -> f32 {
+    ((pixel * 7 + feature * 5) % 11) as f32 / 11.0 - 0.4
+}
+
+const PIXELS: usize = 16;
+const FEATURES: usize = 5;
+
+/// A feature network of images [1, 4, 4]: a linear map, and behind it another output that is not meant.
+fn linear_features() -> Model {
+    let mut g = Graph::new("features");
+    let x = g.input("image", ElementType::F32, &["N".into(), 1.into(), 4.into(), 4.into()]);
+    let flat = g.reshape(x, &[0, PIXELS as i64]);
+    let weights: Vec<f32> = (0..PIXELS * FEATURES).map(|at| weight(at / FEATURES, at % FEATURES)).collect();
+    let weights = g.constant(&[PIXELS, FEATURES], &weights);
+    let features = g.matmul(flat, weights);
+    let logits = g.mul(features, 2.0);
+    g.output("logits", logits, &["N".into(), FEATURES.into()]);
+    g.output("features", features, &["N".into(), FEATURES.into()]);
+    g.finish().unwrap()
+}
+
+fn features_of(images: &[f32]) -> Vec<f32> {
+    let feature = |image: &[f32], d| image.iter().enumerate().map(|(i, x)| x * weight(i, d)).sum::<f32>();
+    images
+        .chunks(PIXELS)
+        .flat_map(|image| (0..FEATURES).map(|d| feature(image, d)).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Images whose values are levels of eight bits.
+fn images(n: usize, seed: u64, contrast: f32) -> Vec<f32> {
+    let mut values = vec![0.0; n * PIXELS];
+    fill_f32(seed, Purpose::Probe, 0, 0, &mut values);
+    let level = |x: f32| (127.5 + 40.0 * contrast * x).clamp(0.0, 255.0).round();
+    values.iter().map(|x| (-1.0 + 2.0 * f64::from(level(*x)) / 255.0) as f32).collect()
+}
+
+fn save(folder: &Folder, name: &str, images: &[f32]) {
+    let shape = [images.len() / PIXELS, 1, 4, 4];
+    NewFile::write_with(&folder.path(name), |out| npy::write(out, &shape, images)).unwrap();
+}
+
+fn fd_folder() -> Folder {
+    let folder = Folder::new();
+    write(&folder, "f.onnx", &linear_features());
+    save(&folder, "samples.npy", &images(60, 1, 1.2));
+    save(&folder, "train.npy", &images(150, 2, 1.0));
+    save(&folder, "test.npy", &images(70, 3, 1.0));
+    folder
+}
+
+fn json(ran: Ran) -> Value {
+    serde_json::from_str(&ran.success().stdout).unwrap()
+}
+
+const FD: [&str; 4] = ["fd", "samples.npy", "--features", "f.onnx"];
+
+#[test]
+fn figures_are_those_of_the_features() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    let fd = |more: &[&str]| folder.psld(FD.iter().chain(more));
+    let all = ["--train", "train.npy", "--test", "test.npy", "--seed", "4", "--resamples", "30"];
+    let report = json(fd(&[&all[..], &["--json"]].concat()));
+    let (samples, train, test) = (images(60, 1, 1.2), images(150, 2, 1.0), images(70, 3, 1.0));
+    let features = [&samples, &train, &test].map(|images| features_of(images));
+    let set = |images, features| Set {
+        data: Points::new(images, PIXELS).unwrap(),
+        features: Points::new(features, FEATURES).unwrap(),
+    };
+    let (samples, train, test) =
+        (set(&samples, &features[0]), set(&train, &features[1]), set(&test, &features[2]));
+    let reference = Reference::new(Gaussian::of(train.features).unwrap()).unwrap();
+    let options = Options { bootstrap: Bootstrap { resamples: 30, seed: 4 }, ..Options::default() };
+    let expected = evaluate(samples, &reference, Some(train), Some(test), &options, &|_| ()).unwrap();
+    let expected = serde_json::to_value(expected).unwrap();
+    for (name, figure) in expected.as_object().unwrap() {
+        for key in ["value", "low", "high"].iter().filter(|_| figure.is_object()) {
+            for (got, expected) in [
+                (&report["figures"][name][key], &figure[key]),
+                (&report["figures"][name]["floor"][key], &figure["floor"][key]),
+            ] {
+                let (got, expected) = (got.as_f64().unwrap(), expected.as_f64().unwrap());
+                assert!((got - expected).abs() < 1e-4, "{name} {key}: {got} for {expected}");
+            }
+        }
+    }
+    assert_eq!((&report["width"], &report["features"]["output"]), (&5.into(), &"features".into()));
+    snapshot!("fd", fd(&all).success());
+    // Batches and threads change nothing; a tensor that is no output can be named, and is another feature space.
+    let again = json(fd(&[&all[..], &["--json", "--batch", "7", "--threads", "1"]].concat()));
+    assert_eq!(again["figures"], report["figures"]);
+    let model = linear_features();
+    let flat = &model.graph().node.iter().find(|node| node.op_type() == "Reshape").unwrap().output[0];
+    let pixels = json(fd(&["--train", "train.npy", "--resamples", "0", "--feature-output", flat, "--json"]));
+    assert_eq!((&pixels["width"], &pixels["figures"]["copying"]), (&16.into(), &Value::Null));
+}
+
+#[test]
+fn statistics_serve_in_place_of_images() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    let made = folder.psld(["fd", "train.npy", "--features", "f.onnx", "--make-stats", "s.npz"]).success();
+    assert_eq!((made.stdout.as_str(), made.stderr.as_str()), ("", "wrote s.npz: 5 features of 150 images\n"));
+    let fd = |more: &[&str]| json(folder.psld(FD.iter().chain(more).chain(&["--json", "--resamples", "5"])));
+    let (stats, train) = (fd(&["--stats", "s.npz"]), fd(&["--train", "train.npy"]));
+    assert_eq!(stats["figures"]["frechet_distance"], train["figures"]["frechet_distance"]);
+    assert_eq!(stats["figures"]["precision"], Value::Null);
+
+    // The same images as grids, as single files and as levels.
+    let all = images(60, 1, 1.2);
+    let spec = psld::spec::DataSpec { shape: vec![1, 4, 4], range: [-1.0, 1.0] };
+    NewFile::write_with(&folder.path("a.png"), |out| png::write_grid(out, &spec, &all[..40 * PIXELS]))
+        .unwrap();
+    fs::create_dir(folder.path("b")).unwrap();
+    for (i, image) in all[40 * PIXELS..].chunks(PIXELS).enumerate() {
+        NewFile::write_with(&folder.path(&format!("b/{i:02}.png")), |out| {
+            png::write_image(out, &spec, image)
+        })
+        .unwrap();
+    }
+    let args = ["fd", "a.png", "b", "--features", "f.onnx", "--stats", "s.npz", "--json", "--resamples", "5"];
+    let pictures = json(folder.psld(args));
+    assert_eq!(pictures["figures"], stats["figures"]);
+}
+
+#[test]
+fn a_noise_conditional_network_sees_the_mean_state() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    // Its feature map is the state; the mean over places is that of position and momentum.
+    let mut g = Graph::new("classifier");
+    let z = g.input("z", ElementType::F32, &["N".into(), 2.into(), 4.into(), 4.into()]);
+    let t = g.input("t", ElementType::F32, &[Dim::from("N")]);
+    let t = g.reshape(t, &[-1, 1, 1, 1]);
+    let map = g.add(z, t);
+    g.output("features", map, &["N".into(), 2.into(), 4.into(), 4.into()]);
+    let mut model = g.finish().unwrap();
+    let spec = r#"{"format": 1, "process": {"kind": "psld"}, "data": {"shape": [1, 4, 4]}}"#;
+    model.set_metadata("psld.spec", spec);
+    write(&folder, "c.onnx", &model);
+    let report = json(folder.psld([
+        "fd",
+        "train.npy",
+        "--features",
+        "c.onnx",
+        "--make-stats",
+        "c.npz",
+        "--json",
+        "-q",
+    ]));
+    assert_eq!((&report["features"]["t"], &report["width"]), (&1e-3.into(), &2.into()));
+    let a = psld::ModelSpec::parse(spec).unwrap().process().unwrap().mean(1e-3);
+    let train = images(150, 2, 1.0);
+    let mean = train.iter().map(|x| f64::from(*x)).sum::<f64>() / train.len() as f64;
+    let found = Statistics::read(&folder.path("c.npz")).unwrap().gaussian.mean;
+    for (block, found) in found.iter().enumerate() {
+        let expected = a[(block, 0)] * mean + 1e-3;
+        assert!((found - expected).abs() < 1e-6, "{block}: {found} for {expected}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    folder.psld(["fd", "train.npy", "--features", "f.onnx", "--make-stats", "s.npz"]).success();
+    let refused = |name: &str, args: &[&str]| {
+        let ran = folder.psld(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{name}: {ran}");
+        snapshot!(format!("fd_{name}"), ran);
+    };
+    let fd =
+        |more: &[&'static str]| -> Vec<&str> { FD.iter().copied().chain(more.iter().copied()).collect() };
+    refused("nothing", &fd(&[]));
+    refused("other_stats", &fd(&["--stats", "s.npz", "--feature-output", "logits"]));
+    refused("no_tensor", &fd(&["--train", "train.npy", "--feature-output", "pool"]));
+    refused("no_stats", &fd(&["--stats", "none.npz"]));
+    refused("no_images", &fd(&["--train", "none.npy"]));
+    refused("range", &fd(&["--train", "train.npy", "--range", "1,-1"]));
+    refused("batch", &fd(&["--train", "train.npy", "--batch", "0"]));
+    refused("neighbours", &fd(&["--train", "train.npy", "--neighbours", "60", "--resamples", "0"]));
+    refused("conflict", &fd(&["--make-stats", "t.npz", "--train", "train.npy"]));
+    write(&folder, "state.onnx", &Affine::default().without_spec());
+    refused("two_inputs", &["fd", "samples.npy", "--features", "state.onnx", "--train", "train.npy"]);
+    write(&folder, "wide.onnx", &Affine::default().model());
+    refused("other_shape", &["fd", "samples.npy", "--features", "wide.onnx", "--train", "train.npy"]);
+    let mut bad = images(3, 0, 1.0);
+    bad[20] = f32::NAN;
+    save(&folder, "nan.npy", &bad);
+    refused("nan", &["fd", "nan.npy", "--features", "f.onnx", "--stats", "s.npz"]);
 }

@@ -219,8 +219,12 @@ fn a_classifier_at_scale_one_is_exact() {
                 let mut run = Run::start(&model(&plain, &plane()), &guided, by_guide).unwrap();
                 let end = (expected.step(usize::MAX).unwrap(), run.step(usize::MAX).unwrap());
                 assert_eq!(end.1.nfe, 2 * end.0.nfe, "{what}");
-                assert_close(&read(&run, What::State), &read(&expected, What::State), 1e-7, &what);
-                assert_close(&read(&run, What::X0), &read(&expected, What::X0), 1e-7, &what);
+                for part in [What::State, What::X0] {
+                    let expected = read(&expected, part);
+                    // Third-order paths at six steps are far outside of where they are accurate.
+                    let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
+                    assert_close(&read(&run, part), &expected, 1e-8 * scale, &what);
+                }
             }
         }
     }
@@ -234,8 +238,8 @@ fn class_means_and_variances() {
     let plain = spec(psld(), json!({}), &[1]);
     let labelled = spec(psld(), json!({ "label_input": "y", "classes": 3 }), &[1]);
     let gradient = spec(psld(), json!({ "output": "grad", "label_input": "y", "classes": 3 }), &[1]);
-    let options = json!({ "sampler": "sscs", "steps": 250 });
-    let n = 3000;
+    let options = json!({ "sampler": "sscs", "steps": 150 });
+    let n = 1500;
     let labels: Vec<i64> = (0..n as i64).map(|i| i % 3).collect();
     let by_classifier = RunOptions {
         labels: Some(labels.clone()),
@@ -259,10 +263,10 @@ fn class_means_and_variances() {
             let mean = x.iter().sum::<f64>() / x.len() as f64;
             let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
             let (mu, v) = (golden_mixture().means[class][0], golden_mixture().variances[class]);
-            // Four standard errors of 1000 samples.
-            assert!((mean - mu).abs() < 4.0 * (v / 1000.0).sqrt(), "class {class}: mean {mean}, not {mu}");
+            // Four standard errors of 500 samples.
+            assert!((mean - mu).abs() < 4.0 * (v / 500.0).sqrt(), "class {class}: mean {mean}, not {mu}");
             assert!(
-                (variance / v - 1.0).abs() < 4.0 * (2.0_f64 / 1000.0).sqrt(),
+                (variance / v - 1.0).abs() < 4.0 * (2.0_f64 / 500.0).sqrt(),
                 "class {class}: {variance}, not {v}"
             );
         }
@@ -420,6 +424,40 @@ fn calls() {
     let options = support::options(json!({ "nfe": 3 }));
     let guidance = Guidance::from(GuidanceKind::Cfg);
     insta::assert_snapshot!(Sampler::compile(&labelled, &options, guidance).unwrap_err(), @"nfe = 3: sampler `em` takes 2 network call(s) a step and 2 to close, so at least 4 and at most 1000000 steps of them");
+}
+
+/// A guided run that is saved and loaded goes on to the same bits, with the guidance network that it had and no other.
+#[test]
+fn saved_runs() {
+    let (plain, labelled) = specs(psld(), json!({}));
+    let guide = classifier(psld());
+    for (kind, model, spec, guide) in [
+        (GuidanceKind::Cfg, model(&labelled, &classes()), &labelled, None),
+        (GuidanceKind::Classifier, model(&plain, &plane()), &plain, Some(&guide)),
+    ] {
+        for name in ["em", "heun", "rk45"] {
+            let sampler = guided(spec, few_steps(name), kind);
+            let options = RunOptions {
+                labels: Some(vec![0, 2, 1]),
+                scales: Some(vec![2.0, 0.0, 1.0]),
+                guide: guide.cloned(),
+                previews: true,
+                ..f64_run(3)
+            };
+            let mut run = Run::start(&model, &sampler, options).unwrap();
+            run.step(2).unwrap();
+            let bytes = run.save().unwrap();
+            let mut again = Run::load_guided(&model, &sampler, guide, &bytes).unwrap();
+            assert_eq!(again.step(usize::MAX).unwrap(), run.step(usize::MAX).unwrap(), "{name}");
+            for part in [What::State, What::X0] {
+                assert_same(&read(&again, part), &read(&run, part), name);
+            }
+            let other = guide.is_none().then(|| classifier(psld()));
+            let error = Run::load_guided(&model, &sampler, other.as_ref(), &bytes).err().unwrap();
+            assert_eq!(error.status(), Status::CheckpointInvalid);
+            assert!(error.message().contains("of another guidance network"), "{error}");
+        }
+    }
 }
 
 /// Guided and completed at once: known pixels are kept, the rest is of the class.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use psld::noise::Purpose;
 use psld::plan::{Eval, FORMAT, Plan, Row, Update};
 use psld::process::{Mat, Process};
+use psld::solver::Times;
 use psld::spec::{Conditioning, Grid, InpaintMethod, Inpainting};
 use psld::{ModelSpec, Sampler, SamplerSpec, Status, grid, solver};
 use serde_json::{Value, json};
@@ -275,7 +276,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
             draw += 1;
         };
         half(&mut rows, t, middle, 0, 1);
-        rows.push(Row::Eval(Eval { step, network: 0, from: 1, t, slot: 0 }));
+        rows.push(Row::Eval(Eval { step, network: 0, from: 1, t, slot: 0, input: None }));
         let pull = process.diffusion(t) * (t - u);
         rows.push(Row::Update(Update {
             step,
@@ -398,7 +399,8 @@ proptest! {
 }
 
 fn times(spec: &ModelSpec, json: Value) -> Vec<f64> {
-    grid::resolve(&options(json), &spec.process().unwrap(), 1).unwrap()
+    let process = spec.process().unwrap();
+    grid::resolve(&options(json), &process, &Times::of(&process), 1).unwrap()
 }
 
 /// Each named grid against its formula in design.md 5, for VP with lambda in closed form.
@@ -509,7 +511,8 @@ fn grids_by_their_points() {
         json!({ "time_grid": folder.path().to_str().unwrap() }),
     ];
     for case in cases {
-        let error = grid::resolve(&options(case.clone()), &spec.process().unwrap(), 1).unwrap_err();
+        let process = spec.process().unwrap();
+        let error = grid::resolve(&options(case.clone()), &process, &Times::of(&process), 1).unwrap_err();
         writeln!(messages, "{} [{:?}]: {error}", case["time_grid"], error.status()).unwrap();
     }
     let place = folder.path().to_str().unwrap();

@@ -61,6 +61,14 @@ fn examples() -> Vec<Process> {
 
 /// The process of one entry of reference.json.
 fn build(p: &Value) -> Result<Process> {
+    if p.get("beta").is_none() {
+        let mut spec = p.clone();
+        for shared in ["kappa", "numerical_eps", "score_matching", "decomposition"] {
+            spec.as_object_mut().unwrap().remove(shared);
+        }
+        let spec = serde_json::json!({ "format": 1, "process": spec, "data": { "shape": [1] } });
+        return psld::ModelSpec::parse(&spec.to_string())?.process();
+    }
     let number = |key: &str| p[key].as_f64().unwrap();
     let mat = |key: &str| serde_json::from_value::<Mat>(p[key].clone()).unwrap();
     let beta = Beta { min: p["beta"][0].as_f64().unwrap(), max: p["beta"][1].as_f64().unwrap() };
@@ -106,6 +114,11 @@ fn kernels_equal_150_digit_arithmetic() {
             let number = |key: &str| scalar(case[key].as_f64().unwrap());
             let mat = |value: &Value| serde_json::from_value::<Mat>(value.clone()).unwrap();
             let log_snr = case["log_snr"].as_f64().unwrap();
+            if let (Some(drift), Some(diffusion)) = (case.get("drift"), case.get("diffusion")) {
+                assert!(relative(process.drift(t), mat(drift)) < 1e-9, "drift of {} at {t}", example["name"]);
+                let error = relative(process.diffusion(t), mat(diffusion));
+                assert!(error < 1e-9, "diffusion of {} at {t}: {error:e}", example["name"]);
+            }
             for (what, actual, expected) in [
                 ("mean", process.mean(t), mat(&case["mean"])),
                 ("transition", process.transition(0.0, t), mat(&case["transition"])),
@@ -192,7 +205,7 @@ fn recipe_with_the_matrices_of_psld_is_psld() {
             let preset =
                 Process::psld(Psld { gamma, nu, score_matching, numerical_eps: 0.0, ..Psld::default() })
                     .unwrap();
-            let general = Process::recipe(*preset.parameters()).unwrap();
+            let general = Process::recipe(*preset.parameters().unwrap()).unwrap();
             for (preset, general) in [
                 (&preset, &general),
                 (&preset.time_reversed_ou().unwrap(), &general.time_reversed_ou().unwrap()),
@@ -323,12 +336,13 @@ fn vp_is_the_textbook_process() {
     let vp = Process::vp(low, high, 0.0).unwrap();
     let b = low * t + 0.5 * (high - low) * t * t;
     let (alpha, sigma) = ((-0.5 * b).exp(), (1.0 - (-b).exp()).sqrt());
-    assert!((vp.beta_integral(t) - b).abs() < 1e-14);
+    let beta = vp.parameters().unwrap().beta;
+    assert!((beta.integral(0.0, t) - b).abs() < 1e-14);
     assert!((vp.mean(t)[(0, 0)] - alpha).abs() < 1e-14);
     assert!((vp.factor(t)[(0, 0)] - sigma).abs() < 1e-14);
     assert!((vp.log_snr(t) - (alpha / sigma).ln()).abs() < 1e-13);
-    assert!((vp.drift(t)[(0, 0)] + 0.5 * vp.beta(t)).abs() < 1e-14);
-    assert!((vp.diffusion(t)[(0, 0)] - vp.beta(t)).abs() < 1e-14);
+    assert!((vp.drift(t)[(0, 0)] + 0.5 * beta.at(t)).abs() < 1e-14);
+    assert!((vp.diffusion(t)[(0, 0)] - beta.at(t)).abs() < 1e-14);
     assert!((vp.x0_weights(t)[(0, 0)] - 1.0 / alpha).abs() < 1e-13);
     let (on_z, on_eps) = vp.x0_from_eps(t);
     assert!((on_z[(0, 0)] - 1.0 / alpha).abs() < 1e-13 && (on_eps[(0, 0)] + sigma / alpha).abs() < 1e-13);
@@ -360,7 +374,7 @@ fn paths_start_at_the_data() {
     for process in examples() {
         let k = process.k();
         assert_eq!(process.mean(0.0), Mat::identity(k).column(0));
-        let Recipe { s, kappa, numerical_eps, .. } = *process.parameters();
+        let Recipe { s, kappa, numerical_eps, .. } = *process.parameters().unwrap();
         let start = Mat::from_fn(k, k, |i, j| if i > 0 && j > 0 { kappa * s[(i, j)] } else { 0.0 });
         let start = start + Mat::identity(k) * numerical_eps;
         assert!((process.data_covariance(0.0) - start).max_abs() < 1e-16, "{process}");

@@ -202,6 +202,23 @@ pub fn put_text(text: &str, buffer: *mut c_char, capacity: usize, needed: *mut u
     Ok(())
 }
 
+/// Gives bytes to the caller: the size-query form.
+pub fn put_bytes(bytes: &[u8], buffer: *mut c_void, capacity: usize, needed: *mut usize) -> Result<()> {
+    if !needed.is_null() {
+        // SAFETY: not NULL; room for a `size_t` is the caller's side of the contract.
+        unsafe { needed.write(bytes.len()) };
+    }
+    if buffer.is_null() {
+        return if capacity == 0 { Ok(()) } else { Err(null("buffer")) };
+    }
+    let Some(buffer) = slice_mut(buffer.cast::<u8>(), capacity, "buffer")?.get_mut(..bytes.len()) else {
+        let message = format!("buffer: {} bytes are needed, it has {capacity}", bytes.len());
+        return Err(Error::new(Status::BufferTooSmall, message));
+    };
+    buffer.copy_from_slice(bytes);
+    Ok(())
+}
+
 /// Gives sizes to the caller: the size-query form.
 pub fn put_sizes(sizes: &[usize], buffer: *mut i64, capacity: usize, needed: *mut usize) -> Result<()> {
     if !needed.is_null() {

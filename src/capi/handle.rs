@@ -9,6 +9,7 @@ use super::error::ErrorText;
 use super::types::*;
 use crate::run::Cancel;
 use crate::{Error, Model, Result, Run, Sampler, Status};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// What a handle stands for. Clones share the object: a child holds its parents by such clones.
@@ -17,9 +18,27 @@ pub enum Object {
     Runtime(Runtime),
     Model(Model),
     Sampler(Arc<Sampler>),
-    Run(Arc<Mutex<Run>>),
+    Run(Arc<Flight>),
     Cancel(Cancel),
     Error(Arc<ErrorText>),
+}
+
+/// A run and the number that messages call it by.
+pub struct Flight {
+    pub id: u64,
+    pub run: Mutex<Run>,
+}
+
+impl Flight {
+    pub fn new(run: Run) -> Arc<Self> {
+        Arc::new(Self { id: next_run(), run: Mutex::new(run) })
+    }
+}
+
+/// Numbers of runs count from 1.
+pub fn next_run() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// ONNX Runtime as this build knows it.
@@ -68,7 +87,7 @@ handles! {
     1 psld_runtime Runtime(Runtime);
     2 psld_model Model(Model);
     3 psld_sampler Sampler(Arc<Sampler>);
-    4 psld_run Run(Arc<Mutex<Run>>);
+    4 psld_run Run(Arc<Flight>);
     5 psld_cancel Cancel(Cancel);
     6 psld_error Error(Arc<ErrorText>);
 }

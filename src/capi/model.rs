@@ -7,7 +7,7 @@ use super::log;
 use super::types::{psld_error, psld_log, psld_model, psld_runtime};
 use crate::{Model, ModelOptions, ModelSpec, Result};
 use std::ffi::{c_char, c_void};
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::ptr::{null, null_mut};
 
 /// How a model is loaded. Fill it with psld_model_options_init, then change what you need.
@@ -24,16 +24,27 @@ pub struct psld_model_options {
     /// Which device of the provider; default 0.
     pub device: i32,
     /// Threads for network and solver, which take turns, 1 to 1024; default 0: all CPUs that this process may use.
-    /// 1 starts none.
+    /// 1 starts none: all is computed on the threads that call.
     pub threads: i32,
+    /// Network calls that may be in flight at once, for several runs on one model, 1 to 1024; others wait for their
+    /// turn; default 0: 1. More than one needs the provider "cpu", and pays where `threads` is less than the CPUs.
+    pub concurrent_calls: i32,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers and integers.
 unsafe impl Struct for psld_model_options {
     const NAME: &str = "psld_model_options";
-    const LEAST: usize = size_of::<Self>();
+    // What follows was appended.
+    const LEAST: usize = offset_of!(Self, concurrent_calls);
     fn defaults() -> Self {
-        Self { struct_size: size_of::<Self>(), spec_json: null(), providers: null(), device: 0, threads: 0 }
+        Self {
+            struct_size: size_of::<Self>(),
+            spec_json: null(),
+            providers: null(),
+            device: 0,
+            threads: 0,
+            concurrent_calls: 0,
+        }
     }
 }
 
@@ -200,6 +211,7 @@ fn read(options: *const psld_model_options) -> Result<ModelOptions> {
             .map_or(Ok(Vec::new()), providers)?,
         device: options.device,
         threads: convert::count(options.threads, "threads")?.unwrap_or(0),
+        concurrent_calls: convert::count(options.concurrent_calls, "concurrent_calls")?.unwrap_or(1),
     })
 }
 

@@ -2,18 +2,18 @@
 
 use super::convert::{self, Buffer, Out, Struct};
 use super::guard::guard;
-use super::handle;
+use super::handle::{self, Flight};
 use super::log;
 use super::types::{
     psld_cancel, psld_error, psld_log, psld_model, psld_progress, psld_run, psld_sampler, psld_tensor,
 };
-use crate::run::{Cancel, Element, Inpaint, Overall, Progress, sample_into};
+use crate::run::{self, Cancel, Element, Inpaint, Overall, Progress, What, sample_into};
 use crate::{Error, Model, Result, Run, RunOptions, Sampler, Status};
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
 use std::ops::ControlFlow;
 use std::ptr::{null, null_mut};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, MutexGuard, TryLockError};
 use std::time::Duration;
 
 /// What a run is started with, the sampler's options aside. Fill it with psld_run_options_init, then change what you
@@ -52,6 +52,9 @@ pub struct psld_run_options {
     pub inpaint_image: *const psld_tensor,
     /// What of it is known, [n or 1, 1 or C, ...]: 1 known, 0 unknown.
     pub inpaint_mask: *const psld_tensor,
+    /// 1: when the deadline passes, the best data estimate so far is there, with PSLD_STATUS_PARTIAL: PSLD_OUTPUT_X0 of a
+    /// run, the result of psld_sample. At least one network call is made. Default 0: the run stops, and that is all.
+    pub anytime: i32,
     /// Guidance scale of each sample, of a sampler compiled with `guidance`; 0 leaves a sample to the model. Default NULL:
     /// none.
     pub scales: *const f64,
@@ -66,7 +69,7 @@ pub struct psld_run_options {
 unsafe impl Struct for psld_run_options {
     const NAME: &str = "psld_run_options";
     // What follows was appended.
-    const LEAST: usize = offset_of!(Self, scales);
+    const LEAST: usize = offset_of!(Self, anytime);
     fn defaults() -> Self {
         Self {
             struct_size: size_of::<Self>(),
@@ -84,6 +87,7 @@ unsafe impl Struct for psld_run_options {
             labels_len: 0,
             inpaint_image: null(),
             inpaint_mask: null(),
+            anytime: 0,
             scales: null(),
             scales_len: 0,
             guide: null(),
@@ -120,8 +124,9 @@ pub extern "C" fn psld_cancel_create(out: *mut *mut psld_cancel, err: *mut *mut 
     })
 }
 
-/// Asks all runs that hold this token to stop, before their next network call, with PSLD_STATUS_CANCELLED. It takes a
-/// lock, so a signal handler should set a flag instead and leave this call to a thread.
+/// Asks all runs that hold this token to stop with PSLD_STATUS_CANCELLED: before their next network call, and, where ONNX
+/// Runtime runs the network, within the one in flight, between two nodes of its graph. It takes a lock, so a signal
+/// handler should set a flag instead and leave this call to a thread.
 ///
 /// Threads: any.
 ///
@@ -168,8 +173,53 @@ pub extern "C" fn psld_run_start(
     guard(err, || {
         let out = Out::new(out, "out")?;
         let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
-        let run = Run::start(&model, &sampler, read(options, &sampler)?)?;
-        out.set(handle::create(Arc::new(Mutex::new(run)))?);
+        let run = Flight::new(Run::start(&model, &sampler, read(options, &sampler)?)?);
+        let id = run.id;
+        out.set(handle::create(run)?);
+        log::emit(psld_log::Debug, || format!("run {id}: started with sampler {}", sampler.info().name));
+        Ok(())
+    })
+}
+
+/// The bytes that psld_run_start with these arguments allocates for its arrays, and that psld_run_options.max_memory
+/// bounds. The network's own memory, which ONNX Runtime manages, is not part of it.
+///
+/// Threads: any.
+///
+/// @param[in]  sampler  a sampler.
+/// @param[in]  options  NULL for the defaults. Only `n` and `precision` matter.
+/// @param[out] bytes    the bytes; UINT64_MAX for more.
+/// @param[out] err      NULL, or receives the error.
+/// @return PSLD_STATUS_OK or an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_memory(
+    sampler: *const psld_sampler,
+    options: *const psld_run_options,
+    bytes: *mut u64,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let bytes = Out::new(bytes, "bytes")?;
+        let sampler = handle::get(sampler, "sampler")?;
+        let needed = run::memory(&sampler, &read(options, &sampler)?);
+        bytes.set(u64::try_from(needed).unwrap_or(u64::MAX));
+        Ok(())
+    })
+}
+
+/// The number by which log messages call a run ("run 7: ..."); it counts from 1 in each process.
+///
+/// Threads: any.
+///
+/// @param[in]  run  a run.
+/// @param[out] id   the number.
+/// @param[out] err  NULL, or receives the error.
+/// @return PSLD_STATUS_OK or an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_id(run: *const psld_run, id: *mut u64, err: *mut *mut psld_error) -> i32 {
+    guard(err, || {
+        let id = Out::new(id, "id")?;
+        id.set(handle::get(run, "run")?.id);
         Ok(())
     })
 }
@@ -183,8 +233,8 @@ pub extern "C" fn psld_run_start(
 /// @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
 ///                        after the last step.
 /// @param[out] err        NULL, or receives the error.
-/// @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED or PSLD_STATUS_DEADLINE_EXCEEDED (the run can be read, and
-///         continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
+/// @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED, PSLD_STATUS_DEADLINE_EXCEEDED or PSLD_STATUS_PARTIAL (the run can be
+///         read and saved, and continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
 ///         can only be read); PSLD_STATUS_PANIC (the run can only be freed).
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_run_step(
@@ -198,16 +248,189 @@ pub extern "C" fn psld_run_step(
         let max_steps = usize::try_from(max_steps)
             .map_err(|_| Error::argument(format!("max_steps = {max_steps}: expected at least 0")))?;
         let run = handle::get(run, "run")?;
-        let mut run = lock(&run)?;
-        let before = run.progress();
-        let now = run.step(max_steps)?;
-        if now.done && !before.done {
-            log::emit(psld_log::Info, || finished(run.samples(), now.nfe, run.network_time()));
-        }
+        let (now, samples) = step(&run, max_steps)?;
         if !progress.is_null() {
-            of_run(now, run.samples()).write(progress)?;
+            of_run(now, samples).write(progress)?;
         }
         Ok(())
+    })
+}
+
+/// Hears of a run's data estimate, on the thread that called psld_run_finish: `x0` is PSLD_OUTPUT_X0 of the run, as
+/// float, row-major, and lives through the call like `progress`. A return value other than 0 stops the run with
+/// PSLD_STATUS_CANCELLED. It must return: no exception, no longjmp.
+pub type psld_preview_callback = Option<
+    extern "C" fn(user: *mut c_void, progress: *const psld_progress, x0: *const f32, elements: usize) -> i32,
+>;
+
+/// Who is told while a run goes on. Fill it with psld_observer_init, then set what you need.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct psld_observer {
+    /// sizeof(psld_observer); set by psld_observer_init.
+    pub struct_size: usize,
+    /// Passed to the callbacks; default NULL.
+    pub user: *mut c_void,
+    /// Called after each step; default NULL: nobody is. It may call any function of psld, on this run, too.
+    pub progress: psld_progress_callback,
+    /// Called with the data estimate; default NULL: nobody is. Needs a run with `previews` or `anytime`.
+    pub preview: psld_preview_callback,
+    /// Steps from one preview to the next, at least 1; default 1. The last step always has one.
+    pub preview_every: i32,
+}
+
+// SAFETY: `repr(C)`, size first, then pointers and integers.
+unsafe impl Struct for psld_observer {
+    const NAME: &str = "psld_observer";
+    const LEAST: usize = size_of::<Self>();
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            user: null_mut(),
+            progress: None,
+            preview: None,
+            preview_every: 1,
+        }
+    }
+}
+
+/// Fills `observer` with the defaults: nobody.
+///
+/// Threads: any.
+///
+/// @param[out] observer     the struct.
+/// @param[in]  struct_size  sizeof(psld_observer).
+/// @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_observer_init(observer: *mut psld_observer, struct_size: usize) -> i32 {
+    guard(null_mut(), || psld_observer::init(observer, struct_size))
+}
+
+/// Advances a run to its end: psld_run_step in a loop, with callbacks between the steps.
+///
+/// Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+///
+/// @param[in]  run       a run.
+/// @param[in]  observer  NULL, or who is told.
+/// @param[out] progress  NULL, or receives how far the run is, also where it was interrupted; its struct_size must be set.
+/// @param[out] err       NULL, or receives the error.
+/// @return as psld_run_step; PSLD_STATUS_CANCELLED also where a callback returns another value than 0;
+///         PSLD_STATUS_RUN_STATE where previews are wanted of a run that makes none.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_finish(
+    run: *mut psld_run,
+    observer: *const psld_observer,
+    progress: *mut psld_progress,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        psld_progress::check(progress)?;
+        let observer =
+            if observer.is_null() { psld_observer::defaults() } else { psld_observer::read(observer)? };
+        let flight = handle::get(run, "run")?;
+        let outcome = finish(&flight, &observer);
+        if !progress.is_null() {
+            let run = lock(&flight)?;
+            of_run(run.progress(), run.samples()).write(progress)?;
+        }
+        outcome
+    })
+}
+
+/// The run as bytes, from which psld_run_load makes it again, in any process: what it has computed, and what it was
+/// started with (the arrays of psld_run_options among it), with a checksum and the hashes of model and sampler.
+/// Between any two steps, and after an interruption. Size-query form; the size changes with the run's progress only.
+///
+/// Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+///
+/// @param[in]  run       a run.
+/// @param[out] buffer    receives the bytes; or NULL.
+/// @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+/// @param[out] needed    NULL, or receives the bytes needed.
+/// @param[out] err       NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_RUN_STATE (after a failure),
+///         PSLD_STATUS_READ_FAILED (the model's file, which is hashed once, has changed), or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_save(
+    run: *const psld_run,
+    buffer: *mut c_void,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let flight = handle::get(run, "run")?;
+        let bytes = lock(&flight)?.save()?;
+        convert::put_bytes(&bytes, buffer, capacity, needed)?;
+        if !buffer.is_null() {
+            log::emit(psld_log::Info, || format!("run {}: saved in {} bytes", flight.id, bytes.len()));
+        }
+        Ok(())
+    })
+}
+
+/// Makes a run again of what psld_run_save gave. It goes on as if it had never stopped: with the same bits on an analytic
+/// model, and through ONNX Runtime for the same number of threads. Deadline and token are not part of it: psld_run_resume
+/// sets them.
+///
+/// Threads: any.
+///
+/// @param[in]  model    the model that the run was started with.
+/// @param[in]  sampler  a sampler of the same options, or of the same plan.
+/// @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+/// @param[in]  size     its number of bytes.
+/// @param[out] out      the run; free it with psld_run_free.
+/// @param[out] err      NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, another sampler, or a later
+///         version), or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_load(
+    model: *const psld_model,
+    sampler: *const psld_sampler,
+    bytes: *const c_void,
+    size: usize,
+    out: *mut *mut psld_run,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let out = Out::new(out, "out")?;
+        let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
+        let bytes = convert::slice(bytes.cast::<u8>(), size, "bytes")?;
+        let run = Run::load(&model, &sampler, bytes)?;
+        let step = run.progress().step;
+        let flight = Flight::new(run);
+        let id = flight.id;
+        out.set(handle::create(flight)?);
+        log::emit(psld_log::Info, || format!("run {id}: loaded after step {step}"));
+        Ok(())
+    })
+}
+
+/// What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
+/// `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count), `inpaint`,
+/// `precision`, `batch`, `labels`, `steps`, `nfe`, `t`, `done`, `network_seconds`. Size-query form.
+///
+/// Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+///
+/// @param[in]  run       a run.
+/// @param[out] buffer    receives the text with its NUL; or NULL.
+/// @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+/// @param[out] needed    NULL, or receives the bytes needed, the NUL included.
+/// @param[out] err       NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_READ_FAILED (the model's file, which is hashed
+///         once, has changed), or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_provenance_json(
+    run: *const psld_run,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let run = handle::get(run, "run")?;
+        let provenance = lock(&run)?.provenance()?;
+        convert::put_text(&provenance.to_string(), buffer, capacity, needed)
     })
 }
 
@@ -309,7 +532,7 @@ pub extern "C" fn psld_run_free(run: *mut psld_run) -> i32 {
         }
         let object = handle::get(run, "run")?;
         // Held across the removal, so that a step begins before it (and this call is refused) or after it.
-        let held = match object.try_lock() {
+        let held = match object.run.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(busy()),
             held => held,
         };
@@ -341,7 +564,9 @@ pub type psld_progress_callback =
 /// @param[in]  progress  NULL, or is called after each step.
 /// @param[in]  user      passed to `progress`.
 /// @param[out] err       NULL, or receives the error.
-/// @return PSLD_STATUS_OK, or as psld_run_start, psld_run_step and psld_run_read.
+/// @return PSLD_STATUS_OK; PSLD_STATUS_PARTIAL where the deadline of an anytime call passed and `buffer` holds data
+///         estimates of some samples (with several batches each has its share of the time); or as psld_run_start,
+///         psld_run_step and psld_run_read.
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_sample(
     model: *const psld_model,
@@ -372,29 +597,89 @@ struct Call<'a> {
     model: &'a Model,
     sampler: &'a Arc<Sampler>,
     options: &'a RunOptions,
-    what: crate::run::What,
+    what: What,
     progress: psld_progress_callback,
     user: *mut c_void,
 }
 
 impl Call<'_> {
     fn sample_into<T: Element>(&self, out: &mut [T]) -> Result<()> {
-        let (nfe, seconds) =
-            sample_into(self.model, self.sampler, self.options, self.what, out, |overall| {
-                let Some(callback) = self.progress else { return ControlFlow::Continue(()) };
-                match callback(self.user, &of_sampling(overall)) {
-                    0 => ControlFlow::Continue(()),
-                    _ => ControlFlow::Break(()),
-                }
-            })?;
-        let network = Duration::from_secs_f64(seconds.network);
-        log::emit(psld_log::Info, || finished(self.options.n, nfe, network));
-        Ok(())
+        let id = handle::next_run();
+        let made = sample_into(self.model, self.sampler, self.options, self.what, out, |overall| {
+            let Some(callback) = self.progress else { return ControlFlow::Continue(()) };
+            match callback(self.user, &of_sampling(overall)) {
+                0 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        })?;
+        let (n, network) = (self.options.n, Duration::from_secs_f64(made.seconds.network));
+        log::emit(psld_log::Info, || finished(id, n, made.nfe, network));
+        match made.estimates {
+            0 => Ok(()),
+            estimates => Err(Error::new(
+                Status::Partial,
+                format!("the deadline passed: {estimates} of {n} samples are data estimates"),
+            )),
+        }
     }
 }
 
-fn lock(run: &Mutex<Run>) -> Result<MutexGuard<'_, Run>> {
-    run.try_lock().map_err(|e| match e {
+/// Steps a run, and says how that went.
+fn step(flight: &Flight, max_steps: usize) -> Result<(Progress, usize)> {
+    let mut run = lock(flight)?;
+    let before = run.progress();
+    let now = match run.step(max_steps) {
+        Ok(now) => now,
+        Err(e) => {
+            let level = if e.status().is_interruption() { psld_log::Info } else { psld_log::Error };
+            log::emit(level, || format!("run {}: {}", flight.id, e.sentence()));
+            return Err(e);
+        }
+    };
+    log::emit(psld_log::Debug, || format!("run {}: step {} (t = {})", flight.id, now.step, now.t));
+    if now.done && !before.done {
+        log::emit(psld_log::Info, || finished(flight.id, run.samples(), now.nfe, run.network_time()));
+    }
+    Ok((now, run.samples()))
+}
+
+/// The body of [`psld_run_finish`]. The run is free while a callback runs, so that it can read or save it.
+fn finish(flight: &Flight, observer: &psld_observer) -> Result<()> {
+    let every = usize::try_from(observer.preview_every).ok().filter(|every| *every > 0).ok_or_else(|| {
+        Error::argument(format!("preview_every = {}: expected at least 1", observer.preview_every))
+    })?;
+    let mut x0 = match observer.preview {
+        None => Vec::new(),
+        Some(_) => lock(flight)?.preview_buffer()?,
+    };
+    let stop =
+        |step: usize| Error::new(Status::Cancelled, format!("cancelled by a callback after step {step}"));
+    loop {
+        let before = lock(flight)?.progress();
+        if before.done {
+            return Ok(());
+        }
+        let (now, samples) = step(flight, 1)?;
+        let told = of_run(now, samples);
+        if let Some(callback) = observer.progress
+            && callback(observer.user, &told) != 0
+            && !now.done
+        {
+            return Err(stop(now.step));
+        }
+        if let Some(callback) = observer.preview
+            && (now.step.is_multiple_of(every) || now.done)
+        {
+            lock(flight)?.read(What::X0, &mut x0)?;
+            if callback(observer.user, &told, x0.as_ptr(), x0.len()) != 0 && !now.done {
+                return Err(stop(now.step));
+            }
+        }
+    }
+}
+
+fn lock(flight: &Flight) -> Result<MutexGuard<'_, Run>> {
+    flight.run.try_lock().map_err(|e| match e {
         TryLockError::WouldBlock => busy(),
         // The panic that interrupted a call on this run poisoned it, and no other.
         TryLockError::Poisoned(_) => {
@@ -436,6 +721,7 @@ fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOption
         scales: (!scales.is_empty()).then(|| scales.to_vec()),
         guide: handle::get_optional(o.guide, "guide")?,
         previews: convert::flag(o.previews, "previews")?,
+        anytime: convert::flag(o.anytime, "anytime")?,
     })
 }
 
@@ -476,6 +762,6 @@ fn of_sampling(overall: Overall) -> psld_progress {
     }
 }
 
-fn finished(samples: usize, nfe: usize, network: Duration) -> String {
-    format!("{samples} samples in {nfe} network calls each, {:.3} s of them", network.as_secs_f64())
+fn finished(id: u64, samples: usize, nfe: usize, network: Duration) -> String {
+    format!("run {id}: {samples} samples in {nfe} network calls each, {:.3} s of them", network.as_secs_f64())
 }

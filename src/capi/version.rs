@@ -90,6 +90,7 @@ status_names! {
     DeadlineExceeded c"PSLD_STATUS_DEADLINE_EXCEEDED",
     RunState c"PSLD_STATUS_RUN_STATE",
     CheckpointInvalid c"PSLD_STATUS_CHECKPOINT_INVALID",
+    Partial c"PSLD_STATUS_PARTIAL",
     Internal c"PSLD_STATUS_INTERNAL",
     Panic c"PSLD_STATUS_PANIC",
     OutOfMemory c"PSLD_STATUS_OUT_OF_MEMORY",

@@ -65,6 +65,28 @@ impl Buffer {
         }
     }
 
+    pub fn len(&self) -> usize {
+        match self {
+            Buffer::F32(values) => values.len(),
+            Buffer::F64(values) => values.len(),
+        }
+    }
+
+    /// Its values, rounded to single precision.
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            Buffer::F32(values) => values,
+            Buffer::F64(values) => values.into_iter().map(|x| x as f32).collect(),
+        }
+    }
+
+    pub fn precision(&self) -> Precision {
+        match self {
+            Buffer::F32(_) => Precision::F32,
+            Buffer::F64(_) => Precision::F64,
+        }
+    }
+
     /// The first index of `range` that is not finite.
     pub fn first_non_finite(&self, range: Range<usize>) -> Option<usize> {
         match self {

@@ -463,6 +463,27 @@ impl<T: Float, E: Float> Kernel for X0<'_, T, E> {
     }
 }
 
+/// A 1 x k projection of the state of one sample.
+pub(super) struct Project<'a, T> {
+    pub project: &'a Mat,
+    pub z: &'a [T],
+    pub into: &'a mut [T],
+}
+
+impl<T: Float> Kernel for Project<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let d = self.into.len();
+        for (at, len) in chunks(d) {
+            let mut sums = [[T::default(); CHUNK]; 1];
+            add_product(&mut sums, self.project, self.z, d, at, len);
+            self.into[at..][..len].copy_from_slice(&sums[0][..len]);
+        }
+    }
+}
+
 /// Sum of squares of (A z + sum B slot) / (atol + rtol max(|scale 0|, |scale 1|)) on one sample.
 pub(super) struct Norm<'a, T, E> {
     pub row: &'a Update,

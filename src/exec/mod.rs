@@ -13,7 +13,7 @@ use crate::noise::Purpose;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Amend, Amendment, Noise, Norm, Prior, Replace, Sample, X0};
+use kernel::{Amend, Amendment, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -199,6 +199,21 @@ impl Executor {
             });
         }
         batch.states[into] = state;
+    }
+
+    /// Writes what a network sees of a state, `project` (1 x k) times it, into `out`, [n, d].
+    pub fn project(&self, batch: &Batch, state: usize, project: &Mat, out: &mut Buffer) {
+        match &batch.states[state] {
+            Buffer::F32(_) => self.project_in::<f32>(batch, state, project, out),
+            Buffer::F64(_) => self.project_in::<f64>(batch, state, project, out),
+        }
+    }
+
+    fn project_in<T: Float>(&self, batch: &Batch, state: usize, project: &Mat, out: &mut Buffer) {
+        let (d, len, z) = (batch.d, batch.k * batch.d, T::of(&batch.states[state]));
+        self.samples(T::of_mut(out), d, 2, |i, into| {
+            self.isa.run(Project { project, z: &z[i * len..][..len], into });
+        });
     }
 
     /// Writes the data estimate on_z z + on_output output into `out`, [n, d].

@@ -1,6 +1,7 @@
 //! Time grids: decreasing forward times t_0 = t_start > ... > t_N = t_end.
 
 use crate::process::Process;
+use crate::solver::Times;
 use crate::spec::strict::did_you_mean;
 use crate::spec::{Grid, SamplerSpec};
 use crate::{Error, Result, Status};
@@ -24,23 +25,30 @@ pub struct Calls {
 ///
 /// # Errors
 /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::ReadFailed`] for a grid file.
-pub fn resolve(spec: &SamplerSpec, process: &Process, calls_per_step: u32) -> Result<Vec<f64>> {
-    resolve_for(spec, process, Calls { step: calls_per_step, closing: 1 })
+pub fn resolve(
+    spec: &SamplerSpec,
+    process: &Process,
+    times: &Times,
+    calls_per_step: u32,
+) -> Result<Vec<f64>> {
+    resolve_for(spec, process, times, Calls { step: calls_per_step, closing: 1 })
 }
 
 /// [`resolve`] for a sampler whose closing step may take several calls.
 ///
 /// # Errors
 /// Those of [`resolve`].
-pub fn resolve_for(spec: &SamplerSpec, process: &Process, calls: Calls) -> Result<Vec<f64>> {
+pub fn resolve_for(spec: &SamplerSpec, process: &Process, times: &Times, calls: Calls) -> Result<Vec<f64>> {
     match spec.time_grid.as_ref() {
-        Some(Grid::Points(points)) => given(spec, points.clone()),
-        Some(Grid::Name(name)) if !NAMES.contains(&name.as_str()) => given(spec, read(name)?),
+        Some(Grid::Points(points)) => given(spec, times, points.clone()),
+        Some(Grid::Name(name)) if !NAMES.contains(&name.as_str()) => given(spec, times, read(name)?),
         named => {
-            let (start, end) = spec.interval()?;
+            let (start, end) = times.interval(spec)?;
             let n = steps(spec, calls)?;
             let name = match named {
                 Some(Grid::Name(name)) => name.as_str(),
+                // Where the noise level spans decades in time, quadratic steps are all spent on its upper end.
+                _ if process.explodes() => "karras",
                 _ => "quadratic",
             };
             let grid = build(name, process, n, start, end);
@@ -95,7 +103,7 @@ fn build(name: &str, process: &Process, n: usize, start: f64, end: f64) -> Vec<f
         }
         "log_snr" => {
             let (a, b) = (process.log_snr(start), process.log_snr(end));
-            (0..=n).map(|i| time_of_log_snr(process, b + (a - b) * remaining(i), end, start)).collect()
+            (0..=n).map(|i| process.time_of_log_snr(b + (a - b) * remaining(i), end, start)).collect()
         }
         "karras" => {
             // sigma^(1/7) uniform, sigma = exp(-log_snr) (arXiv 2206.00364, eq. 5).
@@ -103,7 +111,7 @@ fn build(name: &str, process: &Process, n: usize, start: f64, end: f64) -> Vec<f
             let (a, b) = (root(start), root(end));
             (0..=n)
                 .map(|i| -7.0 * libm::log(b + (a - b) * remaining(i)))
-                .map(|log_snr| time_of_log_snr(process, log_snr, end, start))
+                .map(|log_snr| process.time_of_log_snr(log_snr, end, start))
                 .collect()
         }
         _ => unreachable!("the caller matched the name against NAMES"),
@@ -113,26 +121,19 @@ fn build(name: &str, process: &Process, n: usize, start: f64, end: f64) -> Vec<f
     grid
 }
 
-/// Inverts the decreasing function t -> log_snr on [low, high] by bisection in ln t, to the last bits.
-fn time_of_log_snr(process: &Process, target: f64, low: f64, high: f64) -> f64 {
-    let (mut a, mut b) = (libm::log(low), libm::log(high));
-    for _ in 0..100 {
-        let middle = 0.5 * (a + b);
-        if middle <= a || middle >= b {
-            break;
-        }
-        if process.log_snr(libm::exp(middle)) > target { a = middle } else { b = middle }
-    }
-    libm::exp(0.5 * (a + b)).clamp(low, high)
-}
-
-fn given(spec: &SamplerSpec, points: Vec<f64>) -> Result<Vec<f64>> {
+fn given(spec: &SamplerSpec, times: &Times, points: Vec<f64>) -> Result<Vec<f64>> {
     let bad = |what: String| Err(Error::argument(format!("time_grid: {what}")));
     if points.len() < 2 {
         return bad(format!("expected at least two times, got {}", points.len()));
     }
-    if let Some(i) = points.iter().position(|t| !(*t >= 1e-7 && *t <= 1.0)) {
-        return bad(format!("time {i} is {}: expected 1e-7 to 1", points[i]));
+    if let Some(i) = points.iter().position(|t| !(*t >= times.low && *t <= times.high)) {
+        let number = |t: f64| if t == 1.0 { "1".into() } else { format!("{t:?}") };
+        return bad(format!(
+            "time {i} is {}: expected {} to {}",
+            points[i],
+            number(times.low),
+            number(times.high)
+        ));
     }
     if let Some(i) = points.windows(2).position(|w| w[0] <= w[1]) {
         return bad(format!(

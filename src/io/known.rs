@@ -1,7 +1,7 @@
 //! Image and mask of an inpainting run, as `.npy` or PNG.
 
 use super::npy::{self, Kind};
-use super::png;
+use super::{images, png};
 use crate::run::Tensor;
 use crate::spec::DataSpec;
 use crate::{Error, Result, Status};
@@ -28,16 +28,7 @@ pub fn read_image(path: &Path, data: &DataSpec) -> Result<Tensor> {
     }
     let (c, h, w) = channels(path, data)?;
     let pixels = png::read(path, h, w)?;
-    let [low, high] = data.range;
-    let value = |level: u8| (low + (high - low) * f64::from(level) / 255.0) as f32;
-    let planes: Vec<f32> = match (c, pixels.channels) {
-        (1, _) => pixels.luminance().into_iter().map(value).collect(),
-        (_, 1) => (0..c).flat_map(|_| pixels.levels.iter().map(|level| value(*level))).collect(),
-        (_, stored) => (0..c)
-            .flat_map(|channel| pixels.levels.iter().skip(channel).step_by(stored).map(|level| value(*level)))
-            .collect(),
-    };
-    tensor(vec![1, c, h, w], planes)
+    tensor(vec![1, c, h, w], images::planes(&pixels, c, data.range))
 }
 
 /// The mask, 1 where the image is known: `.npy` of any numbers from 0 to 1 or bool, [n or 1, 1 or C, ...], also

@@ -45,14 +45,15 @@ pub fn read(path: &Path) -> Result<Array> {
     if !metadata.is_file() {
         return Err(error("is not a regular file".into()));
     }
-    read_from(&mut file, metadata.len()).map_err(|e| match e {
-        Bad::Io(e) => failed(e),
-        Bad::File(what) => error(what),
-        Bad::Type(what) => error(what).hint("convert it: numpy.save(path, array.astype('<f4'))"),
-        Bad::Memory(bytes) => {
-            Error::new(Status::OutOfMemory, format!("{}: {bytes} bytes cannot be allocated", path.display()))
-        }
-    })
+    read_from(&mut file, metadata.len()).map_err(|e| e.explained().context(path.display()))
+}
+
+/// The array in `bytes`, the content of a file.
+///
+/// # Errors
+/// [`Status::ReadFailed`], as [`read`].
+pub(crate) fn parse(bytes: &[u8]) -> Result<Array> {
+    read_from(&mut &bytes[..], bytes.len() as u64).map_err(Bad::explained)
 }
 
 enum Bad {
@@ -60,6 +61,20 @@ enum Bad {
     File(String),
     Type(String),
     Memory(usize),
+}
+
+impl Bad {
+    fn explained(self) -> Error {
+        let error = |what: String| Error::new(Status::ReadFailed, what);
+        match self {
+            Self::Io(e) => error("cannot be read".into()).source(e),
+            Self::File(what) => error(what),
+            Self::Type(what) => error(what).hint("convert it: numpy.save(path, array.astype('<f4'))"),
+            Self::Memory(bytes) => {
+                Error::new(Status::OutOfMemory, format!("{bytes} bytes cannot be allocated"))
+            }
+        }
+    }
 }
 
 impl From<io::Error> for Bad {
@@ -341,6 +356,8 @@ impl<'a> Text<'a> {
 pub trait Number: Copy + sealed::Bytes {}
 impl Number for f32 {}
 impl Number for f64 {}
+impl Number for i64 {}
+impl Number for u8 {}
 
 mod sealed {
     pub trait Bytes {
@@ -351,6 +368,18 @@ mod sealed {
         const DESCR: &str = "<f4";
         fn append(self, to: &mut Vec<u8>) {
             to.extend(self.to_le_bytes());
+        }
+    }
+    impl Bytes for i64 {
+        const DESCR: &str = "<i8";
+        fn append(self, to: &mut Vec<u8>) {
+            to.extend(self.to_le_bytes());
+        }
+    }
+    impl Bytes for u8 {
+        const DESCR: &str = "|u1";
+        fn append(self, to: &mut Vec<u8>) {
+            to.push(self);
         }
     }
     impl Bytes for f64 {

@@ -12,7 +12,7 @@ use std::io::{self, BufReader, Write};
 use std::path::Path;
 
 /// White pixels between the images of a grid.
-const GAP: usize = 2;
+pub(super) const GAP: usize = 2;
 
 /// Whether the data are images that a PNG can hold: [1, H, W] or [3, H, W].
 pub fn is_image(data: &DataSpec) -> bool {
@@ -150,19 +150,37 @@ impl Pixels {
     }
 }
 
+fn open(path: &Path) -> Result<Decoder<BufReader<File>>> {
+    let file = File::open(path).map_err(|e| damaged(path, ::png::DecodingError::IoError(e)))?;
+    Ok(Decoder::new_with_limits(BufReader::new(file), Limits { bytes: 256 << 20 }))
+}
+
+fn damaged(path: &Path, error: ::png::DecodingError) -> Error {
+    let failed = |what: &str| Error::new(Status::ReadFailed, format!("{}: {what}", path.display()));
+    match error {
+        ::png::DecodingError::IoError(e) => failed("cannot be read").source(e),
+        e => failed("not a readable PNG").source(e),
+    }
+}
+
+/// Width and height of an image, from its first bytes.
+///
+/// # Errors
+/// [`Status::ReadFailed`]: missing, no PNG.
+pub fn size(path: &Path) -> Result<(usize, usize)> {
+    let mut decoder = open(path)?;
+    let info = decoder.read_header_info().map_err(|e| damaged(path, e))?;
+    Ok((info.width as usize, info.height as usize))
+}
+
 /// Reads an image that must have the given size.
 ///
 /// # Errors
 /// [`Status::ReadFailed`]: missing, damaged, no PNG; [`Status::ShapeMismatch`] for another size.
 pub fn read(path: &Path, height: usize, width: usize) -> Result<Pixels> {
     let error = |status, what: String| Error::new(status, format!("{}: {what}", path.display()));
-    let unreadable = |e: io::Error| error(Status::ReadFailed, "cannot be read".into()).source(e);
-    let damaged = |e: ::png::DecodingError| match e {
-        ::png::DecodingError::IoError(e) => unreadable(e),
-        e => error(Status::ReadFailed, "not a readable PNG".into()).source(e),
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: 256 << 20 });
+    let damaged = |e| damaged(path, e);
+    let mut decoder = open(path)?;
     decoder.set_transformations(Transformations::normalize_to_color8());
     // The size first: a few bytes can announce an image of any size.
     let info = decoder.read_header_info().map_err(damaged)?;

@@ -12,7 +12,7 @@
 use super::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
 use crate::process::{MAX_K, Mat, Process};
 use crate::spec::strict;
-use crate::spec::{ModelSpec, Prediction, Predicts};
+use crate::spec::{ModelSpec, NetworkTime, Prediction, Predicts};
 use crate::{Error, Result, Status};
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,13 +43,19 @@ struct Inner {
     hash: String,
 }
 
+impl Inner {
+    fn sigma_data(&self) -> f64 {
+        self.spec.network.sigma_data.unwrap_or(0.5)
+    }
+}
+
 impl MixtureNetwork {
     /// The network of `mixture` under `spec`.
     ///
     /// # Errors
     /// [`Status::ModelInvalid`] naming the part of the mixture that is out of range.
     pub fn new(spec: ModelSpec, mixture: Mixture) -> Result<Self> {
-        let process = spec.process()?;
+        let process = spec.network_process()?;
         mixture.check(&spec)?;
         let mut hash = Sha256::new();
         hash.update(spec.to_json());
@@ -190,10 +196,10 @@ impl Evaluator for MixtureEvaluator {
         let output_len = model.spec.output_blocks(model.process.k()) * self.x0.len();
         for (i, &t) in inputs.t.iter().enumerate() {
             let label = inputs.labels.map(|labels| labels[i]);
-            let kernel = Kernel::at(&model.process, t);
+            let kernel = Kernel::at(&model, t);
             match inputs.z {
-                Values::F32(z) => self.whiten(&kernel, |j| f64::from(z[i * state_len + j])),
-                Values::F64(z) => self.whiten(&kernel, |j| z[i * state_len + j]),
+                Values::F32(z) => self.whiten(&kernel, |j| kernel.input * f64::from(z[i * state_len + j])),
+                Values::F64(z) => self.whiten(&kernel, |j| kernel.input * z[i * state_len + j]),
             }
             let first = i * output_len;
             if model.spec.is_gradient() {
@@ -229,6 +235,11 @@ struct Kernel {
     score: Mat,
     alpha: f64,
     sigma: f64,
+    /// The state over what the network sees of it.
+    input: f64,
+    /// Of EDM's preconditioning: the noise level s of x = x_0 + s n, and sqrt(s^2 + sigma_data^2).
+    level: f64,
+    norm: f64,
     /// C^-1/2 a.
     p: [f64; MAX_K],
     /// |C^-1/2 a|^2.
@@ -236,18 +247,25 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn at(process: &Process, t: f64) -> Self {
+    fn at(model: &Inner, t: f64) -> Self {
+        let process = &model.process;
         let whitening = process.whitening(t);
         let seen = whitening * process.mean(t);
         let mut p = [0.0; MAX_K];
         (0..process.k()).for_each(|b| p[b] = seen[(b, 0)]);
+        let (alpha, sigma) = (process.mean(t)[(0, 0)], process.factor(t)[(0, 0)]);
+        let level = sigma / alpha;
+        let norm = libm::hypot(level, model.sigma_data());
         Self {
             k: process.k(),
             whitening,
             eps: process.eps_from_whitened(t),
             score: -whitening.transpose(),
-            alpha: process.mean(t)[(0, 0)],
-            sigma: process.factor(t)[(0, 0)],
+            alpha,
+            sigma,
+            input: if model.spec.network.prediction == Prediction::Edm { alpha * norm } else { 1.0 },
+            level,
+            norm,
             p,
             signal: p.iter().map(|x| x * x).sum(),
         }
@@ -332,6 +350,7 @@ impl MixtureEvaluator {
     fn write(&self, kernel: &Kernel, mut out: impl FnMut(usize, f64)) {
         let network = &self.model.spec.network;
         let (k, d) = (kernel.k, self.x0.len());
+        let direction = if self.model.spec.network_time() == NetworkTime::Reversed { -1.0 } else { 1.0 };
         let blocks = match network.predicts {
             Some(Predicts::Momentum) => k - 1..k,
             Some(Predicts::Position) => 0..1,
@@ -344,6 +363,15 @@ impl MixtureEvaluator {
             match network.prediction {
                 Prediction::X0 => out(j, self.x0[j]),
                 Prediction::V => out(j, kernel.alpha * mapped(&kernel.eps, 0, j) - kernel.sigma * self.x0[j]),
+                Prediction::Velocity => {
+                    out(j, direction * (mapped(&kernel.eps, 0, j) - self.x0[j]));
+                }
+                // (x_0 - c_skip x)/c_out with x_0 = x - s epsilon, and x = s y.
+                Prediction::Edm => {
+                    let Kernel { level, norm, .. } = *kernel;
+                    let noise = norm * mapped(&kernel.eps, 0, j);
+                    out(j, (level * level / norm * self.y[j] - noise) / self.model.sigma_data());
+                }
                 Prediction::Epsilon => {
                     blocks.clone().enumerate().for_each(|(o, b)| out(o * d + j, mapped(&kernel.eps, b, j)));
                 }

@@ -4,12 +4,16 @@
 //! Gaussian mixture and needs no library.
 
 pub mod analytic;
+mod clock;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
+
+pub(crate) use clock::Clock;
 
 use crate::Result;
 use crate::spec::ModelSpec;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The floating-point type of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -66,9 +70,10 @@ pub enum ValuesMut<'a> {
 /// One evaluation of `t.len()` samples.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// States, [n, k*C, ...] in row-major order.
+    /// States, [n, k*C, ...] in row-major order; [n, C, ...] where the network was trained on another process than
+    /// the one to sample along (or the input that its prediction `edm` asks for).
     pub z: Values<'a>,
-    /// Forward time of each sample, in (0, 1].
+    /// Forward time of each sample on the path that the network was trained on, in (0, 1].
     pub t: &'a [f64],
     /// Class of each sample; `None` is the null class for all.
     pub labels: Option<&'a [i64]>,
@@ -115,4 +120,17 @@ pub trait Evaluator: Send {
     /// `out` has [`Network::output_precision`]. After the first call with buffers at given addresses, further
     /// calls with the same buffers allocate nothing in this library.
     fn evaluate(&mut self, inputs: Inputs<'_>, out: ValuesMut<'_>) -> Result<()>;
+
+    /// What ends a call in flight from another thread, where that is possible.
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        None
+    }
+}
+
+/// Ends the network calls of one evaluator. Any thread, at once.
+pub trait Interrupt: Send + Sync {
+    /// Makes the call in flight and those that follow return soon, with an error.
+    fn interrupt(&self);
+    /// Lets calls run again.
+    fn clear(&self);
 }

@@ -1,6 +1,6 @@
 //! A plan as text: JSON with one row a line, and a table for people.
 
-use super::{Map, MapKind, Plan, Row};
+use super::{Input, Map, MapKind, Plan, Row};
 use crate::guidance::GUIDE;
 use crate::process::Mat;
 use std::fmt::Write;
@@ -34,7 +34,18 @@ pub(super) fn table(plan: &Plan) -> String {
         let _ = match row {
             Row::Eval(row) => {
                 let network = if row.network == GUIDE { "guide" } else { "network" };
-                writeln!(out, "slot{} = {network}(z{}, t = {:.9})", row.slot, row.from, row.t)
+                let _ = match &row.input {
+                    None => write!(out, "slot{} = {network}(z{}, t = {:.9})", row.slot, row.from, row.t),
+                    Some(Input { project, t }) => write!(
+                        out,
+                        "slot{} = {network}({} z{}, its t = {t:.9}), t = {:.9}",
+                        row.slot,
+                        matrix(project),
+                        row.from,
+                        row.t
+                    ),
+                };
+                writeln!(out)
             }
             Row::Update(row) => {
                 let _ = write!(out, "z{} = {} z{}", row.into, matrix(&row.a), row.from);

@@ -77,6 +77,19 @@ pub struct Eval {
     pub t: f64,
     /// Slot to write.
     pub slot: usize,
+    /// What the network sees where that is not the state at time `t`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Input>,
+}
+
+/// The input of a network of k = 1 that was trained on another path, or that scales its input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// 1 x k: the network's input is this times the state.
+    pub project: Mat,
+    /// Forward time on the network's own path.
+    pub t: f64,
 }
 
 /// state `into` = A state `from` + sum of B slot + sum of C noise.
@@ -251,6 +264,11 @@ impl Plan {
         networks
     }
 
+    /// Whether a network call sees a part of the state only.
+    pub(crate) fn projects(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row, Row::Eval(Eval { input: Some(_), .. })))
+    }
+
     /// Checks that the plan can be executed: indices, shapes, finite numbers, no slot read before it is written,
     /// steps in order.
     pub fn check(&self) -> Result<()> {
@@ -337,8 +355,20 @@ impl Plan {
                     let network = eval.network;
                     return Err(format!("network {network}: there are 0 (the model) and 1 (its guide)"));
                 }
-                if !(eval.t > 0.0 && eval.t <= 1.0) {
-                    return Err(format!("t = {}: expected 0 < t <= 1", eval.t));
+                let times = [("t", Some(eval.t)), ("input.t", eval.input.as_ref().map(|input| input.t))];
+                for (name, t) in times {
+                    if t.is_some_and(|t| !(t > 0.0 && t <= 1.0)) {
+                        return Err(format!("{name} = {}: expected 0 < {name} <= 1", t.unwrap_or_default()));
+                    }
+                }
+                if let Some(Input { project: m, .. }) = &eval.input {
+                    if (m.rows(), m.cols()) != (1, self.k) {
+                        let (rows, cols) = (m.rows(), m.cols());
+                        return Err(format!("input.project is {rows} x {cols}, expected 1 x {}", self.k));
+                    }
+                    if !m.is_finite() {
+                        return Err("input.project is not finite".into());
+                    }
                 }
                 let slot = slots.get_mut(eval.slot).ok_or_else(|| missing("slot", eval.slot, self.slots))?;
                 if slot.is_some_and(|network| network != eval.network) {

@@ -5,8 +5,11 @@
 //! and act as K ⊗ I; coordinate 0 is the position, where the data live. Times are forward times: t = 0 is
 //! data, t = 1 the prior.
 //!
-//! Every process here is an instance of the *complete recipe* (Ma, Chen and Fox, 2015; arXiv 2303.01748)
-//! with constant D, Q, S per unit of b(t) = ∫₀ᵗ β: F = −β (D + Q) S⁻¹, G Gᵀ = 2 β D, and N(0, S) stationary.
+//! Most are instances of the *complete recipe* (Ma, Chen and Fox, 2015; arXiv 2303.01748) with constant D, Q, S
+//! per unit of b(t) = ∫₀ᵗ β: F = −β (D + Q) S⁻¹, G Gᵀ = 2 β D, and N(0, S) stationary. The paths that ordinary
+//! diffusion networks were trained on and that are no recipes have k = 1: [`ve`](Process::ve), [`edm`](Process::edm),
+//! [`flow`](Process::flow) and [`ddpm`](Process::ddpm). Their time runs in (0, 1] too; what a network takes for it is
+//! the network's affair ([`NetworkTime`](crate::spec::NetworkTime)).
 //!
 //! ```
 //! use psld::process::{Process, Psld};
@@ -22,7 +25,8 @@
 //! Transition, covariance, determinant, factor and its inverse are within 1e-9, relative, elementwise, for t
 //! in [1e-7, 1], and bit-identical on every platform. The textbook form Σ = S + Φ (Σ₀ − S) Φᵀ cancels near the
 //! data: at t = 1e-7 third-order Langevin has Σ₁₁ ~ b⁵ without momentum. VP, CLD and PSLD have closed forms
-//! that do not; a general recipe is summed in double-double.
+//! that do not, and so have the paths of k = 1; a general recipe is summed in double-double. The linear path `flow`
+//! is meant for t up to 0.999.
 //!
 //! At t = 0 Σ is singular unless `numerical_eps` is positive, and L⁻¹, with all that is made from it, is not
 //! finite.
@@ -31,6 +35,7 @@ mod closed;
 mod dd;
 mod linear;
 mod mat;
+mod path;
 
 use std::fmt;
 
@@ -40,6 +45,7 @@ use crate::{Error, Result};
 use closed::{Critical, Scalar};
 use linear::Linear;
 pub use mat::{MAX_K, Mat};
+use path::{Path, Table};
 
 /// β(t) = min + (max − min) t, the speed of the process. Both are finite and > 0; a decreasing β is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,12 +57,13 @@ pub struct Beta {
 }
 
 impl Beta {
-    fn at(&self, t: f64) -> f64 {
+    /// β(t).
+    pub fn at(&self, t: f64) -> f64 {
         self.min + (self.max - self.min) * t
     }
 
     /// ∫ β between two times; no difference of integrals, which would cancel on short steps.
-    fn integral(&self, from: f64, to: f64) -> f64 {
+    pub fn integral(&self, from: f64, to: f64) -> f64 {
         (to - from) * (self.min + 0.5 * (self.max - self.min) * (from + to))
     }
 }
@@ -247,15 +254,79 @@ impl Solution {
 /// A Gaussian path: z_t | x_0 ~ N(a(t) x_0, Σ(t)), dz = F(t) z dt + G(t) dw. See the [module](self).
 ///
 /// Immutable. Its methods compute what they return, so coefficients are meant to be asked for once, when a
-/// sampler is made. Times are forward times in (0, 1].
+/// sampler is made. Times are forward times in (0, 1], further bounded by [`times`](Self::times).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Process {
     label: String,
+    form: Form,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    Recipe(Box<Instance>),
+    Path(Path),
+}
+
+/// An instance of the recipe.
+#[derive(Clone, Debug, PartialEq)]
+struct Instance {
     recipe: Recipe,
     /// A = −(D + Q) S⁻¹.
     drift: Mat,
     prior_factor: Mat,
     solution: Solution,
+}
+
+fn scalar(x: f64) -> Mat {
+    Mat::from_rows([[x]])
+}
+
+impl Instance {
+    fn transition(&self, from: f64, to: f64) -> Mat {
+        self.solution.transition(self.recipe.beta.integral(from, to))
+    }
+
+    fn kernel(&self, t: f64, score_matching: ScoreMatching) -> Kernel {
+        let initial = score_matching == ScoreMatching::Hsm;
+        let Recipe { beta, numerical_eps, decomposition, .. } = self.recipe;
+        self.solution.kernel(beta.integral(0.0, t), initial, numerical_eps, decomposition)
+    }
+
+    /// Noise must reach every coordinate (Kalman's rank condition): then Σ(t) is positive definite for t > 0,
+    /// and, by Lyapunov's theorem, the process converges to S from any start.
+    fn check_noise(&self) -> Result<()> {
+        // Over one time scale of the drift, which is the process's own and not β's.
+        let b = 1.0 / self.drift.norm_inf();
+        let kernel = self.solution.kernel(b, false, 0.0, Decomposition::Lower);
+        let scale = (0..self.drift.rows()).fold(1.0, |product, i| product * kernel.covariance[(i, i)]);
+        // The fraction of the volume that correlations leave; NaN without any noise, 1e-31 of rounding if singular.
+        let volume = kernel.determinant / scale;
+        if volume.is_nan() || volume <= 1e-20 {
+            return Err(Error::argument(format!(
+                "`d` is {:?} and `q` is {:?}; the noise of d must reach every coordinate, directly or \
+                 through q",
+                self.recipe.d, self.recipe.q
+            )));
+        }
+        Ok(())
+    }
+
+    /// Parameters can be valid one by one and still leave the range of f64 together.
+    fn check_range(&self) -> Result<()> {
+        for t in [1e-7, 1.0] {
+            let kernel = self.kernel(t, self.recipe.score_matching);
+            let finite =
+                [kernel.factor, kernel.inverse_factor, self.transition(0.0, t), self.transition(t, 0.0)];
+            if !(kernel.determinant > 0.0 && finite.iter().all(Mat::is_finite)) {
+                return Err(Error::argument(format!(
+                    "`beta_min` is {:?}, `beta_max` is {:?}, and the drift per unit of beta is {:?}; the kernel at \
+                     t = {t:?} must be finite and positive definite in double precision, and is not",
+                    self.recipe.beta.min, self.recipe.beta.max, self.drift
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Process {
@@ -319,6 +390,48 @@ impl Process {
         build().map_err(|e: Error| e.context("cld"))
     }
 
+    /// The variance-exploding process of arXiv 2011.13456, k = 1: a = 1, Σ = σ² with σ = σ_min (σ_max/σ_min)^t, so that
+    /// a part σ_min² of the noise is there at t = 0. The prior is N(0, σ_max²).
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the parameter and the rule.
+    pub fn ve(sigma_min: f64, sigma_max: f64) -> Result<Self> {
+        let label = format!("ve with sigma = {sigma_min:?} to {sigma_max:?}");
+        Path::ve(sigma_min, sigma_max).map(|path| Self::path(label, path)).map_err(|e| e.context("ve"))
+    }
+
+    /// The path of EDM (arXiv 2206.00364), k = 1, whose time is the noise level: a = 1, Σ = σ² with σ = σ_max t, meant
+    /// for σ from σ_min on. The prior is N(0, σ_max²).
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the parameter and the rule.
+    pub fn edm(sigma_min: f64, sigma_max: f64) -> Result<Self> {
+        let label = format!("edm with sigma = {sigma_min:?} to {sigma_max:?}");
+        Path::edm(sigma_min, sigma_max).map(|path| Self::path(label, path)).map_err(|e| e.context("edm"))
+    }
+
+    /// The linear path of flow matching and rectified flow (arXiv 2210.02747, 2209.03003), k = 1: a = 1 − t, Σ = t².
+    /// The prior is N(0, 1). It is meant for t up to 0.999, as F is infinite at t = 1.
+    pub fn flow() -> Self {
+        Self::path("flow".into(), Path::Flow)
+    }
+
+    /// The variance-preserving path through the entries of a table of betas (DDPM, arXiv 2006.11239), k = 1: entry i of
+    /// N, counted from 0, has t = (i + 1)/N and a² = 1 − Σ = ∏_{j ≤ i} (1 − β_j). The prior is N(0, 1).
+    ///
+    /// Between entries −ln a² is a monotone cubic in t with a continuous slope β(t).
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`](crate::Status::InvalidArgument), naming the entry and the rule.
+    pub fn ddpm(betas: &[f64]) -> Result<Self> {
+        let label = format!("ddpm of {} betas", betas.len());
+        Table::new(betas).map(|table| Self::path(label, Path::Ddpm(table))).map_err(|e| e.context("ddpm"))
+    }
+
+    fn path(label: String, path: Path) -> Self {
+        Self { label, form: Form::Path(path) }
+    }
+
     fn langevin(psld: Psld, label: String) -> Result<Self> {
         let Psld { gamma, nu, kappa, .. } = psld;
         check_not_negative("gamma", gamma)?;
@@ -361,96 +474,87 @@ impl Process {
             Decomposition::Lower => recipe.s.cholesky_lower()?,
             Decomposition::Upper => recipe.s.cholesky_upper()?,
         };
-        let process = Self { label, recipe, drift, prior_factor, solution };
-        process.check_noise()?;
-        process.check_range()?;
-        Ok(process)
-    }
-
-    /// Noise must reach every coordinate (Kalman's rank condition): then Σ(t) is positive definite for t > 0,
-    /// and, by Lyapunov's theorem, the process converges to S from any start.
-    fn check_noise(&self) -> Result<()> {
-        // Over one time scale of the drift, which is the process's own and not β's.
-        let b = 1.0 / self.drift.norm_inf();
-        let kernel = self.solution.kernel(b, false, 0.0, Decomposition::Lower);
-        let scale = (0..self.k()).fold(1.0, |product, i| product * kernel.covariance[(i, i)]);
-        // The fraction of the volume that correlations leave; NaN without any noise, 1e-31 of rounding if singular.
-        let volume = kernel.determinant / scale;
-        if volume.is_nan() || volume <= 1e-20 {
-            return Err(Error::argument(format!(
-                "`d` is {:?} and `q` is {:?}; the noise of d must reach every coordinate, directly or \
-                 through q",
-                self.recipe.d, self.recipe.q
-            )));
-        }
-        Ok(())
-    }
-
-    /// Parameters can be valid one by one and still leave the range of f64 together.
-    fn check_range(&self) -> Result<()> {
-        for t in [1e-7, 1.0] {
-            let kernel = self.kernel(t);
-            let finite =
-                [kernel.factor, kernel.inverse_factor, self.transition(0.0, t), self.transition(t, 0.0)];
-            if !(kernel.determinant > 0.0 && finite.iter().all(Mat::is_finite)) {
-                return Err(Error::argument(format!(
-                    "`beta_min` is {:?}, `beta_max` is {:?}, and the drift per unit of beta is {:?}; the kernel at \
-                     t = {t:?} must be finite and positive definite in double precision, and is not",
-                    self.recipe.beta.min, self.recipe.beta.max, self.drift
-                )));
-            }
-        }
-        Ok(())
+        let instance = Instance { recipe, drift, prior_factor, solution };
+        instance.check_noise()?;
+        instance.check_range()?;
+        Ok(Self { label, form: Form::Recipe(Box::new(instance)) })
     }
 
     /// Coordinates per data dimension: every matrix here is k x k unless it says otherwise.
     pub fn k(&self) -> usize {
-        self.drift.rows()
+        match &self.form {
+            Form::Recipe(instance) => instance.drift.rows(),
+            Form::Path(_) => 1,
+        }
     }
 
-    /// The parameters as D, Q, S; presets are recipes too.
-    pub fn parameters(&self) -> &Recipe {
-        &self.recipe
+    /// The parameters as D, Q, S; `None` for `ve`, `edm`, `flow` and `ddpm`, which are no recipes.
+    pub fn parameters(&self) -> Option<&Recipe> {
+        match &self.form {
+            Form::Recipe(instance) => Some(&instance.recipe),
+            Form::Path(_) => None,
+        }
+    }
+
+    /// First and last time that the path is meant for: 1e-7 and 1, but σ_min/σ_max and 1 for `edm`, 1/N and 1 for a
+    /// `ddpm` of N entries, 1e-7 and 0.999 for `flow`.
+    pub fn times(&self) -> (f64, f64) {
+        match &self.form {
+            Form::Recipe(_) => (1e-7, 1.0),
+            Form::Path(path) => path.times(),
+        }
+    }
+
+    /// The number of entries of a `ddpm`'s table.
+    pub fn entries(&self) -> Option<usize> {
+        match &self.form {
+            Form::Path(Path::Ddpm(table)) => Some(table.len()),
+            _ => None,
+        }
+    }
+
+    /// Whether the noise explodes while the data keep their scale: `ve` and `edm`.
+    pub(crate) fn explodes(&self) -> bool {
+        matches!(self.form, Form::Path(Path::Ve { .. } | Path::Edm { .. }))
     }
 
     /// What was added to the diagonal of Σ(t).
     pub fn numerical_eps(&self) -> f64 {
-        self.recipe.numerical_eps
+        self.parameters().map_or(0.0, |recipe| recipe.numerical_eps)
     }
 
     /// The factor that ε refers to.
     pub fn decomposition(&self) -> Decomposition {
-        self.recipe.decomposition
+        self.parameters().map_or(Decomposition::Lower, |recipe| recipe.decomposition)
     }
 
     /// The kernel that ε refers to.
     pub fn score_matching(&self) -> ScoreMatching {
-        self.recipe.score_matching
+        self.parameters().map_or(ScoreMatching::Hsm, |recipe| recipe.score_matching)
     }
 
-    /// β(t).
-    pub fn beta(&self, t: f64) -> f64 {
-        self.recipe.beta.at(t)
-    }
-
-    /// b(t) = ∫₀ᵗ β.
-    pub fn beta_integral(&self, t: f64) -> f64 {
-        self.recipe.beta.integral(0.0, t)
-    }
-
-    /// F(t) = β(t) A, with A = −(D + Q) S⁻¹.
+    /// F(t); of a recipe β(t) A, with A = −(D + Q) S⁻¹.
     pub fn drift(&self, t: f64) -> Mat {
-        self.drift * self.beta(t)
+        match &self.form {
+            Form::Recipe(instance) => instance.drift * instance.recipe.beta.at(t),
+            Form::Path(path) => scalar(path.drift(t)),
+        }
     }
 
-    /// G(t) G(t)ᵀ = 2 β(t) D.
+    /// G(t) G(t)ᵀ; of a recipe 2 β(t) D.
     pub fn diffusion(&self, t: f64) -> Mat {
-        self.recipe.d * (2.0 * self.beta(t))
+        match &self.form {
+            Form::Recipe(instance) => instance.recipe.d * (2.0 * instance.recipe.beta.at(t)),
+            Form::Path(path) => scalar(path.diffusion(t)),
+        }
     }
 
-    /// Ψ(from → to) = exp(A (b(to) − b(from))), the mean map between two times in any order.
+    /// Ψ(from → to), the mean map between two times in any order; of a recipe exp(A (b(to) − b(from))).
     pub fn transition(&self, from: f64, to: f64) -> Mat {
-        self.solution.transition(self.recipe.beta.integral(from, to))
+        match &self.form {
+            Form::Recipe(instance) => instance.transition(from, to),
+            Form::Path(path) => scalar(path.transition(from, to)),
+        }
     }
 
     /// a(t), k x 1: the mean of z_t is a(t) x_0. The first column of Ψ(0 → t), as momenta start with mean 0.
@@ -463,17 +567,30 @@ impl Process {
     ///
     /// Relative accuracy holds on steps of any length. With the times exchanged the integral changes sign.
     pub fn added_noise(&self, from: f64, to: f64) -> Mat {
-        self.solution.noise(self.recipe.beta.integral(from, to))
+        match &self.form {
+            Form::Recipe(instance) => instance.solution.noise(instance.recipe.beta.integral(from, to)),
+            Form::Path(path) => scalar(path.noise(from, to)),
+        }
     }
 
     fn kernel(&self, t: f64) -> Kernel {
-        self.kernel_from(t, self.recipe.score_matching)
+        self.kernel_from(t, self.score_matching())
     }
 
     fn kernel_from(&self, t: f64, score_matching: ScoreMatching) -> Kernel {
-        let initial = score_matching == ScoreMatching::Hsm;
-        let Recipe { numerical_eps, decomposition, .. } = self.recipe;
-        self.solution.kernel(self.beta_integral(t), initial, numerical_eps, decomposition)
+        match &self.form {
+            Form::Recipe(instance) => instance.kernel(t, score_matching),
+            Form::Path(path) => {
+                let variance = path.variance(t);
+                let deviation = libm::sqrt(variance);
+                Kernel {
+                    covariance: scalar(variance),
+                    determinant: variance,
+                    factor: scalar(deviation),
+                    inverse_factor: scalar(1.0 / deviation),
+                }
+            }
+        }
     }
 
     /// Σ(t), the covariance of the kernel that ε refers to: of z_t given x_0 (HSM), or given x_0 and m_0 (DSM);
@@ -524,7 +641,7 @@ impl Process {
     /// What turns the whitened residual E[C⁻¹ᐟ² (z − a x_0) | z] into the exact ε, −Lᵀ times the score: the
     /// identity under HSM. Under DSM, L leaves the spread of m_0 out and C does not.
     pub fn eps_from_whitened(&self, t: f64) -> Mat {
-        match self.recipe.score_matching {
+        match self.score_matching() {
             ScoreMatching::Hsm => Mat::identity(self.k()),
             ScoreMatching::Dsm => self.factor(t).transpose() * self.whitening(t).transpose(),
         }
@@ -554,21 +671,57 @@ impl Process {
         0.5 * libm::log(self.whitened_mean(t).2)
     }
 
+    /// The time in [`low`, `high`] where [`log_snr`](Self::log_snr) is `target`, to the last bits; the nearer end where
+    /// that is outside.
+    pub fn time_of_log_snr(&self, target: f64, low: f64, high: f64) -> f64 {
+        // log_snr decreases; bisection in ln t.
+        let (mut a, mut b) = (libm::log(low), libm::log(high));
+        for _ in 0..100 {
+            let middle = 0.5 * (a + b);
+            if middle <= a || middle >= b {
+                break;
+            }
+            if self.log_snr(libm::exp(middle)) > target { a = middle } else { b = middle }
+        }
+        libm::exp(0.5 * (a + b)).clamp(low, high)
+    }
+
     /// L⁻¹, y = L⁻¹ a and |y|² = aᵀ C⁻¹ a, for C = L Lᵀ the covariance of z_t given x_0.
-    fn whitened_mean(&self, t: f64) -> (Mat, Mat, f64) {
+    pub(crate) fn whitened_mean(&self, t: f64) -> (Mat, Mat, f64) {
         let whitening = self.whitening(t);
         let y = whitening * self.mean(t);
         (whitening, y, (y.transpose() * y)[(0, 0)])
     }
 
-    /// S, the covariance of the prior N(0, S).
+    /// The covariance of the prior: S of a recipe, σ_max² of `ve` and `edm`, 1 of `flow` and `ddpm`.
     pub fn prior_covariance(&self) -> Mat {
-        self.recipe.s
+        match &self.form {
+            Form::Recipe(instance) => instance.recipe.s,
+            Form::Path(path) => scalar(path.prior()),
+        }
     }
 
-    /// The triangular factor of S: a draw from the prior is this times standard normals.
+    /// The triangular factor of the [`prior_covariance`](Self::prior_covariance): a draw from the prior is this times
+    /// standard normals.
     pub fn prior_factor(&self) -> Mat {
-        self.prior_factor
+        match &self.form {
+            Form::Recipe(instance) => instance.prior_factor,
+            Form::Path(path) => scalar(libm::sqrt(path.prior())),
+        }
+    }
+
+    /// The triangular factor of C(t) + a aᵀ, the covariance of z_t for data of unit variance: the prior of a run that
+    /// starts at a time where something of the data is left.
+    ///
+    /// # Errors
+    /// [`Status::Numeric`](crate::Status::Numeric) where that is not positive definite in double precision.
+    pub fn marginal_factor(&self, t: f64) -> Result<Mat> {
+        let a = self.mean(t);
+        let covariance = self.data_covariance(t) + a * a.transpose();
+        match self.decomposition() {
+            Decomposition::Lower => covariance.cholesky_lower(),
+            Decomposition::Upper => covariance.cholesky_upper(),
+        }
     }
 
     /// The process with −Q in place of Q: the half of the reverse-time dynamics that is solved exactly in SSCS
@@ -578,15 +731,18 @@ impl Process {
     /// process dz = −β (D − Q) S⁻¹ z dτ + G dw, which has the same stationary law. A reverse step from t to u < t
     /// takes its `transition(u, t)` and `added_noise(u, t)`. `None` for paths that are not recipes.
     pub fn time_reversed_ou(&self) -> Option<Self> {
-        let Recipe { d, s, kappa, .. } = self.recipe;
-        let recipe = Recipe { q: -self.recipe.q, ..self.recipe };
-        let solution = match &self.solution {
+        let Form::Recipe(instance) = &self.form else { return None };
+        let Instance { recipe, prior_factor, solution, .. } = &**instance;
+        let Recipe { d, s, kappa, .. } = *recipe;
+        let recipe = Recipe { q: -recipe.q, ..*recipe };
+        let solution = match solution {
             Solution::Scalar(scalar) => Solution::Scalar(scalar.clone()),
             Solution::Critical(critical) => Solution::Critical(critical.reversed()),
             Solution::Linear(_) => Solution::Linear(Box::new(Linear::new(&d, &recipe.q, &s, kappa))),
         };
+        let instance = Instance { drift: solution.drift(), recipe, prior_factor: *prior_factor, solution };
         let label = format!("{}, time-reversed", self.label);
-        Some(Self { label, recipe, drift: solution.drift(), prior_factor: self.prior_factor, solution })
+        Some(Self { label, form: Form::Recipe(Box::new(instance)) })
     }
 
     /// The process with Q = 0, friction and its noise alone: the part of the reverse-time dynamics that stochastic
@@ -596,13 +752,16 @@ impl Process {
     /// the position (the row and column 0 of D, by its square root each); 1 is exact. A reverse step from t to u < t
     /// takes its `transition(u, t)` and `added_noise(u, t)`. `None` for paths that are not recipes.
     pub fn friction(&self, position: f64) -> Option<Self> {
-        let Recipe { d, q, s, kappa, .. } = self.recipe;
+        let Form::Recipe(instance) = &self.form else { return None };
+        let Instance { recipe, prior_factor, .. } = &**instance;
+        let Recipe { d, q, s, kappa, .. } = *recipe;
         let scale = |i: usize| if i == 0 { libm::sqrt(position) } else { 1.0 };
         let d = Mat::from_fn(d.rows(), d.cols(), |i, j| scale(i) * d[(i, j)] * scale(j));
-        let recipe = Recipe { d, q: q * 0.0, ..self.recipe };
+        let recipe = Recipe { d, q: q * 0.0, ..*recipe };
         let solution = Solution::Linear(Box::new(Linear::new(&d, &recipe.q, &s, kappa)));
+        let instance = Instance { drift: solution.drift(), recipe, prior_factor: *prior_factor, solution };
         let label = format!("{}, friction alone", self.label);
-        Some(Self { label, recipe, drift: solution.drift(), prior_factor: self.prior_factor, solution })
+        Some(Self { label, form: Form::Recipe(Box::new(instance)) })
     }
 }
 

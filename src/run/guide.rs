@@ -1,22 +1,34 @@
 //! The guide of a run: the model itself without a class, or a network of its own.
 
 use crate::exec::Buffer;
-use crate::network::{Evaluator, Inputs, Precision};
+use crate::network::{Evaluator, Inputs, Network, Precision};
 use crate::{Model, Result};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What network 1 of a plan is.
 pub(super) enum Guide {
     /// The model with the null class.
     Model(Twice),
     /// A network of its own, with the class of each sample where it takes one.
-    Other { evaluator: Box<dyn Evaluator>, labels: Option<Vec<i64>> },
+    Other { network: Arc<dyn Network>, evaluator: Box<dyn Evaluator>, labels: Option<Vec<i64>> },
 }
 
 impl Guide {
     pub fn other(model: &Model, labels: Option<Vec<i64>>) -> Result<Self> {
         let labelled = model.spec().network.label_input.is_some();
-        Ok(Self::Other { evaluator: model.network().evaluator()?, labels: labels.filter(|_| labelled) })
+        let network = model.network().clone();
+        Ok(Self::Other { evaluator: network.evaluator()?, network, labels: labels.filter(|_| labelled) })
+    }
+}
+
+impl Guide {
+    /// SHA-256 of a network of its own.
+    pub fn hash(&self) -> Result<Option<String>> {
+        match self {
+            Self::Model(_) => Ok(None),
+            Self::Other { network, .. } => network.hash().map(Some),
+        }
     }
 }
 

@@ -1,51 +1,39 @@
 //! A run: one batch of samples in flight, advanced step by step.
 
+mod cancel;
+mod checkpoint;
 mod guide;
 mod options;
 mod sample;
+mod save;
 mod tap;
 
+pub use cancel::Cancel;
 pub use options::{Inpaint, RunOptions, Tensor};
-pub use sample::{Overall, Samples, Seconds, check_size, sample, sample_into};
+pub use sample::{
+    Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
+    shape,
+};
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
 use crate::guidance::{self, GUIDE};
-use crate::network::{Evaluator, Inputs, Precision};
+use crate::network::{Evaluator, Inputs, Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
 use crate::solver::{CALLS_OF_GUIDED, Decoder, Rows, Sampler};
 use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
+use cancel::Watch;
 use guide::{Guide, Lengths, Twice};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A request to stop, made by the caller and passed to any number of runs. Sticky; any thread.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// A token that nobody has cancelled yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks the runs that hold this token to stop before their next network call.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Whether [`Self::cancel`] was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Steps done; an adaptive run counts attempted steps.
     pub step: usize,
@@ -62,7 +50,8 @@ pub struct Progress {
 }
 
 /// What to read from a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum What {
     /// The position half of the state, [n, C, ...]: after the last step, the samples.
     Data,
@@ -74,6 +63,7 @@ pub enum What {
 
 /// One batch of samples in flight. One thread at a time; holds its network and sampler.
 pub struct Run {
+    network: Arc<dyn Network>,
     sampler: Arc<Sampler>,
     batch: Batch,
     calls: Calls,
@@ -81,10 +71,14 @@ pub struct Run {
     rows: Cursor,
     progress: Progress,
     deadline: Option<Instant>,
-    cancel: Option<Cancel>,
+    /// Whether the deadline leaves an estimate: see [`RunOptions::anytime`].
+    anytime: bool,
+    cancel: Option<Watch>,
     /// Number of the first sample in messages.
     first_sample: usize,
     poisoned: bool,
+    /// Hashes of sampler and model, computed when they are first asked for.
+    hashes: OnceLock<(String, String)>,
 }
 
 enum Cursor {
@@ -103,6 +97,8 @@ struct Calls {
     guide: Option<Guide>,
     /// State and time of the model's last call.
     seen: (usize, f64),
+    /// What the network sees where that is not the state: one block for each sample.
+    projected: Option<Buffer>,
     /// The data estimate, where it is wanted.
     x0: Option<Buffer>,
     seconds: Duration,
@@ -146,7 +142,6 @@ impl Run {
         // First: other checks may take memory for each sample.
         options.check_memory(n as u128 * sampler.elements())?;
         options.check(spec, sampler)?;
-        let output_blocks = spec.output_blocks(k);
         let (states, slots) = sampler.buffers();
         let output_precision = network.output_precision(options.precision);
         if (options.precision, output_precision) == (Precision::F32, Precision::F64) {
@@ -167,14 +162,9 @@ impl Run {
             states: buffers(states, options.precision, k)?,
             slots: slots
                 .iter()
-                .map(|network| {
-                    let precision = match &options.guide {
-                        Some(guide) if *network == GUIDE => {
-                            guide.network().output_precision(options.precision)
-                        }
-                        _ => output_precision,
-                    };
-                    Buffer::zeros(precision, n * sampler.blocks_of(*network) * d)
+                .map(|of| {
+                    let precision = precision_of(*of, model, options.guide.as_ref(), options.precision);
+                    Buffer::zeros(precision, n * sampler.blocks_of(*of) * d)
                 })
                 .collect::<Result<_>>()?,
             seeds: (0..n as u64).map(|i| options.seed.wrapping_add(i)).collect(),
@@ -193,7 +183,7 @@ impl Run {
         let executor = model.executor().clone();
         match options.init {
             Some(init) => init.copy_to(&mut batch.states[0]),
-            None => executor.prior(&mut batch, &sampler.process.prior_factor()),
+            None => executor.prior(&mut batch, &sampler.prior_factor),
         }
         let size = options.batch.unwrap_or(n).min(n);
         let labels = options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l });
@@ -204,14 +194,13 @@ impl Run {
                 (None, Some(Guide::other(guide, labels)?))
             }
             (Some(_), Some(guide)) => (labels.clone(), Some(Guide::other(guide, labels)?)),
-            (Some(_), None) => {
-                let lengths = Lengths { size, input: k * d, output: output_blocks * d };
-                let null = spec.network.classes.into();
-                let twice = Twice::new(lengths, (options.precision, output_precision), null)?;
-                (labels, Some(Guide::Model(twice)))
-            }
+            (Some(_), None) => (labels, Some(own_guide(model, sampler, size, options.precision)?)),
         };
-        let x0 = if options.previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
+        let projected =
+            if sampler.projects() { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
+        let previews = options.previews || options.anytime;
+        let x0 = if previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
+        let decoder = Decoder::new(spec)?;
         let (rows, of, t) = match &sampler.rows {
             Rows::Planned(plan) => {
                 let of = plan.rows.last().map_or(0, |row| row.step() + 1);
@@ -221,37 +210,43 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, &sampler.model)), 0, o.t_start),
+            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone())), 0, o.t_start),
         };
-        Ok(Self {
+        let mut run = Self {
             calls: Calls {
                 evaluator: network.evaluator()?,
-                decoder: Decoder::new(spec),
+                decoder,
                 size,
                 times: vec![0.0; size],
                 labels,
                 guide,
                 seen: (0, t),
+                projected,
                 x0,
                 seconds: Duration::ZERO,
             },
+            network: network.clone(),
             sampler: sampler.clone(),
             batch,
             executor,
             rows,
             progress: Progress { step: 0, of, fraction: 0.0, t, nfe: 0, done: false },
-            deadline: at(options.deadline),
-            cancel: options.cancel,
+            deadline: None,
+            anytime: options.anytime,
+            cancel: None,
             first_sample,
             poisoned: false,
-        })
+            hashes: OnceLock::new(),
+        };
+        run.resume_with(options.deadline, options.cancel);
+        Ok(run)
     }
 
     /// Advances by at most `max_steps` steps.
     ///
     /// # Errors
-    /// [`Status::Cancelled`] and [`Status::DeadlineExceeded`] leave a run that can be continued (with another
-    /// token or deadline); after any other error the run can only be read.
+    /// [`Status::Cancelled`], [`Status::DeadlineExceeded`] and [`Status::Partial`] leave a run that can be continued
+    /// (with another token or deadline) or saved; after any other error the run can only be read.
     pub fn step(&mut self, max_steps: usize) -> Result<Progress> {
         if self.poisoned {
             return Err(Error::new(Status::RunState, "the run has failed before and cannot be continued"));
@@ -259,7 +254,7 @@ impl Run {
         let last = self.progress.step.saturating_add(max_steps);
         while !self.progress.done && self.progress.step < last {
             if let Err(error) = self.advance() {
-                self.poisoned = !matches!(error.status(), Status::Cancelled | Status::DeadlineExceeded);
+                self.poisoned = !error.status().is_interruption();
                 return Err(error);
             }
         }
@@ -311,18 +306,24 @@ impl Run {
     }
 
     fn interrupted(&self) -> Result<()> {
-        if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
+        if self.cancel.as_ref().is_some_and(Watch::is_cancelled) {
             return Err(Error::new(
                 Status::Cancelled,
                 format!("cancelled after step {}", self.progress.step),
             ));
         }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let of = if self.progress.of == 0 { String::new() } else { format!(" of {}", self.progress.of) };
-            return Err(Error::new(
-                Status::DeadlineExceeded,
-                format!("the deadline passed after step {}{of}", self.progress.step),
-            ));
+        // An estimate takes one network call at least.
+        let bound = !self.anytime || self.progress.nfe > 0;
+        if bound && self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let Progress { step, of, t, .. } = self.progress;
+            let of = if of == 0 { String::new() } else { format!(" of {of}") };
+            let passed = format!("the deadline passed after step {step}{of}");
+            return Err(match self.anytime {
+                false => Error::new(Status::DeadlineExceeded, passed),
+                true => {
+                    Error::new(Status::Partial, format!("{passed}: there is the data estimate at t = {t}"))
+                }
+            });
         }
         Ok(())
     }
@@ -334,7 +335,11 @@ impl Run {
         }
         self.progress.t = row.t;
         let began = Instant::now();
-        let (n, state_len) = (self.batch.n, self.batch.k * self.batch.d);
+        let n = self.batch.n;
+        if let (Some(input), Some(projected)) = (&row.input, &mut self.calls.projected) {
+            self.executor.project(&self.batch, row.from, &input.project, projected);
+        }
+        let t = row.input.as_ref().map_or(row.t, |input| input.t);
         let output_len = self.sampler.blocks_of(row.network) * self.batch.d;
         let mut first = 0;
         while first < n {
@@ -342,21 +347,28 @@ impl Run {
             let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
             let calls = &mut self.calls;
             let times = &mut calls.times[..samples.len()];
-            times.fill(row.t);
+            times.fill(t);
             let (evaluator, labels) = match &mut calls.guide {
-                Some(Guide::Other { evaluator, labels }) if row.network == GUIDE => {
+                Some(Guide::Other { evaluator, labels, .. }) if row.network == GUIDE => {
                     (evaluator, labels.as_deref())
                 }
                 Some(Guide::Model(_)) if row.network == GUIDE => (&mut calls.evaluator, None),
                 _ => (&mut calls.evaluator, calls.labels.as_deref()),
             };
             let inputs = Inputs {
-                z: self.batch.states[row.from].values(of(state_len)),
+                z: match (&row.input, &calls.projected) {
+                    (Some(_), Some(projected)) => projected.values(of(self.batch.d)),
+                    _ => self.batch.states[row.from].values(of(self.batch.k * self.batch.d)),
+                },
                 t: times,
                 labels: labels.map(|labels| &labels[samples.clone()]),
             };
             let out = self.batch.slots[row.slot].values_mut(of(output_len));
-            evaluator.evaluate(inputs, out).map_err(|e| e.context(place(&self.progress)))?;
+            if let Err(e) = evaluator.evaluate(inputs, out) {
+                // Of a call that was ended on request; where it failed by itself, it will again.
+                self.interrupted()?;
+                return Err(e.context(place(&self.progress)));
+            }
             first = samples.end;
         }
         self.calls.seconds += began.elapsed();
@@ -375,7 +387,8 @@ impl Run {
 
     /// Whether the calls of two rows are of one network on the same states and times.
     fn at_once(&self, own: &Eval, guide: &Eval) -> bool {
-        let same = (own.network, guide.network) == (0, GUIDE) && (own.from, own.t) == (guide.from, guide.t);
+        let same = (own.network, guide.network) == (0, GUIDE)
+            && (own.from, own.t, &own.input) == (guide.from, guide.t, &guide.input);
         same && self.guides() && matches!(self.calls.guide, Some(Guide::Model(_)))
     }
 
@@ -387,20 +400,28 @@ impl Run {
         self.progress.t = own.t;
         let began = Instant::now();
         let n = self.batch.n;
+        let mut state = &self.batch.states[own.from];
+        if let (Some(input), Some(projected)) = (&own.input, &mut self.calls.projected) {
+            self.executor.project(&self.batch, own.from, &input.project, projected);
+            state = projected;
+        }
+        let t = own.input.as_ref().map_or(own.t, |input| input.t);
         let mut first = 0;
         while first < n {
             let samples = first..(first + self.calls.size).min(n);
-            let state = &self.batch.states[own.from];
-            twice
-                .evaluate(&mut *self.calls.evaluator, &samples, state, own.t, self.calls.labels.as_deref())
-                .map_err(|e| e.context(place(&self.progress)))?;
+            let labels = self.calls.labels.as_deref();
+            let called = twice.evaluate(&mut *self.calls.evaluator, &samples, state, t, labels);
+            if let Err(e) = called {
+                self.interrupted()?;
+                return Err(e.context(place(&self.progress)));
+            }
             twice.read(&samples, &mut self.batch.slots, own.slot, guide.slot);
             first = samples.end;
         }
         self.calls.seconds += began.elapsed();
         self.progress.nfe += 2;
         self.calls.seen = (own.from, own.t);
-        Ok(())
+        self.preview(own.slot)
     }
 
     /// Executes a map row; one that guides changes the data estimate, too.
@@ -457,7 +478,55 @@ impl Run {
     /// Replaces the deadline (`None`: no deadline) and the cancel token, to continue an interrupted run.
     pub fn resume_with(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
         self.deadline = at(deadline);
-        self.cancel = cancel;
+        // Before calls are let run again: from here on the old token does not reach them.
+        self.cancel = None;
+        let call = self.calls.evaluator.interrupt();
+        if let Some(call) = &call {
+            call.clear();
+        }
+        self.cancel = cancel.map(|cancel| Watch::new(cancel, call));
+    }
+
+    /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`
+    /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count), `precision`,
+    /// `batch`, `labels`, `conditioning`, `scales`, `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the same model and these
+    /// numbers anyone gets the same samples.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] where the model's file is gone or has changed since it was loaded.
+    pub fn provenance(&self) -> Result<serde_json::Value> {
+        let (plan, model) = self.hashes()?;
+        let Progress { step, of, t, nfe, done, .. } = self.progress;
+        Ok(serde_json::json!({
+            "psld": env!("CARGO_PKG_VERSION"),
+            "sampler": { "name": self.sampler.info().name, "options": self.sampler.options() },
+            "plan": plan,
+            "model": model,
+            "process": self.sampler.model.process,
+            "backend": self.network.backend(),
+            "noise": if self.batch.draws.is_some() { "caller" } else { "philox" },
+            "seeds": { "first": self.batch.seeds.first(), "count": self.batch.n },
+            "conditioning": self.sampler.conditioning,
+            "scales": (!self.batch.scales.is_empty()).then_some(&self.batch.scales),
+            "guide": self.calls.guide.as_ref().map(Guide::hash).transpose()?.flatten(),
+            "precision": self.precision(),
+            "batch": self.calls.size,
+            "labels": self.calls.labels,
+            "steps": { "done": step, "of": of },
+            "nfe": nfe,
+            "t": t,
+            "done": done,
+            "network_seconds": self.calls.seconds.as_secs_f64(),
+        }))
+    }
+
+    /// Hashes of the sampler and of the model.
+    fn hashes(&self) -> Result<&(String, String)> {
+        if let Some(hashes) = self.hashes.get() {
+            return Ok(hashes);
+        }
+        let hashes = (self.sampler.hash(), self.network.hash()?);
+        Ok(self.hashes.get_or_init(|| hashes))
     }
 
     /// Number of samples.
@@ -477,10 +546,18 @@ impl Run {
 
     /// The precision of the state.
     pub fn precision(&self) -> Precision {
-        match self.batch.states[0] {
-            Buffer::F32(_) => Precision::F32,
-            Buffer::F64(_) => Precision::F64,
+        self.batch.states[0].precision()
+    }
+
+    /// Room for the data estimate in single precision.
+    ///
+    /// # Errors
+    /// [`Status::RunState`] where the run keeps none; [`Status::OutOfMemory`].
+    pub fn preview_buffer(&self) -> Result<Vec<f32>> {
+        if self.calls.x0.is_none() {
+            return Err(no_estimates());
         }
+        sample::zeros(self.shape(What::X0).iter().product())
     }
 
     /// Copies out data, state or data estimate; see [`Self::shape`].
@@ -500,10 +577,7 @@ impl Run {
                 }
             }
             What::X0 => match &self.calls.x0 {
-                None => {
-                    return Err(Error::new(Status::RunState, "this run keeps no data estimates")
-                        .hint("start it with `previews`"));
-                }
+                None => return Err(no_estimates()),
                 Some(_) if self.progress.nfe == 0 => {
                     return Err(Error::new(
                         Status::RunState,
@@ -515,6 +589,27 @@ impl Run {
         }
         Ok(())
     }
+}
+
+fn no_estimates() -> Error {
+    Error::new(Status::RunState, "this run keeps no data estimates")
+        .hint("start it with `previews` or `anytime`")
+}
+
+/// The precision of the outputs of a plan's network, for states of precision `state`.
+fn precision_of(network: usize, model: &Model, guide: Option<&Model>, state: Precision) -> Precision {
+    let network = if network == GUIDE { guide.unwrap_or(model) } else { model };
+    network.network().output_precision(state)
+}
+
+/// The model as its own guide, for calls of `size` samples.
+fn own_guide(model: &Model, sampler: &Sampler, size: usize, state: Precision) -> Result<Guide> {
+    let (spec, d) = (model.spec(), model.spec().data_len());
+    let k = sampler.process.k();
+    let input = if sampler.projects() { d } else { k * d };
+    let lengths = Lengths { size, input, output: spec.output_blocks(k) * d };
+    let precisions = (state, precision_of(0, model, None, state));
+    Ok(Guide::Model(Twice::new(lengths, precisions, spec.network.classes.into())?))
 }
 
 /// A buffer of another length than the result's is a mistake, too, where it is longer: of type or shape.
@@ -533,13 +628,15 @@ impl Element for f64 {}
 
 mod sealed {
     use super::{Buffer, Range};
+    use crate::network::Values;
 
     pub trait Copied: Sized {
         #[allow(private_interfaces)]
         fn copy(from: &Buffer, range: Range<usize>, to: &mut [Self]);
+        fn values(of: &[Self]) -> Values<'_>;
     }
     macro_rules! copied {
-        ($t:ty) => {
+        ($t:ty, $variant:ident) => {
             impl Copied for $t {
                 #[allow(private_interfaces)]
                 fn copy(from: &Buffer, range: Range<usize>, to: &mut [Self]) {
@@ -548,11 +645,14 @@ mod sealed {
                         Buffer::F64(v) => to.iter_mut().zip(&v[range]).for_each(|(o, x)| *o = *x as $t),
                     }
                 }
+                fn values(of: &[Self]) -> Values<'_> {
+                    Values::$variant(of)
+                }
             }
         };
     }
-    copied!(f32);
-    copied!(f64);
+    copied!(f32, F32);
+    copied!(f64, F64);
 }
 
 /// The end of a time that begins now; none where the clock cannot tell it.
@@ -573,7 +673,8 @@ impl rk45::Rows for Run {
     fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<u32> {
         self.interrupted()?;
         let step = self.progress.step;
-        let eval = Eval { step, network: 0, from: state, t, slot };
+        let input = self.calls.decoder.input(&self.sampler.process, t);
+        let eval = Eval { step, network: 0, from: state, t, slot, input };
         let guided = match &self.sampler.conditioning.guidance {
             Some(guidance) if self.guides() => {
                 guidance::rows(guidance, &self.calls.decoder, &self.sampler.process, &eval, rk45::SLOTS)?

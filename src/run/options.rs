@@ -136,6 +136,9 @@ pub struct RunOptions {
     pub guide: Option<Model>,
     /// Whether to keep the data estimate at each network call, for [`What::X0`](super::What::X0).
     pub previews: bool,
+    /// Whether the deadline leaves the best data estimate so far ([`Status::Partial`]) instead of nothing; at least one
+    /// network call is made then. Implies [`previews`](Self::previews).
+    pub anytime: bool,
 }
 
 impl RunOptions {
@@ -156,6 +159,7 @@ impl RunOptions {
             scales: None,
             guide: None,
             previews: false,
+            anytime: false,
         }
     }
 
@@ -278,13 +282,18 @@ impl RunOptions {
         Ok(())
     }
 
+    /// Bytes of `elements` elements of the state's precision.
+    pub(crate) fn bytes(&self, elements: u128) -> u128 {
+        elements.saturating_mul(match self.precision {
+            Precision::F32 => 4,
+            Precision::F64 => 8,
+        })
+    }
+
     /// Refuses what would not fit, before anything is allocated.
     pub(crate) fn check_memory(&self, elements: u128) -> Result<()> {
         let limit = self.max_memory.map_or_else(default_memory, u128::from);
-        let needed = elements.saturating_mul(match self.precision {
-            Precision::F32 => 4,
-            Precision::F64 => 8,
-        });
+        let needed = self.bytes(elements);
         if needed > limit {
             return Err(Error::new(
                 Status::MemoryLimit,

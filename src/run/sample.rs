@@ -1,10 +1,15 @@
 //! The whole way at once: any number of samples, in batches.
 
-use super::{Element, Progress, Run, RunOptions, What, fits};
+use super::checkpoint::{Reader, Writer, invalid};
+use super::{Element, Inpaint, Progress, Run, RunOptions, Tensor, What, fits};
 use crate::Model;
+use crate::exec::Buffer;
+use crate::network::Precision;
 use crate::solver::{Rows, Sampler};
+use crate::spec::{Conditioning, SamplerSpec};
 use crate::{Error, Result, Status};
 use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +23,19 @@ pub struct Samples<T> {
     pub nfe: usize,
     /// Where the time went.
     pub seconds: Seconds,
+    /// How many of them are data estimates, since the deadline of an anytime sampling passed.
+    pub estimates: usize,
+}
+
+/// How samples were made.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    /// Network calls for each sample, the closing one included.
+    pub nfe: usize,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// How many of them are data estimates, since the deadline of an anytime sampling passed.
+    pub estimates: usize,
 }
 
 /// Where the time of a call to [`sample`] went.
@@ -55,6 +73,12 @@ fn in_flight(sampler: &Sampler, options: &RunOptions) -> (usize, usize) {
     (batch, if matches!(sampler.rows, Rows::Adaptive(_)) { options.n } else { batch })
 }
 
+/// Bytes that [`Run::start`] with these arguments allocates for its arrays: what [`RunOptions::max_memory`] bounds. The
+/// network's own memory is not part of it.
+pub fn memory(sampler: &Sampler, options: &RunOptions) -> u128 {
+    options.bytes(options.n as u128 * sampler.elements())
+}
+
 /// Whether [`sample`] with these arguments stays within `options.max_memory`: its result and the samples in flight.
 ///
 /// # Errors
@@ -82,20 +106,31 @@ pub fn sample<T: Element>(
     check_size(sampler, options, what)?;
     options.check(&sampler.model, sampler)?;
     let shape = shape(sampler, options.n, what);
-    let len = shape.iter().product();
+    let mut values = zeros(shape.iter().product())?;
+    let Made { nfe, seconds, estimates } = sample_into(model, sampler, options, what, &mut values, observe)?;
+    let values = ArrayD::from_shape_vec(shape, values)
+        .map_err(|e| Error::new(Status::Internal, "the result's shape").source(e))?;
+    Ok(Samples { values, nfe, seconds, estimates })
+}
+
+/// Room for the whole result of a [`Sampling`].
+///
+/// # Errors
+/// [`Status::OutOfMemory`].
+pub fn room<T: Element>(sampler: &Sampler, options: &RunOptions, what: What) -> Result<Vec<T>> {
+    zeros(shape(sampler, options.n, what).iter().product())
+}
+
+pub(super) fn zeros<T: Element>(len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(len).map_err(|e| {
         Error::new(Status::OutOfMemory, format!("the result of {len} elements cannot be allocated")).source(e)
     })?;
     values.resize(len, T::default());
-    let (nfe, seconds) = sample_into(model, sampler, options, what, &mut values, observe)?;
-    let values = ArrayD::from_shape_vec(shape, values)
-        .map_err(|e| Error::new(Status::Internal, "the result's shape").source(e))?;
-    Ok(Samples { values, nfe, seconds })
+    Ok(values)
 }
 
-/// [`sample`] into the caller's memory: exactly the elements of [n, C, ...] or [n, k*C, ...]. Gives the network
-/// calls and where the time went.
+/// [`sample`] into the caller's memory: exactly the elements of [n, C, ...] or [n, k*C, ...].
 ///
 /// After an error `out` holds the batches that were finished, and is otherwise as it was.
 ///
@@ -108,49 +143,349 @@ pub fn sample_into<T: Element>(
     what: What,
     out: &mut [T],
     mut observe: impl FnMut(Overall) -> ControlFlow<()>,
-) -> Result<(usize, Seconds)> {
-    let began = Instant::now();
-    let n = options.n;
-    let (batch, at_once) = in_flight(sampler, options);
-    options.check_memory(at_once as u128 * sampler.elements())?;
-    options.check(&sampler.model, sampler)?;
-    fits(out.len(), elements(&shape(sampler, n, what)))?;
-    let len = out.len() / n;
-    let (mut nfe, mut network) = (0, Duration::ZERO);
-    for (i, out) in out.chunks_mut(at_once * len).enumerate() {
-        let finished = i * at_once;
-        let in_flight = out.len() / len;
-        let mut part = options.slice(finished..finished + in_flight);
-        part.batch = Some(batch);
-        part.deadline = options.deadline.map(|d| d.saturating_sub(began.elapsed()));
-        let mut run = Run::start_at(finished, model, sampler, part)?;
-        let mut stop = false;
-        while !run.progress().done && !stop {
-            let progress = run.step(1)?;
-            stop = observe(Overall { n, finished, in_flight, run: progress }).is_break();
-        }
-        let done = run.progress().done;
-        if done {
-            run.read(what, out)?;
-            nfe = nfe.max(run.progress().nfe);
-            network += run.network_time();
-        }
+) -> Result<Made> {
+    let mut sampling = Sampling::new(model, sampler, options, what)?;
+    fits(out.len(), elements(&shape(sampler, options.n, what)))?;
+    while let Some(overall) = sampling.step(out)? {
         // A break at the very end comes too late to cancel anything.
-        if stop && !(done && finished + in_flight == n) {
-            let step = run.progress().step;
-            let message =
-                format!("cancelled after step {step}, with {finished} of {n} samples finished before");
-            return Err(Error::new(Status::Cancelled, message));
+        if observe(overall).is_break() && !sampling.done() {
+            return Err(sampling.cancelled(overall));
         }
     }
-    let seconds = Seconds {
-        network: network.as_secs_f64(),
-        solver: began.elapsed().saturating_sub(network).as_secs_f64(),
-    };
-    Ok((nfe, seconds))
+    Ok(sampling.made())
 }
 
-fn shape(sampler: &Sampler, n: usize, what: What) -> Vec<usize> {
+/// The whole way, step by step: any number of samples, a run for each batch of them.
+pub struct Sampling<'a> {
+    model: &'a Model,
+    sampler: &'a Arc<Sampler>,
+    options: &'a RunOptions,
+    what: What,
+    began: Instant,
+    batch: usize,
+    at_once: usize,
+    finished: usize,
+    run: Option<Run>,
+    nfe: usize,
+    estimates: usize,
+    network: Duration,
+    /// Network time that the run in flight had spent before it was resumed.
+    earlier: Duration,
+}
+
+/// What [`Sampling`] holds besides its run and its result.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedSampling {
+    sampler: SamplerSpec,
+    plan: String,
+    model: String,
+    conditioning: Conditioning,
+    what: What,
+    n: usize,
+    seed: u64,
+    precision: Precision,
+    batch: Option<usize>,
+    labels: Option<Vec<i64>>,
+    scales: Option<Vec<f64>>,
+    /// Shapes of the arrays that the caller gave.
+    init: Option<Vec<usize>>,
+    noise: Option<Vec<usize>>,
+    image: Option<Vec<usize>>,
+    mask: Option<Vec<usize>>,
+    finished: usize,
+    elements: usize,
+    nfe: usize,
+}
+
+const KIND: &str = "sampling";
+
+impl<'a> Sampling<'a> {
+    /// Begins; no network call yet.
+    ///
+    /// # Errors
+    /// Those of [`Run::start`].
+    pub fn new(
+        model: &'a Model,
+        sampler: &'a Arc<Sampler>,
+        options: &'a RunOptions,
+        what: What,
+    ) -> Result<Self> {
+        let (batch, at_once) = in_flight(sampler, options);
+        options.check_memory(at_once as u128 * sampler.elements())?;
+        options.check(&sampler.model, sampler)?;
+        if options.anytime && what != What::Data {
+            return Err(Error::argument(
+                "anytime: what a deadline leaves is an estimate of the data, not a state",
+            ));
+        }
+        Ok(Self {
+            model,
+            sampler,
+            options,
+            what,
+            began: Instant::now(),
+            batch,
+            at_once,
+            finished: 0,
+            run: None,
+            nfe: 0,
+            estimates: 0,
+            network: Duration::ZERO,
+            earlier: Duration::ZERO,
+        })
+    }
+
+    /// Whether all samples are drawn.
+    pub fn done(&self) -> bool {
+        self.finished == self.options.n
+    }
+
+    /// One step of the batch in flight; `None` once all samples are drawn. `out` is the whole result, and receives
+    /// the batch with its last step.
+    ///
+    /// # Errors
+    /// Those of [`Run::start`], [`Run::step`] and [`Run::read`].
+    pub fn step<T: Element>(&mut self, out: &mut [T]) -> Result<Option<Overall>> {
+        if self.done() {
+            return Ok(None);
+        }
+        let Self { options, finished, at_once, .. } = *self;
+        let (n, in_flight) = (options.n, at_once.min(options.n - finished));
+        let run = match &mut self.run {
+            Some(run) => run,
+            None => {
+                let mut part = options.slice(finished..finished + in_flight);
+                part.batch = Some(self.batch);
+                part.deadline = options.deadline.map(|d| d.saturating_sub(self.began.elapsed()));
+                if options.anytime {
+                    // Every sample gets its estimate, so the batches that are left share what time is left.
+                    let left = (n - finished).div_ceil(at_once);
+                    part.deadline = part.deadline.map(|d| d / u32::try_from(left).unwrap_or(u32::MAX));
+                }
+                self.run.insert(Run::start_at(finished, self.model, self.sampler, part)?)
+            }
+        };
+        let len = out.len() / n;
+        let own = &mut out[finished * len..][..in_flight * len];
+        let mut overall = Overall { n, finished, in_flight, run: run.progress() };
+        match run.step(1) {
+            Ok(progress) => overall.run = progress,
+            Err(e) if e.status() == Status::Partial => {
+                run.read(What::X0, own)?;
+                self.estimates += in_flight;
+                overall.run = Progress { done: true, fraction: 1.0, ..run.progress() };
+            }
+            Err(e) => return Err(e),
+        }
+        if overall.run.done {
+            if run.progress().done {
+                run.read(self.what, own)?;
+            }
+            self.nfe = self.nfe.max(overall.run.nfe);
+            self.network += run.network_time() - std::mem::take(&mut self.earlier);
+            self.finished += in_flight;
+            self.run = None;
+        }
+        Ok(Some(overall))
+    }
+
+    /// The error of who stops after `overall`.
+    pub fn cancelled(&self, overall: Overall) -> Error {
+        let Overall { n, finished, run: Progress { step, .. }, .. } = overall;
+        let message = format!("cancelled after step {step}, with {finished} of {n} samples finished before");
+        Error::new(Status::Cancelled, message)
+    }
+
+    /// How the samples were made.
+    pub fn made(&self) -> Made {
+        let network = self.network;
+        let seconds = Seconds {
+            network: network.as_secs_f64(),
+            solver: self.began.elapsed().saturating_sub(network).as_secs_f64(),
+        };
+        Made { nfe: self.nfe, seconds, estimates: self.estimates }
+    }
+
+    /// All of it as bytes, for [`Checkpoint::read`]: what is finished of `out`, the run in flight, and the options, the
+    /// caller's arrays among them.
+    ///
+    /// # Errors
+    /// Those of [`Run::save`]; [`Status::Unsupported`] for a caller's own plan or for `anytime`.
+    pub fn save<T: Element>(&self, out: &[T]) -> Result<Vec<u8>> {
+        let RunOptions {
+            n,
+            seed,
+            precision,
+            batch,
+            max_memory: _,
+            deadline: _,
+            cancel: _,
+            init,
+            noise,
+            labels,
+            inpaint,
+            scales,
+            guide: _,
+            previews: _,
+            anytime,
+        } = self.options;
+        if *anytime || self.sampler.info().name == "plan" {
+            let what = if *anytime { "an anytime sampling" } else { "a plan of the caller's" };
+            return Err(Error::new(Status::Unsupported, format!("{what} has no checkpoint")));
+        }
+        let shape = |t: &Tensor| t.shape().to_vec();
+        let arrays = [
+            ("init", init.as_ref()),
+            ("noise", noise.as_ref()),
+            ("image", inpaint.as_ref().map(|i| &i.image)),
+            ("mask", inpaint.as_ref().map(|i| &i.mask)),
+        ];
+        let elements = out.len() / n * self.finished;
+        let saved = SavedSampling {
+            sampler: self.sampler.options().clone(),
+            plan: self.sampler.hash(),
+            model: self.model.hash()?,
+            conditioning: self.sampler.conditioning.clone(),
+            what: self.what,
+            n: *n,
+            seed: *seed,
+            precision: *precision,
+            batch: *batch,
+            labels: labels.clone(),
+            scales: scales.clone(),
+            init: arrays[0].1.map(shape),
+            noise: arrays[1].1.map(shape),
+            image: arrays[2].1.map(shape),
+            mask: arrays[3].1.map(shape),
+            finished: self.finished,
+            elements,
+            nfe: self.nfe,
+        };
+        let mut writer = Writer::new();
+        writer.floats("out", T::values(&out[..elements]))?;
+        for (name, tensor) in arrays {
+            if let Some(tensor) = tensor {
+                writer.buffer(name, &tensor.clone().into_buffer())?;
+            }
+        }
+        if let Some(run) = &self.run {
+            writer.bytes("run", &run.save()?)?;
+        }
+        writer.finish(KIND, &saved)
+    }
+}
+
+/// An interrupted [`Sampling`]: what it was started with, and where it is.
+pub struct Checkpoint {
+    saved: SavedSampling,
+    options: RunOptions,
+    out: Buffer,
+    run: Option<Vec<u8>>,
+}
+
+impl Checkpoint {
+    /// Reads what [`Sampling::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Status::CheckpointInvalid`] where it is torn or edited.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let (reader, saved) = Reader::new::<SavedSampling>(KIND, bytes)?;
+        let tensor = |name: &str, shape: &Option<Vec<usize>>| -> Result<Option<Tensor>> {
+            let Some(shape) = shape else { return Ok(None) };
+            let len = shape.iter().try_fold(1usize, |len, dim| len.checked_mul(*dim));
+            let len = len.ok_or_else(|| invalid(format!("the shape of its `{name}`")))?;
+            let tensor = match reader.buffer(name, len)? {
+                Buffer::F32(values) => ArrayD::from_shape_vec(shape.clone(), values).map(Tensor::F32),
+                Buffer::F64(values) => ArrayD::from_shape_vec(shape.clone(), values).map(Tensor::F64),
+            };
+            tensor.map(Some).map_err(|e| invalid(format!("its `{name}`")).source(e))
+        };
+        let inpaint = match (tensor("image", &saved.image)?, tensor("mask", &saved.mask)?) {
+            (Some(image), Some(mask)) => Some(Inpaint { image, mask }),
+            _ => None,
+        };
+        let options = RunOptions {
+            seed: saved.seed,
+            precision: saved.precision,
+            batch: saved.batch,
+            init: tensor("init", &saved.init)?,
+            noise: tensor("noise", &saved.noise)?,
+            labels: saved.labels.clone(),
+            scales: saved.scales.clone(),
+            inpaint,
+            ..RunOptions::new(saved.n)
+        };
+        let run = reader.has("run").then(|| reader.bytes("run").map(<[u8]>::to_vec)).transpose()?;
+        Ok(Self { options, out: reader.buffer("out", saved.elements)?, run, saved })
+    }
+
+    /// The sampler's options.
+    pub fn sampler(&self) -> &SamplerSpec {
+        &self.saved.sampler
+    }
+
+    /// What the sampler was compiled for.
+    pub fn conditioning(&self) -> &Conditioning {
+        &self.saved.conditioning
+    }
+
+    /// What is sampled.
+    pub fn what(&self) -> What {
+        self.saved.what
+    }
+
+    /// The run's options, with neither deadline, token, limit of memory nor guidance network.
+    pub fn options(&self) -> &RunOptions {
+        &self.options
+    }
+
+    /// Goes on, with the samples that were finished in `out`: exactly the elements of the whole result. `options` are
+    /// [`Self::options`], with a deadline, token, limit of memory and the
+    /// guidance network of its own.
+    ///
+    /// # Errors
+    /// [`Status::CheckpointInvalid`] where it is of another model or sampler; those of [`Sampling::new`].
+    pub fn resume<'a, T: Element>(
+        &self,
+        model: &'a Model,
+        sampler: &'a Arc<Sampler>,
+        options: &'a RunOptions,
+        out: &mut [T],
+    ) -> Result<Sampling<'a>> {
+        let saved = &self.saved;
+        for (what, saved, own) in
+            [("model", &saved.model, model.hash()?), ("sampler", &saved.plan, sampler.hash())]
+        {
+            if *saved != own {
+                return Err(invalid(format!("of another {what}: its hash is {saved}, expected {own}"))
+                    .hint("resume with the model and the sampler options that it was started with"));
+            }
+        }
+        let mut sampling = Sampling::new(model, sampler, options, saved.what)?;
+        fits(out.len(), elements(&shape(sampler, saved.n, saved.what)))?;
+        let whole = saved.finished == saved.n || saved.finished.is_multiple_of(sampling.at_once);
+        if saved.finished > saved.n || !whole || out.len() / saved.n * saved.finished != saved.elements {
+            return Err(invalid("its number of finished samples cannot be"));
+        }
+        T::copy(&self.out, 0..saved.elements, &mut out[..saved.elements]);
+        sampling.finished = saved.finished;
+        sampling.nfe = saved.nfe;
+        if let Some(run) = &self.run {
+            let mut run = Run::load_guided(model, sampler, options.guide.as_ref(), run)?;
+            if run.samples() != sampling.at_once.min(saved.n - saved.finished) {
+                return Err(invalid("its run has another number of samples"));
+            }
+            run.resume_with(options.deadline, options.cancel.clone());
+            sampling.earlier = run.network_time();
+            sampling.run = Some(run);
+        }
+        Ok(sampling)
+    }
+}
+
+/// [n, C, ...] or [n, k*C, ...].
+pub fn shape(sampler: &Sampler, n: usize, what: What) -> Vec<usize> {
     let mut shape = vec![n];
     shape.extend(&sampler.model.data.shape);
     if what == What::State {

@@ -1,33 +1,49 @@
 //! What solvers write rows with: states and slots as affine expressions, the network's output as epsilon or
 //! score, the closing step.
 
-use super::{Solver, inpaint};
+use super::denoiser::Denoiser;
+use super::{Solver, Times, inpaint};
 use crate::guidance::{self, GUIDE};
 use crate::noise::Purpose;
-use crate::plan::{Affine, Eval, FORMAT, Map, MapKind, Plan, Row, push};
+use crate::plan::{Affine, Eval, FORMAT, Input, Map, MapKind, Plan, Row, push};
 use crate::process::{Mat, Process};
 use crate::spec::{
     Conditioning, DenoiseTime, Guidance, InpaintMethod, Inpainting, ModelSpec, Prediction, Predicts,
     SamplerSpec,
 };
 use crate::{Error, Result, Status};
+use std::sync::Arc;
 
 /// Stands for the guide's slot until the solver's slots are known.
 const UNNUMBERED: usize = usize::MAX;
 
 /// Turns a raw network output into epsilon: eps = P z + R output, with z the state that the network saw.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Decoder {
     pub(crate) prediction: Prediction,
     predicts: Predicts,
+    /// Networks of k = 1 that need more than the state and its process.
+    denoiser: Option<Arc<Denoiser>>,
 }
 
 impl Decoder {
-    pub fn new(model: &ModelSpec) -> Self {
-        Self {
+    pub fn new(model: &ModelSpec) -> Result<Self> {
+        Ok(Self {
             prediction: model.network.prediction,
             predicts: model.network.predicts.unwrap_or(Predicts::All),
-        }
+            denoiser: Denoiser::new(model)?.map(Arc::new),
+        })
+    }
+
+    /// The times of `process` that a sampler with this network may use.
+    pub fn times(&self, process: &Process) -> Result<Times> {
+        let all = Times::of(process);
+        self.denoiser.as_ref().map_or(Ok(all), |denoiser| denoiser.times(process, all))
+    }
+
+    /// What the network sees of a state at time `t`; `None` for the state itself.
+    pub fn input(&self, process: &Process, t: f64) -> Option<Input> {
+        self.denoiser.as_ref().and_then(|denoiser| denoiser.input(process, t))
     }
 
     /// (P: k x k, R: k x output blocks) at time `t`.
@@ -35,13 +51,17 @@ impl Decoder {
     /// Half outputs determine the other half: the exact epsilon is W (z - a x0) with one unknown x0 for each
     /// element, which either half gives. The half that is predicted passes through unchanged.
     pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
+        if let Some(denoiser) = &self.denoiser {
+            return Ok(denoiser.epsilon(process, t));
+        }
         let k = process.k();
         let half = self.half(k);
         let unit = |i: usize| Mat::from_fn(1, k, |_, j| f64::from(i == j));
         Ok(match (self.prediction, half) {
             (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
             (Prediction::Score, None) => (Mat::zeros(k, k), process.eps_from_score(t)),
-            (Prediction::X0 | Prediction::V, _) => {
+            // The last two have a denoiser.
+            (Prediction::X0 | Prediction::V | Prediction::Velocity | Prediction::Edm, _) => {
                 // x0 = X z + Y output
                 let (x, y) = match self.prediction {
                     Prediction::X0 => (Mat::zeros(1, k), 1.0),
@@ -80,6 +100,12 @@ impl Decoder {
         })
     }
 
+    /// Whether the output says one thing, x0, of a state's blocks together.
+    pub(crate) fn is_denoiser(&self) -> bool {
+        let estimates = [Prediction::X0, Prediction::V, Prediction::Velocity, Prediction::Edm];
+        self.denoiser.is_some() || estimates.contains(&self.prediction)
+    }
+
     /// The block that the output holds, where it holds one.
     pub(crate) fn half(&self, k: usize) -> Option<usize> {
         match self.predicts {
@@ -104,12 +130,23 @@ impl Decoder {
 
     /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
     pub fn x0(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
+        if let Some(denoiser) = &self.denoiser {
+            return Ok(denoiser.x0(process, t));
+        }
         if self.prediction == Prediction::X0 {
             return Ok((Mat::zeros(1, process.k()), Mat::identity(1)));
         }
         let (p, r) = self.epsilon(process, t)?;
         let (on_z, on_eps) = process.x0_from_eps(t);
         Ok((on_z + on_eps * p, on_eps * r))
+    }
+}
+
+impl Decoder {
+    /// The data estimate as a state of a path of k = 1, by the call on state 0 at time `t` that filled `slot`.
+    pub fn x0_of_slot(&self, process: &Process, t: f64, slot: usize) -> Result<Affine> {
+        let (on_z, on_output) = self.x0(process, t)?;
+        Ok(on_z * Affine::state(0, 1) + Affine::slot(0, slot, on_output))
     }
 }
 
@@ -137,21 +174,21 @@ impl<'a> Compiler<'a> {
         process: &'a Process,
         options: &'a SamplerSpec,
         conditioning: &Conditioning,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             process,
             inpaint: conditioning.inpaint,
             guidance: conditioning.guidance,
             failed: None,
             options,
-            decoder: Decoder::new(model),
+            decoder: Decoder::new(model)?,
             output_blocks: model.output_blocks(process.k()),
             grid: Vec::new(),
             rows: Vec::new(),
             step: 0,
             draws: [0; 4],
             before: (0, [0; 4]),
-        }
+        })
     }
 
     pub fn compile(mut self, solver: &Solver, grid: Vec<f64>) -> Result<Plan> {
@@ -195,8 +232,17 @@ impl<'a> Compiler<'a> {
     }
 
     /// One noise-free Euler step of length t_end at t_end (methods: the published closing step): of the
-    /// reverse-time SDE for stochastic samplers, of the probability flow for deterministic ones.
+    /// reverse-time SDE for stochastic samplers, of the probability flow for deterministic ones. On paths that are no
+    /// recipes it ends with the data estimate, as their own samplers do.
     fn close(&mut self, solver: &Solver, t_end: f64) -> Result<()> {
+        if self.process.parameters().is_none() {
+            self.eval(0, t_end, 0);
+            let estimate = self.decoder.x0_of_slot(self.process, t_end, 0)?;
+            self.set(0, estimate);
+            inpaint::close(self, t_end)?;
+            self.end_step();
+            return Ok(());
+        }
         let (mut t, mut h) = (t_end, t_end);
         if solver.info.stochastic && self.options.denoise_time == Some(DenoiseTime::Float32) {
             (t, h) = (1.0 - f64::from((1.0 - t_end) as f32), f64::from(t_end as f32));
@@ -217,7 +263,8 @@ impl<'a> Compiler<'a> {
 
     /// Calls the network on state `from` at time `t`, and its guide where there is one.
     pub fn eval(&mut self, from: usize, t: f64, slot: usize) {
-        let eval = Eval { step: self.step, network: 0, from, t, slot };
+        let input = self.decoder.input(self.process, t);
+        let eval = Eval { step: self.step, network: 0, from, t, slot, input };
         let guided = self.guidance.map_or(Ok(None), |guidance| {
             guidance::rows(&guidance, &self.decoder, self.process, &eval, UNNUMBERED)
         });

@@ -5,6 +5,7 @@ mod ancestral;
 mod compiler;
 mod conjugate;
 mod cvv;
+mod denoiser;
 mod em;
 mod euler;
 mod heun;
@@ -20,10 +21,10 @@ mod stability;
 pub(crate) use compiler::Decoder;
 
 use crate::guidance::GUIDE;
-use crate::plan::Plan;
-use crate::process::Process;
+use crate::plan::{Plan, Row};
+use crate::process::{Mat, Process};
 use crate::spec::strict::did_you_mean;
-use crate::spec::{Conditioning, Guidance, GuidanceKind, Inpainting, ModelSpec, SamplerSpec};
+use crate::spec::{Conditioning, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec};
 use crate::{Error, Result, Status, grid};
 use compiler::Compiler;
 use serde::Serialize;
@@ -85,6 +86,8 @@ pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
 pub struct Sampler {
     pub(crate) model: ModelSpec,
     pub(crate) process: Process,
+    /// What standard normals are multiplied with to make the initial state.
+    pub(crate) prior_factor: Mat,
     info: SamplerInfo,
     options: SamplerSpec,
     pub(crate) rows: Rows,
@@ -132,6 +135,7 @@ impl Sampler {
         if !(1..=1000).contains(&resample) {
             return Err(Error::argument(format!("inpaint: resample = {resample}: expected 1 to 1000")));
         }
+        let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
         let (info, rows) = if name == rk45::INFO.name {
             let excluded = [
@@ -148,7 +152,7 @@ impl Sampler {
                 .hint("use `em` or `sscs`"));
             }
             special(options, &rk45::INFO)?;
-            let own = rk45::Options::new(options)?;
+            let own = rk45::Options::new(options, &times)?;
             (rk45::INFO, Rows::Adaptive(rk45::Options { guidance: conditioning.guidance, ..own }))
         } else {
             let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
@@ -158,11 +162,17 @@ impl Sampler {
             special(options, &solver.info)?;
             let each = if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
             let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing: each };
-            let grid = grid::resolve_for(options, &process, calls)?;
-            let plan = Compiler::new(model, &process, options, &conditioning).compile(solver, grid)?;
+            let grid = grid::resolve_for(options, &process, &times, calls)?;
+            let plan = Compiler::new(model, &process, options, &conditioning)?.compile(solver, grid)?;
             (solver.info, Rows::Planned(Arc::new(plan)))
         };
-        Ok(Self { model: model.clone(), process, info, options: options.clone(), rows, conditioning })
+        let start = match &rows {
+            Rows::Planned(plan) => plan.grid[0],
+            Rows::Adaptive(options) => options.t_start,
+        };
+        let prior_factor = prior_factor(model, &process, start)?;
+        let options = options.clone();
+        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
     }
 
     /// A sampler that executes a plan made by the caller.
@@ -184,6 +194,24 @@ impl Sampler {
                 ),
             ));
         }
+        let seen = model.input_blocks(process.k());
+        if let Some(i) = plan.rows.iter().position(|row| match row {
+            // A classifier sees the whole state.
+            Row::Eval(eval) if eval.network == GUIDE && plan.guidance() == Some(GuidanceKind::Classifier) => {
+                eval.input.is_some()
+            }
+            Row::Eval(eval) => eval.input.as_ref().map_or(process.k(), |_| 1) != seen,
+            _ => false,
+        }) {
+            let what = if seen == 1 { "needs an `input`" } else { "has an `input`" };
+            return Err(Error::new(
+                Status::InvalidConfig,
+                format!(
+                    "plan: row {i} {what}, and the model's network takes {seen} of {} blocks",
+                    process.k()
+                ),
+            ));
+        }
         let conditioning = Conditioning {
             inpaint: plan.inpaints().then(Inpainting::default),
             guidance: plan.guidance().map(Guidance::from),
@@ -199,8 +227,10 @@ impl Sampler {
             equation: "",
             options: &[],
         };
+        let prior_factor = prior_factor(model, &process, plan.grid.first().copied().unwrap_or(1.0))?;
         let rows = Rows::Planned(Arc::new(plan));
-        Ok(Self { model: model.clone(), process, info, options: SamplerSpec::default(), rows, conditioning })
+        let options = SamplerSpec::default();
+        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
     }
 
     /// What the sampler is.
@@ -246,12 +276,23 @@ impl Sampler {
         let (states, slots) = self.buffers();
         let (k, outputs) = (self.process.k(), self.model.output_blocks(self.process.k()));
         let slots: usize = slots.into_iter().map(|network| self.blocks_of(network)).sum();
+        let projected = usize::from(self.projects());
         // A batch of twice the samples, for the calls with and without the class at once.
         let twice = match self.conditioning.guidance {
             Some(Guidance { kind: GuidanceKind::Cfg, .. }) => 2 * (k + outputs),
             _ => 0,
         };
-        ((states * k + slots + twice + 1) as u128) * self.model.data_len() as u128
+        ((states * k + slots + projected + twice + 1) as u128) * self.model.data_len() as u128
+    }
+
+    /// Whether network calls see a part of the state only.
+    pub(crate) fn projects(&self) -> bool {
+        match &self.rows {
+            Rows::Planned(plan) => plan.projects(),
+            Rows::Adaptive(_) => {
+                self.model.network.process.is_some() || self.model.network.prediction == Prediction::Edm
+            }
+        }
     }
 
     /// SHA-256 of what the sampler does: of the plan, or of the adaptive solver's options.
@@ -260,6 +301,73 @@ impl Sampler {
             Rows::Planned(plan) => plan.hash(),
             Rows::Adaptive(options) => options.hash(&self.model),
         }
+    }
+}
+
+/// The forward times that a sampler may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The first.
+    pub low: f64,
+    /// The last, where sampling starts by default.
+    pub high: f64,
+    /// Where the solver's steps end by default.
+    pub end: f64,
+    /// Whether the network knows less than the whole path.
+    clipped: bool,
+}
+
+impl Times {
+    /// Those of a process whose own network drives it.
+    pub fn of(process: &Process) -> Self {
+        let (low, high) = process.times();
+        // The published 0.001 is near enough to the data, but not where the noise level is what time is, nor where
+        // the first entry of a table of betas is the first that the network knows.
+        let whole = process.entries().is_some() || process.explodes();
+        let end = if whole && low > 1e-7 { low } else { 0.001 };
+        Self { low, high, end, clipped: false }
+    }
+
+    /// Those of `model`: of its process, as far as the network knows the signal-to-noise ratio there.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where it knows that of no time.
+    pub fn of_model(model: &ModelSpec) -> Result<Self> {
+        Decoder::new(model)?.times(&model.process()?)
+    }
+
+    /// Start and end of a sampler's grid in forward time, checked.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`], with the range.
+    pub fn interval(&self, spec: &SamplerSpec) -> Result<(f64, f64)> {
+        let (start, end) = (spec.t_start.unwrap_or(self.high), spec.t_end.unwrap_or(self.end));
+        if self.low <= end && end < start && start <= self.high {
+            return Ok((start, end));
+        }
+        let number = |t: f64| if t == 1.0 { "1".into() } else { format!("{t:?}") };
+        let error = Error::argument(format!(
+            "t_start = {start:?}, t_end = {end:?}: expected {} <= t_end < t_start <= {}",
+            number(self.low),
+            number(self.high)
+        ));
+        Err(match self.clipped {
+            true => error.hint(
+                "outside of these times the signal-to-noise ratio is one that the network was not trained on",
+            ),
+            false => error,
+        })
+    }
+}
+
+/// The prior from which a run that starts at `start` is drawn: the process's own, but where only a part of the path is
+/// used the law of unit-variance data there. (A recipe that its own network drives starts from S wherever that is.)
+fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat> {
+    let own = process.parameters().is_some() && model.network.process.is_none();
+    if own || start >= process.times().1 {
+        Ok(process.prior_factor())
+    } else {
+        process.marginal_factor(start)
     }
 }
 

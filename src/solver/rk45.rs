@@ -5,12 +5,12 @@
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
 use super::compiler::Decoder;
-use super::{CALLS_OF_GUIDED, SamplerInfo};
+use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
 use crate::spec::{Guidance, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) const INFO: SamplerInfo = SamplerInfo {
@@ -39,8 +39,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub fn new(spec: &SamplerSpec) -> Result<Self> {
-        let (t_start, t_end) = spec.interval()?;
+    pub fn new(spec: &SamplerSpec, times: &Times) -> Result<Self> {
+        let (t_start, t_end) = times.interval(spec)?;
         let tolerance = |name: &str, given: Option<f64>, least: f64| {
             let value = given.unwrap_or(1e-4);
             if value >= least && value.is_finite() {
@@ -103,6 +103,18 @@ pub(crate) struct Rk45 {
     pub done: bool,
 }
 
+/// What of [`Rk45`] a checkpoint holds; the rest follows from the sampler.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Saved {
+    tau: f64,
+    step_size: f64,
+    rejected: bool,
+    first: Option<usize>,
+    nfe: u32,
+    done: bool,
+}
+
 /// Nodes and weights of stages 1 to 6; the last is the solution of order 5 itself.
 const NODES: [f64; 6] = [1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
 const STAGES: [&[f64]; 6] = [
@@ -122,17 +134,26 @@ pub(crate) const SLOTS: usize = 7;
 pub(crate) const STATES: usize = 2;
 
 impl Rk45 {
-    pub fn new(options: Options, model: &ModelSpec) -> Self {
-        Self {
-            options,
-            decoder: Decoder::new(model),
-            tau: 0.0,
-            step_size: 0.0,
-            rejected: false,
-            first: None,
-            nfe: 0,
-            done: false,
-        }
+    pub fn new(options: Options, decoder: Decoder) -> Self {
+        Self { options, decoder, tau: 0.0, step_size: 0.0, rejected: false, first: None, nfe: 0, done: false }
+    }
+
+    pub fn save(&self) -> Saved {
+        // Named one by one, so that a field that is added is not forgotten here.
+        let Self { options: _, decoder: _, tau, step_size, rejected, first, nfe, done } = self;
+        Saved { tau: *tau, step_size: *step_size, rejected: *rejected, first: *first, nfe: *nfe, done: *done }
+    }
+
+    /// The solver that [`Self::save`] was called on; `None` for a state that no solver is in.
+    pub fn load(options: Options, decoder: Decoder, saved: Saved) -> Option<Self> {
+        let Saved { tau, step_size, rejected, first, nfe, done } = saved;
+        let new = Self::new(options, decoder);
+        let possible = (0.0..=new.length()).contains(&tau)
+            && step_size >= 0.0
+            && step_size.is_finite()
+            && nfe <= options.max_nfe
+            && first.is_none_or(|slot| slot < SLOTS);
+        possible.then_some(Self { tau, step_size, rejected, first, nfe, done, ..new })
     }
 
     /// The forward time that the solution has reached.
@@ -243,12 +264,16 @@ impl Rk45 {
         Ok(0)
     }
 
-    /// The closing noise-free step of length t_end, with the probability flow's drift.
+    /// The closing noise-free step of length t_end, with the probability flow's drift; on paths that are no recipes, the
+    /// data estimate.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let t = self.options.t_end;
         self.nfe += rows.eval(0, t, 0)?;
-        let drift = self.drift(process, 0, t, z)?;
-        rows.update(&(z.clone() + t * drift).into_update(0, 0))?;
+        let end = match process.parameters() {
+            Some(_) => z.clone() + t * self.drift(process, 0, t, z)?,
+            None => self.decoder.x0_of_slot(process, t, 0)?,
+        };
+        rows.update(&end.into_update(0, 0))?;
         self.done = true;
         Ok(())
     }

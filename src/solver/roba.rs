@@ -38,7 +38,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
             "`lambda_s` is {lambda_s:?}: expected a finite number of at least 0"
         )));
     }
-    if lambda_s != 1.0 && c.process.parameters().d[(0, 0)] == 0.0 {
+    if lambda_s != 1.0 && c.process.parameters().is_some_and(|recipe| recipe.d[(0, 0)] == 0.0) {
         return Err(Error::argument(format!(
             "`lambda_s` scales the position's noise, and {} has none (gamma is 0)",
             c.process

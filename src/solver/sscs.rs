@@ -29,8 +29,12 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let Some(reversed) = c.process.time_reversed_ou() else {
         return Err(Error::new(
             Status::Unsupported,
-            "sampler `sscs` needs a process built by the recipe (D, Q, S)",
-        ));
+            format!(
+                "sampler `sscs` needs a process built by the recipe (D, Q, S), which {} is not",
+                c.process
+            ),
+        )
+        .hint("use `em` or `ancestral`"));
     };
     let inverse_s = c.process.prior_covariance().inverse()?;
     for pair in grid.windows(2) {

@@ -17,7 +17,8 @@ pub enum InpaintMethod {
 }
 
 /// How images are completed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Inpainting {
     /// How the known region enters.
     pub method: InpaintMethod,
@@ -53,7 +54,8 @@ pub enum GuidanceKind {
 }
 
 /// How a sampler is guided; scale, class and guidance network are the run's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Guidance {
     /// What guides.
     pub kind: GuidanceKind,
@@ -102,7 +104,8 @@ impl Guidance {
 }
 
 /// What a sampler is compiled for, beside its own options. The default is nothing: plain samples.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conditioning {
     /// Images to complete.
     pub inpaint: Option<Inpainting>,
@@ -113,6 +116,13 @@ pub struct Conditioning {
 impl From<Option<InpaintMethod>> for Conditioning {
     fn from(method: Option<InpaintMethod>) -> Self {
         Self { inpaint: method.map(Inpainting::from), guidance: None }
+    }
+}
+
+impl Conditioning {
+    /// This, with what `other` has where this has nothing.
+    pub fn or(self, other: Self) -> Self {
+        Self { inpaint: self.inpaint.or(other.inpaint), guidance: self.guidance.or(other.guidance) }
     }
 }
 

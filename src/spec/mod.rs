@@ -12,7 +12,7 @@ pub use conditioning::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpa
 pub use config::{Config, GuidanceFile, InpaintFiles, OneOrMany};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
 pub use model::{
-    DataSpec, GRADIENT_OUTPUT, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessKind, ProcessSpec,
-    SPEC_KEY,
+    DataSpec, GRADIENT_OUTPUT, ModelSpec, NetworkSpec, NetworkTime, Prediction, Predicts, ProcessKind,
+    ProcessSpec, SPEC_KEY, Schedule,
 };
 pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, SamplerSpec, Variant};

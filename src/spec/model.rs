@@ -16,7 +16,8 @@ pub const GRADIENT_OUTPUT: &str = "grad";
 pub struct ModelSpec {
     /// Version of this document; 1.
     pub format: u32,
-    /// The forward process that the network was trained on.
+    /// The forward process that samples are drawn along, and that the network was trained on unless
+    /// [`NetworkSpec::process`] names another.
     pub process: ProcessSpec,
     /// Shape and range of one data sample.
     pub data: DataSpec,
@@ -36,6 +37,27 @@ pub enum ProcessKind {
     Psld,
     /// Any constant D, Q, S (arXiv 2303.01748).
     Recipe,
+    /// Variance exploding (arXiv 2011.13456), k = 1.
+    Ve,
+    /// Noise level as time (EDM, arXiv 2206.00364), k = 1.
+    Edm,
+    /// The linear path of flow matching (arXiv 2210.02747), k = 1.
+    Flow,
+    /// A table of betas (DDPM, arXiv 2006.11239), k = 1.
+    Ddpm,
+}
+
+/// Named tables of betas (ddpm), entries i = 0..N-1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// From beta_min to beta_max in equal steps (arXiv 2006.11239); default 1e-4 to 0.02.
+    Linear,
+    /// Their square roots in equal steps (arXiv 2112.10752); default 0.00085 to 0.012.
+    ScaledLinear,
+    /// 1 - f((i+1)/N) / f(i/N), at most max_beta, with f(x) = cos^2(pi/2 (x + offset)/(1 + offset))
+    /// (arXiv 2102.09672).
+    Cosine,
 }
 
 /// The forward process; which fields apply depends on `kind`.
@@ -43,10 +65,10 @@ pub enum ProcessKind {
 pub struct ProcessSpec {
     /// Which process.
     pub kind: ProcessKind,
-    /// Beta at t = 0.
+    /// Beta at t = 0; for ddpm the first entry of a `linear` or `scaled_linear` schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_min: Option<f64>,
-    /// Beta at t = 1.
+    /// Beta at t = 1; for ddpm the last entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_max: Option<f64>,
     /// Friction of the position (psld).
@@ -76,6 +98,27 @@ pub struct ProcessSpec {
     /// Added to the diagonal of the kernel's covariance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numerical_eps: Option<f64>,
+    /// Smallest noise level (ve: default 0.01; edm: 0.002).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_min: Option<f64>,
+    /// Largest noise level (ve: default 50; edm: 80).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_max: Option<f64>,
+    /// The table of betas (ddpm), instead of a schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub betas: Option<Vec<f64>>,
+    /// A named table (ddpm); default linear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Entries of a named table; default 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u32>,
+    /// Offset of the cosine schedule; default 0.008.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
+    /// Largest beta of the cosine schedule; default 0.999.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_beta: Option<f64>,
 }
 
 /// One data sample.
@@ -104,6 +147,28 @@ pub enum Prediction {
     X0,
     /// v = alpha epsilon - sigma x_0 (k = 1).
     V,
+    /// The velocity of the linear path (flow) along the time that the network takes: epsilon - x_0, or x_0 - epsilon
+    /// where that time is `reversed`.
+    Velocity,
+    /// The raw network F of EDM (k = 1): for x = x_0 + sigma n it takes c_in x, and x_0 is estimated as
+    /// c_skip x + c_out F (arXiv 2206.00364, table 1).
+    Edm,
+}
+
+/// What a network's time input holds, times [`NetworkSpec::time_scale`]. t is the forward time of the network's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkTime {
+    /// t.
+    T,
+    /// 1 - t: 0 is noise, 1 data.
+    Reversed,
+    /// The noise level sigma(t)/alpha(t) (k = 1).
+    Sigma,
+    /// EDM's c_noise, ln(sigma/alpha)/4 (k = 1).
+    CNoise,
+    /// The entry of the table of betas, from 0: t N - 1 (ddpm). An int64 input takes the nearest.
+    Index,
 }
 
 /// Which part of epsilon or the score an output holds.
@@ -121,6 +186,10 @@ pub enum Predicts {
 /// The network's inputs and outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkSpec {
+    /// The process of k = 1 that the network was trained on, where that is not the one to sample along: the network is
+    /// then shown the part of the state that tells of x_0, at its own time of equal signal-to-noise ratio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessSpec>,
     /// What the output is.
     #[serde(default = "default_prediction")]
     pub prediction: Prediction,
@@ -137,9 +206,16 @@ pub struct NetworkSpec {
     /// Name of the output; `grad` makes it a guidance network ([`ModelSpec::is_gradient`]).
     #[serde(default = "default_output")]
     pub output: String,
-    /// What the network's time input is per unit of forward time t.
+    /// What the network takes for its time; by default `c_noise` for prediction `edm`, else `sigma` for the processes
+    /// `ve` and `edm`, `index` for `ddpm`, and `t`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<NetworkTime>,
+    /// What the network's time input is per unit of [`Self::time`].
     #[serde(default = "default_time_scale")]
     pub time_scale: f64,
+    /// Standard deviation of the data in the preconditioning of prediction `edm`; default 0.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_data: Option<f64>,
     /// Name of the label input, [batch] int64.
     #[serde(default)]
     pub label_input: Option<String>,
@@ -195,13 +271,17 @@ impl ModelSpec {
                 ),
             ));
         }
-        let network = sections.network.unwrap_or_else(|| Value::Object(Default::default()));
+        let mut network = sections.network.unwrap_or_else(|| Value::Object(Default::default()));
+        // Read by itself: only the fields of what is read strictly are known by name.
+        let own = network.get_mut("process").map(Value::take).filter(|own| !own.is_null());
+        let own = own.map(|own| strict::from_value(own, BAD, "psld.spec: network.process")).transpose()?;
         let mut spec = Self {
             format: sections.format,
             process: strict::from_value(sections.process, BAD, "psld.spec: process")?,
             data: strict::from_value(sections.data, BAD, "psld.spec: data")?,
             network: strict::from_value(network, BAD, "psld.spec: network")?,
         };
+        spec.network.process = own;
         spec.check()?;
         Ok(spec)
     }
@@ -227,6 +307,14 @@ impl ModelSpec {
         let bad = |message: String| Err(Error::new(Status::SpecInvalid, format!("psld.spec: {message}")));
         let process = self.process()?;
         let k = process.k();
+        let own = self.network_process()?;
+        if own.k() != 1 && self.network.process.is_some() {
+            return bad(format!(
+                "network.process: expected a process of k = 1, got k = {}; a phase-space network drives its own process \
+                 only",
+                own.k()
+            ));
+        }
 
         let shape = &self.data.shape;
         let elements = shape.iter().try_fold(k, |n, &dim| n.checked_mul(dim).filter(|n| *n <= MAX_ELEMENTS));
@@ -244,8 +332,51 @@ impl ModelSpec {
         }
 
         let network = &mut self.network;
-        if network.prediction == Prediction::V && k != 1 {
-            return bad(format!("network.prediction: `v` is defined for k = 1, this process has k = {k}"));
+        let kind = network.process.as_ref().unwrap_or(&self.process).kind;
+        match network.prediction {
+            Prediction::V if own.k() != 1 => {
+                return bad(format!(
+                    "network.prediction: `v` is defined for k = 1, this process has k = {k}"
+                ));
+            }
+            Prediction::Edm if own.k() != 1 => {
+                return bad(format!(
+                    "network.prediction: `edm` is defined for k = 1, and the network's process has k = {k}; name the \
+                     process that it was trained on in network.process"
+                ));
+            }
+            Prediction::Velocity if kind != ProcessKind::Flow => {
+                return bad(format!(
+                    "network.prediction: `velocity` is that of process kind Flow, and the network's is {kind:?}"
+                ));
+            }
+            _ => {}
+        }
+        match (network.prediction, network.sigma_data) {
+            (Prediction::Edm, Some(s)) if !(s.is_finite() && s > 0.0) => {
+                return bad(format!("network.sigma_data: expected a positive number, got {s}"));
+            }
+            (Prediction::Edm, None) => network.sigma_data = Some(0.5),
+            (Prediction::Edm, _) | (_, None) => {}
+            (other, Some(_)) => {
+                return bad(format!(
+                    "network.sigma_data: it belongs to prediction `edm`, and the prediction is {other:?}"
+                ));
+            }
+        }
+        match network.time {
+            Some(NetworkTime::Sigma | NetworkTime::CNoise) if own.k() != 1 => {
+                return bad(format!(
+                    "network.time: a noise level is defined for k = 1, and the network's process has k = {k}"
+                ));
+            }
+            Some(NetworkTime::Index) if own.entries().is_none() => {
+                return bad(format!(
+                    "network.time: `index` is an entry of a table of betas (process kind Ddpm), and the network's \
+                     process is {kind:?}"
+                ));
+            }
+            _ => {}
         }
         if !(network.time_scale.is_finite() && network.time_scale > 0.0) {
             return bad(format!(
@@ -253,7 +384,7 @@ impl ModelSpec {
                 network.time_scale
             ));
         }
-        let whole_output = matches!(network.prediction, Prediction::X0 | Prediction::V);
+        let whole_output = own.k() == 1 || network.prediction == Prediction::X0;
         match network.predicts {
             None if whole_output => network.predicts = Some(Predicts::All),
             None => {
@@ -267,9 +398,10 @@ impl ModelSpec {
                 });
             }
             Some(Predicts::All) => {}
-            Some(half) if whole_output || k != 2 => {
+            Some(half) if network.prediction == Prediction::X0 || own.k() != 2 => {
                 return bad(format!(
-                    "network.predicts: {half:?} needs k = 2 and prediction `epsilon` or `score`, not k = {k} and {:?}",
+                    "network.predicts: {half:?} needs k = 2 and prediction `epsilon` or `score`, not k = {} and {:?}",
+                    own.k(),
                     network.prediction
                 ));
             }
@@ -307,15 +439,45 @@ impl ModelSpec {
         self.network.output == GRADIENT_OUTPUT
     }
 
-    /// How many blocks of C channels the output has: k, or 1 for a half or a data estimate.
+    /// The forward process that the network was trained on.
+    ///
+    /// # Errors
+    /// [`Status::SpecInvalid`], naming the parameter and the rule.
+    pub fn network_process(&self) -> Result<Process> {
+        match &self.network.process {
+            None => self.process(),
+            Some(process) => process
+                .build()
+                .map_err(|e| Error::new(Status::SpecInvalid, "psld.spec: network.process").source(e)),
+        }
+    }
+
+    /// What the network's time input holds.
+    pub fn network_time(&self) -> NetworkTime {
+        let kind = self.network.process.as_ref().unwrap_or(&self.process).kind;
+        self.network.time.unwrap_or(match (self.network.prediction, kind) {
+            (Prediction::Edm, _) => NetworkTime::CNoise,
+            (_, ProcessKind::Ve | ProcessKind::Edm) => NetworkTime::Sigma,
+            (_, ProcessKind::Ddpm) => NetworkTime::Index,
+            _ => NetworkTime::T,
+        })
+    }
+
+    /// How many blocks of C channels the network's state input has, for a process of `k`: k, or 1 where the network
+    /// was trained on another process.
+    pub fn input_blocks(&self, k: usize) -> usize {
+        if self.network.process.is_some() { 1 } else { k }
+    }
+
+    /// How many blocks of C channels the output has: those of the input, or 1 for a half or a data estimate.
     pub fn output_blocks(&self, k: usize) -> usize {
         if self.is_gradient() {
             return k;
         }
         match (self.network.prediction, self.network.predicts) {
-            (Prediction::X0 | Prediction::V, _) => 1,
+            (Prediction::X0 | Prediction::V | Prediction::Velocity | Prediction::Edm, _) => 1,
             (_, Some(Predicts::Momentum | Predicts::Position)) => 1,
-            _ => k,
+            _ => self.input_blocks(k),
         }
     }
 
@@ -328,15 +490,29 @@ impl ModelSpec {
 impl ProcessSpec {
     fn build(&self) -> Result<Process> {
         use ProcessKind::*;
+        let kind = self.kind;
+        let (recipe, phase) = (kind == Recipe, matches!(kind, Psld | Cld | Recipe));
+        let named = kind == Ddpm && self.betas.is_none();
+        let cosine = self.schedule == Some(Schedule::Cosine);
         let given = [
-            ("gamma", self.gamma.is_some(), matches!(self.kind, Psld)),
-            ("nu", self.nu.is_some(), matches!(self.kind, Psld | Cld)),
-            ("kappa", self.kappa.is_some(), !matches!(self.kind, Vp)),
-            ("decomposition", self.decomposition.is_some(), !matches!(self.kind, Vp)),
-            ("score_matching", self.score_matching.is_some(), !matches!(self.kind, Vp)),
-            ("d", self.d.is_some(), matches!(self.kind, Recipe)),
-            ("q", self.q.is_some(), matches!(self.kind, Recipe)),
-            ("s", self.s.is_some(), matches!(self.kind, Recipe)),
+            ("gamma", self.gamma.is_some(), kind == Psld),
+            ("nu", self.nu.is_some(), matches!(kind, Psld | Cld)),
+            ("kappa", self.kappa.is_some(), phase),
+            ("decomposition", self.decomposition.is_some(), phase),
+            ("score_matching", self.score_matching.is_some(), phase),
+            ("d", self.d.is_some(), recipe),
+            ("q", self.q.is_some(), recipe),
+            ("s", self.s.is_some(), recipe),
+            ("numerical_eps", self.numerical_eps.is_some(), phase || kind == Vp),
+            ("beta_min", self.beta_min.is_some(), phase || kind == Vp || kind == Ddpm),
+            ("beta_max", self.beta_max.is_some(), phase || kind == Vp || kind == Ddpm),
+            ("sigma_min", self.sigma_min.is_some(), matches!(kind, Ve | Edm)),
+            ("sigma_max", self.sigma_max.is_some(), matches!(kind, Ve | Edm)),
+            ("betas", self.betas.is_some(), kind == Ddpm),
+            ("schedule", self.schedule.is_some(), kind == Ddpm),
+            ("entries", self.entries.is_some(), kind == Ddpm),
+            ("offset", self.offset.is_some(), kind == Ddpm),
+            ("max_beta", self.max_beta.is_some(), kind == Ddpm),
         ];
         // CLD is PSLD with gamma 0: a spec that says so in words is right, not an error.
         let cld_gamma_zero = self.kind == Cld && self.gamma == Some(0.0);
@@ -345,6 +521,30 @@ impl ProcessSpec {
             .find(|(name, set, applies)| *set && !applies && !(cld_gamma_zero && *name == "gamma"))
         {
             return Err(Error::argument(format!("`{name}` is no parameter of process kind {:?}", self.kind)));
+        }
+        if kind == Ddpm {
+            // Among the parameters of ddpm, those that another of them excludes.
+            let excluded = [
+                ("schedule", self.schedule.is_some(), named, "beside `betas`"),
+                ("entries", self.entries.is_some(), named, "beside `betas`"),
+                (
+                    "beta_min",
+                    self.beta_min.is_some(),
+                    named && !cosine,
+                    "beside `betas` or a cosine schedule",
+                ),
+                (
+                    "beta_max",
+                    self.beta_max.is_some(),
+                    named && !cosine,
+                    "beside `betas` or a cosine schedule",
+                ),
+                ("offset", self.offset.is_some(), named && cosine, "without a cosine schedule"),
+                ("max_beta", self.max_beta.is_some(), named && cosine, "without a cosine schedule"),
+            ];
+            if let Some((name, _, _, why)) = excluded.iter().find(|(_, set, applies, _)| *set && !applies) {
+                return Err(Error::argument(format!("`{name}` has no meaning {why}")));
+            }
         }
         let decomposition = self.decomposition.unwrap_or(Decomposition::Lower);
         let score_matching = self.score_matching.unwrap_or(ScoreMatching::Hsm);
@@ -364,6 +564,13 @@ impl ProcessSpec {
                 score_matching,
                 numerical_eps: self.numerical_eps.unwrap_or(1e-9),
             }),
+            Ve => Process::ve(self.sigma_min.unwrap_or(0.01), self.sigma_max.unwrap_or(50.0)),
+            Edm => Process::edm(self.sigma_min.unwrap_or(0.002), self.sigma_max.unwrap_or(80.0)),
+            Flow => Ok(Process::flow()),
+            Ddpm => match &self.betas {
+                Some(betas) => Process::ddpm(betas),
+                None => Process::ddpm(&self.table()?),
+            },
             Recipe => {
                 let required = |name: &str, m: Option<Mat>| {
                     m.ok_or_else(|| Error::argument(format!("`{name}` is required by process kind Recipe")))
@@ -381,5 +588,53 @@ impl ProcessSpec {
                 })
             }
         }
+    }
+
+    /// The table of a named schedule.
+    fn table(&self) -> Result<Vec<f64>> {
+        let schedule = self.schedule.unwrap_or(Schedule::Linear);
+        let n = self.entries.unwrap_or(1000);
+        // Before anything of that size is made; Process::ddpm checks the rest.
+        if !(2..=100_000).contains(&n) {
+            return Err(Error::argument(format!("`entries` is {n}; expected 2 to 100000")));
+        }
+        let (low, high) = match schedule {
+            Schedule::ScaledLinear => (0.00085, 0.012),
+            _ => (1e-4, 0.02),
+        };
+        let (low, high) = (self.beta_min.unwrap_or(low), self.beta_max.unwrap_or(high));
+        for (name, beta) in [("beta_min", low), ("beta_max", high)] {
+            if !(beta > 0.0 && beta < 1.0) {
+                return Err(Error::argument(format!(
+                    "`{name}` is {beta:?}; an entry of a table of betas must be > 0 and < 1"
+                )));
+            }
+        }
+        let last = f64::from(n - 1);
+        let between = |low: f64, high: f64, i: u32| low + (high - low) * (f64::from(i) / last);
+        Ok(match schedule {
+            Schedule::Linear => (0..n).map(|i| between(low, high, i)).collect(),
+            Schedule::ScaledLinear => {
+                let root = |i| between(libm::sqrt(low), libm::sqrt(high), i);
+                (0..n).map(|i| root(i) * root(i)).collect()
+            }
+            Schedule::Cosine => {
+                let (offset, most) = (self.offset.unwrap_or(0.008), self.max_beta.unwrap_or(0.999));
+                if !(offset.is_finite() && offset >= 0.0) {
+                    return Err(Error::argument(format!(
+                        "`offset` is {offset:?}; it must be finite and >= 0"
+                    )));
+                }
+                if !(most > 0.0 && most < 1.0) {
+                    return Err(Error::argument(format!("`max_beta` is {most:?}; it must be > 0 and < 1")));
+                }
+                let f = |i: u32| {
+                    let x = (f64::from(i) / f64::from(n) + offset) / (1.0 + offset);
+                    let cos = libm::cos(std::f64::consts::FRAC_PI_2 * x);
+                    cos * cos
+                };
+                (0..n).map(|i| f64::min(1.0 - f(i + 1) / f(i), most)).collect()
+            }
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! The sampler's options, as they stand in a configuration file, on the command line and in the C struct.
 
 use super::strict;
-use crate::{Error, Result, Status};
+use crate::{Result, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,16 +18,19 @@ pub struct SamplerSpec {
     /// All network calls, the closing one included; default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nfe: Option<u32>,
-    /// The time grid; default `quadratic`.
+    /// The time grid; default `quadratic`, for `ve` and `edm` `karras`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_grid: Option<Grid>,
-    /// Forward time at which sampling starts; default 1.
+    /// Forward time at which sampling starts; default 1, or the largest at which the network knows the signal-to-noise
+    /// ratio ([`Times`](crate::solver::Times)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t_start: Option<f64>,
-    /// Forward time at which the solver's steps end; default 0.001.
+    /// Forward time at which the solver's steps end; default 0.001, but sigma_min/sigma_max for `edm`, the first entry
+    /// of a `ddpm`, and no less than the network knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t_end: Option<f64>,
-    /// Whether a noise-free step of length `t_end` closes the run; default true.
+    /// Whether a noise-free step of length `t_end` (for `ve`, `edm`, `flow`, `ddpm`: the data estimate) closes the run;
+    /// default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoise: Option<bool>,
     /// Times of the closing step; default exact.
@@ -197,18 +200,5 @@ impl SamplerSpec {
     /// The first sample's seed.
     pub fn seed(&self) -> u64 {
         self.seed.unwrap_or(0)
-    }
-
-    /// Start and end of the grid in forward time, checked.
-    pub fn interval(&self) -> Result<(f64, f64)> {
-        let (start, end) = (self.t_start.unwrap_or(1.0), self.t_end.unwrap_or(0.001));
-        // The kernel's closed forms are held to 1e-9 from 1e-7 on; below it the factor of the covariance has no
-        // meaning in the precision that networks are trained in.
-        if !(end >= 1e-7 && end < start && start <= 1.0) {
-            return Err(Error::argument(format!(
-                "t_start = {start:?}, t_end = {end:?}: expected 1e-7 <= t_end < t_start <= 1"
-            )));
-        }
-        Ok((start, end))
     }
 }

@@ -14,6 +14,7 @@ mod fit;
 use crate::network::Precision;
 use crate::plan::{Plan, Row, Update};
 use crate::run::{RunOptions, What};
+use crate::solver::Times;
 use crate::spec::{Grid, SamplerSpec};
 use crate::{Error, Model, Result, Run, Sampler, Status, grid};
 use serde::{Deserialize, Serialize};
@@ -227,10 +228,10 @@ impl<'a> Tuner<'a> {
                 let fine = SamplerSpec {
                     steps: Some(u32::try_from(options.teacher_steps).unwrap_or(u32::MAX)),
                     nfe: None,
-                    time_grid: Some(Grid::Name("quadratic".into())),
+                    time_grid: None,
                     ..options.sampler.clone()
                 };
-                grid::resolve(&fine, &process, 1)?
+                grid::resolve(&fine, &process, &Times::of_model(model.spec())?, 1)?
             }
         };
         Ok(Self { model, options, fine, steps, d: model.spec().data_len(), k: process.k() })
@@ -345,7 +346,7 @@ impl<'a> Tuner<'a> {
     /// Named grids first, then the best of them with one time after another moved by ever smaller distances.
     fn search(&self, error_of: &mut impl FnMut(&[usize]) -> Result<Option<f64>>) -> Result<Vec<usize>> {
         let fine = self.fine.len() - 1;
-        let process = self.model.spec().process()?;
+        let (process, times) = (self.model.spec().process()?, Times::of_model(self.model.spec())?);
         let mut best: Option<(Vec<usize>, f64)> = None;
         let asked = match &self.options.sampler.time_grid {
             Some(Grid::Points(points)) => return Ok(self.nearest(points)),
@@ -360,7 +361,7 @@ impl<'a> Tuner<'a> {
                 time_grid: Some(Grid::Name(name.into())),
                 ..self.options.sampler.clone()
             };
-            let candidate = self.nearest(&grid::resolve(&spec, &process, 1)?);
+            let candidate = self.nearest(&grid::resolve(&spec, &process, &times, 1)?);
             let Some(error) = error_of(&candidate)? else { break };
             if best.as_ref().is_none_or(|(_, least)| error < *least) {
                 best = Some((candidate, error));

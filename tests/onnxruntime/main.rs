@@ -2,6 +2,7 @@
 #![cfg(feature = "onnxruntime")]
 
 mod evaluate;
+mod interrupt;
 mod library;
 mod models;
 mod support;

@@ -8,6 +8,9 @@ Shares no formula with the library. The mean map and the added noise come from o
 Loan's block form (IEEE Trans. Autom. Control 23, 1978), exp(b [[A, 2D], [0, -A^T]]) = [[Phi, N Phi^-T], [0, .]],
 whose cancellation 150 digits absorb; det by LU and the factor by Cholesky of the covariance itself. Before
 writing, some entries are compared with an ODE solver on d Sigma/dt = F Sigma + Sigma F^T + G G^T.
+
+Paths of one coordinate that are no recipes are given by alpha and sigma alone: F = alpha'/alpha and
+G^2 = (sigma^2)' - 2 F sigma^2 by numerical differentiation, the noise of a step by quadrature of G^2.
 """
 
 import json
@@ -55,6 +58,90 @@ OVER = ([[0.125, 0], [0, 2.0]], [[0, -0.5], [0.5, 0]], [[1.0, 0], [0, 0.25]])
 DENSE = ([[0.5, -0.25, 0.125], [-0.25, 0.75, 0.0], [0.125, 0, 0.25]],
          [[0, -0.5, 0.25], [0.5, 0, 1], [-0.25, -1, 0]],
          [[1.0, 0.25, -0.125], [0.25, 0.5, 0.0625], [-0.125, 0.0625, 2.0]])
+
+# Between its entries -ln prod (1 - beta) runs through the cubic with given values and slopes at both ends; the slopes
+# are harmonic means of the rises on either side (Fritsch and Butland), at the ends the one rise there is.
+BETAS = [0.05, 0.4, 0.01, 0.25, 0.25, 0.9]
+
+
+def path(kind, **parameters):
+    return {"kind": kind, **parameters, "kappa": 0.0, "numerical_eps": 0.0, "score_matching": "hsm",
+            "decomposition": "lower"}
+
+
+PATHS = {
+    "ve": path("ve", sigma_min=0.01, sigma_max=50.0),
+    "edm": path("edm", sigma_min=0.002, sigma_max=80.0),
+    "flow": path("flow"),
+    "ddpm_linear": path("ddpm", schedule="linear"),
+    "ddpm_table": path("ddpm", betas=BETAS),
+    "ddpm_cosine": path("ddpm", schedule="cosine", entries=40),
+}
+PATH_TIMES = [1e-7, 1e-5, 1e-3, 0.0504, 0.2, 0.5, 0.77, 0.999]
+
+
+def betas_of(p):
+    """The exact values of the float64 entries, but for the cosine schedule, which is its formula."""
+    if p.get("schedule") == "linear":
+        return [mpf(1) / 10000 + (mpf(2) / 100 - mpf(1) / 10000) * i / 999 for i in range(1000)]
+    if p.get("schedule") == "cosine":
+        n, s = p["entries"], mpf(8) / 1000
+        f = lambda i: mp.cos(mp.pi / 2 * (mpf(i) / n + s) / (1 + s)) ** 2
+        return [min(1 - f(i + 1) / f(i), mpf(999) / 1000) for i in range(n)]
+    return [mpf(beta) for beta in p["betas"]]
+
+
+def scales(p):
+    """alpha and sigma^2 as functions of time."""
+    if p["kind"] in ("ve", "edm"):
+        low, high = mpf(p["sigma_min"]), mpf(p["sigma_max"])
+        sigma = (lambda t: low * (high / low) ** t) if p["kind"] == "ve" else (lambda t: high * t)
+        return (lambda t: mpf(1)), (lambda t: sigma(t) ** 2)
+    if p["kind"] == "flow":
+        return (lambda t: 1 - t), (lambda t: t * t)
+    rises = [-mp.log(1 - beta) for beta in betas_of(p)]
+    n = len(rises)
+    sums = [mp.fsum(rises[:i]) for i in range(n + 1)]
+    slopes = [rises[0]] + [2 / (1 / a + 1 / b) for a, b in zip(rises, rises[1:])] + [rises[-1]]
+
+    def b(t):
+        x = t * n
+        i = min(int(mp.floor(x)), n - 1)
+        # Newton's divided differences on the double nodes i, i, i+1, i+1.
+        u, v = x - i, x - i - 1
+        first = sums[i + 1] - sums[i]
+        c2, c3 = first - slopes[i], slopes[i + 1] - first
+        return sums[i] + u * slopes[i] + u * u * c2 + u * u * v * (c3 - c2)
+
+    return (lambda t: mp.exp(-b(t) / 2)), (lambda t: -mp.expm1(-b(t)))
+
+
+def path_entry(p, t):
+    alpha, variance = scales(p)
+    t = mpf(t)
+    h = mpf(10) ** -40
+    slope = lambda f, t: (f(t + h) - f(t - h)) / (2 * h)
+    f = slope(alpha, t) / alpha(t)
+    rate = lambda s: slope(variance, s) - 2 * slope(alpha, s) / alpha(s) * variance(s)
+    # A table's noise is smooth between entries only.
+    n = len(betas_of(p)) if p["kind"] == "ddpm" else 1
+    knots = [mpf(i) / n for i in range(int(mp.ceil(t * n / 2)), int(mp.floor(t * n)) + 1)]
+    knots = sorted({t / 2, t, *(x for x in knots if t / 2 < x < t)})
+    with mp.workdps(60):
+        added = mp.quad(lambda s: (alpha(t) / alpha(s)) ** 2 * rate(s), knots) if len(knots) < 30 else None
+    closed = variance(t) - (alpha(t) / alpha(t / 2)) ** 2 * variance(t / 2)
+    assert added is None or abs(added - closed) < mpf(10) ** -25 * closed, (p["kind"], t, added, closed)
+    mean, sigma = alpha(t), mp.sqrt(variance(t))
+    one = lambda x: [[float(x)]]
+    start = alpha(mpf(0))
+    return {
+        "t": float(t), "mean": one(mean / start), "transition": one(mean / start), "covariance": one(variance(t)),
+        "data_covariance": one(variance(t)), "determinant": float(variance(t)), "factor": one(sigma),
+        "inverse_factor": one(1 / sigma), "log_snr": float(mp.log(mean / sigma)), "x0_weights": one(1 / mean),
+        "drift": one(f), "diffusion": one(rate(t)),
+        "half": {"transition": one(mean / alpha(t / 2)), "added_noise": one(closed)},
+    }
+
 
 PROCESSES = {
     "vp": vp(0.1, 20.0),
@@ -179,10 +266,13 @@ def main():
     for name, p in PROCESSES.items():
         cases = ",\n    ".join(json.dumps(entry(p, t)) for t in TIMES)
         lines.append(f'  {{"name": "{name}", "process": {json.dumps(p)}, "cases": [\n    {cases}]}}')
+    for name, p in PATHS.items():
+        cases = ",\n    ".join(json.dumps(path_entry(p, t)) for t in PATH_TIMES)
+        lines.append(f'  {{"name": "{name}", "process": {json.dumps(p)}, "cases": [\n    {cases}]}}')
     path = Path(__file__).parents[1] / "data" / "process" / "reference.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n")
-    print(f"{path}: {len(PROCESSES)} processes, {len(TIMES)} times")
+    print(f"{path}: {len(PROCESSES) + len(PATHS)} processes")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ impl Gaussian {
                 (d, q, Mat::diagonal(&[1.0, mass]), p.kappa.unwrap_or(0.04))
             }
             ProcessKind::Recipe => (p.d.unwrap(), p.q.unwrap(), p.s.unwrap(), p.kappa.unwrap_or(0.04)),
+            kind => panic!("{kind:?} is no recipe"),
         };
         let mut initial = stationary * kappa;
         for i in 0..initial.rows() {
@@ -145,6 +146,7 @@ impl Gaussian {
                 let on_z = to_eps * score * alpha - x0 * sigma;
                 return (on_z, to_eps * offset * alpha - x0_offset * sigma);
             }
+            other => panic!("{other:?} is read in tests/paths.rs"),
         };
         match self.spec.network.predicts {
             Some(Predicts::Momentum) => (whole.0.row(k - 1), whole.1.row(k - 1)),

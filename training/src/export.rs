@@ -14,7 +14,8 @@ pub const LOGITS: &str = "logits";
 ///
 /// Weights, state and output are of type `element`: float32, float16 or bfloat16 (which computes in float32);
 /// times are float32 in any case. Ports have the names that `spec` gives them; a classifier's output is
-/// [`LOGITS`].
+/// [`LOGITS`], and a second one, [`FEATURES`](net::FEATURES) [batch, channels], the means of its last feature maps: what a
+/// Frechet distance is computed from.
 pub fn export(
     network: &Network,
     weights: &Weights,

@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use psld::io::{NewFile, npy};
 use psld::onnx::ElementType;
 use psld::{Error, ModelSpec, Result, SamplerSpec, Status};
-use psld_training::data;
+use psld_training::data::{self, Dataset, Split};
 use psld_training::export::{export, export_gradient, golden};
 use psld_training::import::{Which, import, save};
 use psld_training::net::{NetConfig, Network};
-use psld_training::recipe::{DataKind, Recipe};
-use psld_training::train::{Checkpoint, Newest, Outcome, TorchNetwork, Trainer, draw, grid, newest};
+use psld_training::recipe::{DataKind, DataRecipe, Recipe, with_preset};
+use psld_training::train::{
+    Band, Checkpoint, Newest, Outcome, TorchNetwork, Trainer, draw, evaluate, grid, newest,
+};
 use tch::Device;
 
 /// Trains phase-space score networks and exports them to ONNX for psld.
@@ -75,7 +78,7 @@ enum Command {
     Import {
         /// The checkpoint.
         checkpoint: PathBuf,
-        /// JSON: `process` as in psld.spec, and `network`, the authors' configuration.
+        /// JSON: `process` as in psld.spec, and `network`, the authors' configuration or a `preset`.
         #[arg(long)]
         config: PathBuf,
         /// The safetensors to write.
@@ -106,6 +109,18 @@ enum Command {
         /// An option of psld's samplers, `name=value` [default: the recipe's]
         #[arg(long = "sampler", value_name = "NAME=VALUE")]
         options: Vec<String>,
+        /// The weights as they were last, not their running average.
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Say how well a checkpoint does on the part of its data that is held back: loss (of a classifier, accuracy
+    /// too) by time.
+    Test {
+        /// A checkpoint, or a run's folder.
+        checkpoint: PathBuf,
+        /// Samples to use, the first.
+        #[arg(long, default_value_t = 2000)]
+        limit: usize,
         /// The weights as they were last, not their running average.
         #[arg(long)]
         raw: bool,
@@ -149,6 +164,20 @@ enum DataCommand {
         /// Where to [default: data/ and the name]
         #[arg(long)]
         dir: Option<PathBuf>,
+    },
+    /// Write the samples of a recipe's data as .npy, [n, C, ...] float32: what `psld fd` compares with.
+    Npy {
+        /// A recipe, TOML.
+        recipe: PathBuf,
+        /// The array to write.
+        #[arg(short, long)]
+        output: PathBuf,
+        /// The part that is held back instead of the one to train on.
+        #[arg(long)]
+        test: bool,
+        /// Override a field of the recipe.
+        #[arg(long = "set", value_name = "SECTION.FIELD=VALUE")]
+        set: Vec<String>,
     },
     /// Write a folder's files as pieces of 60 MB.
     Pack {
@@ -270,6 +299,16 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
             grid(&output, &samples.values.iter().copied().collect::<Vec<f32>>(), &shape, range)?;
             println!("{}: {n} samples, {} network calls each", output.display(), samples.nfe);
         }
+        Command::Test { checkpoint, limit, raw } => {
+            let checkpoint = open(&checkpoint, device)?;
+            let recipe = &checkpoint.recipe;
+            let data = DataRecipe { limit: Some(limit), ..recipe.data.clone() };
+            let data = Dataset::load(&data, Split::Test, recipe.train.seed)?;
+            for Band { times: [low, high], loss, accuracy } in evaluate(&checkpoint, &data, raw, device)? {
+                let accuracy = accuracy.map_or_else(String::new, |share| format!(" accuracy {share:.4}"));
+                println!("t from {low} to {high}: loss {loss:.5}{accuracy}");
+            }
+        }
         Command::Info { checkpoint } => {
             let Checkpoint { progress, recipe, spec, network, .. } = open(&checkpoint, Device::Cpu)?;
             let (hours, count) = (progress.seconds / 3600.0, parameters(&network));
@@ -297,7 +336,7 @@ fn train(mut trainer: Trainer, folder: &Path, began: Instant) -> Result<ExitCode
     match outcome {
         Outcome::Finished => {
             trainer.pictures()?;
-            eprintln!("finished: {step} steps; {} has loss.png and samples/", folder.display());
+            eprintln!("finished: {step} steps; {} has its pictures", folder.display());
             Ok(ExitCode::SUCCESS)
         }
         Outcome::OutOfTime => {
@@ -322,6 +361,15 @@ fn data_command(command: DataCommand) -> Result<()> {
             };
             println!("{}", data::fetch(kind, &dir.unwrap_or_else(|| Path::new("data").join(kind.name())))?);
         }
+        DataCommand::Npy { recipe, output, test, set } => {
+            let recipe = Recipe::from_file(&recipe, &set)?;
+            let split = if test { Split::Test } else { Split::Train };
+            let data = Dataset::load(&recipe.data, split, recipe.train.seed)?;
+            let mut shape = vec![data.len()];
+            shape.extend(&data.shape);
+            NewFile::write_with(&output, |out| npy::write(out, &shape, &data.scaled()))?;
+            println!("{}: {shape:?}", output.display());
+        }
         DataCommand::Pack { folder, goal } => list(data::pack(&folder, &goal)?),
         DataCommand::Unpack { list: pieces, folder } => list(data::unpack(&pieces, &folder)?),
     }
@@ -342,7 +390,7 @@ fn described(path: &Path) -> Result<(ModelSpec, Network)> {
     #[serde(deny_unknown_fields)]
     struct Config {
         process: serde_json::Value,
-        network: NetConfig,
+        network: serde_json::Map<String, serde_json::Value>,
     }
     let invalid = |e: serde_json::Error| {
         Error::new(Status::InvalidConfig, format!("{}: not a description of a network", path.display()))
@@ -352,7 +400,9 @@ fn described(path: &Path) -> Result<(ModelSpec, Network)> {
         Error::new(Status::ReadFailed, format!("{}: cannot be read", path.display())).source(e)
     })?;
     let Config { process, network } = serde_json::from_str(&text).map_err(invalid)?;
-    let network = Network::new(&network).map_err(|e| e.context(path.display()))?;
+    let network = with_preset(network).map_err(|e| e.context(path.display()))?;
+    let config: NetConfig = serde_json::from_value(network.into()).map_err(invalid)?;
+    let network = Network::new(&config).map_err(|e| e.context(path.display()))?;
     // The data have the state's shape, with one block of its channels; how many blocks follows from the process.
     let mut shape = network.config().state_shape();
     let spec = |shape: &[usize]| {

@@ -176,6 +176,9 @@ pub struct TrainRecipe {
     pub clip: f64,
     /// Decay of the running average of the weights.
     pub ema: f64,
+    /// Whether the average reaches back over no more than about a tenth of the steps so far, so that it has forgotten
+    /// the initial weights early; published runs wait.
+    pub ema_warmup: bool,
     /// The optimiser.
     pub optimizer: Optimizer,
     /// Its decay rates.
@@ -212,6 +215,7 @@ impl Default for TrainRecipe {
             cooldown: 0.0,
             clip: 1.0,
             ema: 0.9999,
+            ema_warmup: false,
             optimizer: Optimizer::Adam,
             betas: [0.9, 0.999],
             eps: 1e-8,
@@ -433,20 +437,10 @@ impl Recipe {
     /// The preset's fields, with the recipe's own over them.
     fn net_fields(&self) -> Result<Map<String, Value>> {
         const DERIVED: [&str; 6] = ["in_ch", "out_ch", "image_size", "extent", "classes", "n_cls"];
-        let mut fields = self.net.clone();
-        if let Some(derived) = DERIVED.iter().find(|name| fields.contains_key(**name)) {
+        if let Some(derived) = DERIVED.iter().find(|name| self.net.contains_key(**name)) {
             return Err(invalid(format!("net.{derived}: follows from data and process, and is not set")));
         }
-        let mut config = match fields.remove("preset") {
-            None => Map::new(),
-            Some(Value::String(name)) => match serde_json::to_value(NetConfig::preset(&name)?) {
-                Ok(Value::Object(preset)) => preset,
-                _ => return Err(Error::new(Status::Internal, format!("the preset `{name}` is no table"))),
-            },
-            Some(other) => return Err(invalid(format!("net.preset: expected a name, got {other}"))),
-        };
-        config.append(&mut fields);
-        Ok(config)
+        with_preset(self.net.clone()).map_err(|e| e.context("net"))
     }
 
     /// How grids of samples are drawn.
@@ -454,6 +448,23 @@ impl Recipe {
         SamplerSpec::from_json(Value::Object(self.output.sampler.clone()))
             .map_err(|e| e.context("output.sampler"))
     }
+}
+
+/// A network's fields: those of the preset that `preset` names, if it is there, with the others over them.
+///
+/// # Errors
+/// [`Status::InvalidArgument`] for a preset that does not exist, [`Status::InvalidConfig`] for what is no name.
+pub fn with_preset(mut fields: Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut config = match fields.remove("preset") {
+        None => Map::new(),
+        Some(Value::String(name)) => match serde_json::to_value(NetConfig::preset(&name)?) {
+            Ok(Value::Object(preset)) => preset,
+            _ => return Err(Error::new(Status::Internal, format!("the preset `{name}` is no table"))),
+        },
+        Some(other) => return Err(invalid(format!("preset: expected a name, got {other}"))),
+    };
+    config.append(&mut fields);
+    Ok(config)
 }
 
 /// The kind of a network's configuration.
@@ -552,7 +563,7 @@ mod tests {
             let (shape, classes) = match recipe.data.kind {
                 DataKind::Cifar10 => (vec![3, 32, 32], 10),
                 DataKind::Mixture => (vec![2], 0),
-                _ => (vec![1, 32, 32], 10),
+                _ => (vec![1, 28, 28], 10),
             };
             let spec = recipe.spec(&shape, [-1.0, 1.0], classes).unwrap();
             let network = crate::net::Network::new(&recipe.network(&spec, classes).unwrap()).unwrap();

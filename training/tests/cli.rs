@@ -80,3 +80,60 @@ fn ctrl_c_leaves_a_checkpoint_and_kill_at_any_moment_loses_none_but_the_newest()
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(step() > before);
 }
+
+#[test]
+fn a_published_checkpoint_becomes_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, here) = (folder.path(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
+    let vector = here.join("data/ncsnpp/sota_fir_residual");
+    let made = Command::new("python3")
+        .arg(here.join("scripts/lightning_checkpoint.py"))
+        .arg(vector.join("weights.safetensors"))
+        .args([at.join("last.ckpt"), at.join("executed")])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let network = std::fs::read_to_string(vector.join("config.json")).unwrap();
+    let process = r#"{"kind": "psld", "gamma": 0.02, "nu": 4.02}"#;
+    let config = format!(r#"{{"process": {process}, "network": {network}}}"#);
+    std::fs::write(at.join("config.json"), config).unwrap();
+    let import = ["import", "last.ckpt", "-o", "weights.safetensors", "--config"];
+    let (code, said) = run(at, &[&import[..], &["config.json"]].concat());
+    assert!(code == Some(0) && said.contains("parameters"), "{said}");
+    let (code, said) = run(at, &["export", "weights.safetensors", "--config", "config.json", "-o", "m.onnx"]);
+    assert_eq!(code, Some(0), "{said}");
+    let model = psld::onnx::Model::read(std::fs::read(at.join("m.onnx")).unwrap()).unwrap();
+    assert!(model.metadata("psld.spec").unwrap().contains("4.02"));
+    assert!(model.metadata("psld.golden").is_some());
+    assert_eq!(model.inputs()[0].to_string(), "`z` [batch, 6, 16, 16] float32");
+
+    let config = format!(r#"{{"process": {process}, "network": {{"preset": "tiny", "image_size": 16}}}}"#);
+    std::fs::write(at.join("other.json"), config).unwrap();
+    let (code, said) = run(at, &[&import[..], &["other.json"]].concat());
+    assert!(code == Some(2) && said.contains("missing: ") && said.contains("all_modules."), "{said}");
+    let config = format!(r#"{{"process": {process}, "network": {{"preset": "tinny"}}}}"#);
+    std::fs::write(at.join("other.json"), config).unwrap();
+    let (code, said) = run(at, &[&import[..], &["other.json"]].concat());
+    assert!(code == Some(2) && said.contains("expected one of tiny, small"), "{said}");
+}
+
+#[test]
+fn without_libtorch_it_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = std::fs::read(env!("CARGO_BIN_EXE_psld-training")).unwrap();
+    // The places where the loader looks for it, which build.rs wrote.
+    let place = b"/torch/lib";
+    let found: Vec<usize> =
+        (0..program.len() - place.len()).filter(|&i| program[i..].starts_with(place)).collect();
+    assert!(!found.is_empty());
+    found.into_iter().for_each(|i| program[i..i + place.len()].copy_from_slice(b"/torch/not"));
+    let path = folder.path().join("psld-training");
+    std::fs::write(&path, program).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&path).arg("--help").env_remove("LD_LIBRARY_PATH").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(127), "{said}");
+    assert!(said.contains("libtorch") && said.contains("cannot open shared object file"), "{said}");
+}

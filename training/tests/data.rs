@@ -146,3 +146,13 @@ fn packed_pieces_are_the_folder_again() {
     fs::write(&pieces[1], piece).unwrap();
     assert!(unpack(&list, &goal).unwrap_err().to_string().contains("`small` is damaged"));
 }
+
+#[test]
+fn only_public_sets_have_a_part_that_is_held_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in [DataKind::Folder, DataKind::Npy, DataKind::Mixture] {
+        let error = Dataset::load(&DataRecipe::new(kind, folder.path()), Split::Test, 0).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidArgument, "{error}");
+        assert!(error.to_string().contains("held back"), "{error}");
+    }
+}

@@ -18,7 +18,7 @@ use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use psld::onnx::{ElementType, Model};
 use psld::spec::{ModelSpec, SPEC_KEY};
 use psld_training::export::{GOLDEN_KEY, Golden, LOGITS, export, export_gradient};
-use psld_training::net::{Classifier, Ncsnpp, NetConfig, Network};
+use psld_training::net::{Classifier, FEATURES, Ncsnpp, NetConfig, Network};
 
 fn environment() -> &'static Environment {
     static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
@@ -55,13 +55,23 @@ fn model(case: &Case, element: ElementType) -> Model {
     export(&case.network, &case.weights, &spec(config), element, None).unwrap()
 }
 
-/// Runs `model` with the state of `case` as `T`.
+/// The output of `model` with the state of `case` as `T`.
 fn run<T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static>(
     case: &Case,
     model: &Model,
     from: fn(f32) -> T,
     to: fn(T) -> f32,
 ) -> Vec<f32> {
+    run_all(case, model, from, to).remove(0)
+}
+
+/// All its outputs.
+fn run_all<T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static>(
+    case: &Case,
+    model: &Model,
+    from: fn(f32) -> T,
+    to: fn(T) -> f32,
+) -> Vec<Vec<f32>> {
     let session = Session::builder(environment()).unwrap().with_intra_threads(1).unwrap();
     let mut session = { session }.commit_from_memory(&model.to_bytes()).unwrap();
     let mut shape = vec![case.batch];
@@ -75,8 +85,9 @@ fn run<T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static>(
         inputs.push(("y", Tensor::from_array(([case.batch], y.clone())).unwrap().into_dyn()));
     }
     let outputs = session.run(inputs).unwrap();
-    let (_, values) = outputs[0].try_extract_tensor::<T>().unwrap();
-    values.iter().cloned().map(to).collect()
+    let values =
+        |output: &DynValue| output.try_extract_tensor::<T>().unwrap().1.iter().cloned().map(to).collect();
+    (0..outputs.len()).map(|i| values(&outputs[i])).collect()
 }
 
 fn run_f32(case: &Case) -> Vec<f32> {
@@ -150,12 +161,19 @@ fn a_model_describes_itself() {
 }
 
 #[test]
-fn a_classifier_gives_logits() {
+fn a_classifier_gives_logits_and_features() {
     let (case, _) = vector("classifier");
+    let exported = model(&case, ElementType::F32);
+    let ports: Vec<_> = exported.outputs().iter().map(|port| port.to_string()).collect();
+    let (logits, features) = reference::outputs(&case);
+    let width = features.len() / case.batch;
     assert_eq!(
-        model(&case, ElementType::F32).outputs()[0].to_string(),
-        format!("`{LOGITS}` [batch, 10] float32")
+        ports,
+        [format!("`{LOGITS}` [batch, 10] float32"), format!("`{FEATURES}` [batch, {width}] float32")]
     );
+    let outputs = run_all(&case, &exported, |x| x, |x| x);
+    assert_close("logits", &outputs[0], &logits, 1e-5);
+    assert_close("features", &outputs[1], &features, 1e-5);
 }
 
 /// The sum over the batch of log p(y | z), by the plain interpreter.
@@ -177,11 +195,12 @@ const H: f64 = 0.02;
 #[test]
 fn a_gradient_is_that_of_the_log_probability() {
     let vectors = [vector("classifier").0];
-    let classifiers = combinations().into_iter().step_by(151).enumerate().filter_map(|(i, (name, config))| {
-        let NetConfig::Ncsnpp(encoder) = config else { return None };
-        let encoder = Ncsnpp { classes: 0, ..encoder };
-        Some(random(&name, &NetConfig::Classifier(Classifier { encoder, n_cls: 5 }), i as u64))
-    });
+    let classifiers =
+        combinations().into_iter().step_by(151).enumerate().filter_map(|(i, (name, config))| {
+            let NetConfig::Ncsnpp(encoder) = config else { return None };
+            let encoder = Ncsnpp { classes: 0, ..encoder };
+            Some(random(&name, &NetConfig::Classifier(Classifier { encoder, n_cls: 5 }), i as u64))
+        });
     let deep = random_networks()
         .into_iter()
         .filter(|case| matches!(case.network.config(), NetConfig::Classifier(_)));
@@ -237,7 +256,11 @@ fn a_gradient_is_that_of_the_log_probability() {
             let (one, two) = (step(H), step(2.0 * H));
             let [predicted, difference] = [8.0 * one.0 - two.0, 8.0 * one.1 - two.1];
             let error = (predicted - difference).abs() / (12.0 * H * norm);
-            assert!(error < 1e-4, "{}, direction {i}: {predicted} and {difference}, error {error:e}", case.name);
+            assert!(
+                error < 1e-4,
+                "{}, direction {i}: {predicted} and {difference}, error {error:e}",
+                case.name
+            );
         }
     }
 }
@@ -248,7 +271,8 @@ fn a_gradient_describes_itself() {
     let spec = spec(case.network.config());
     let model = export_gradient(&case.network, &case.weights, &spec, ElementType::F32).unwrap();
     let model = Model::read(model.to_bytes()).unwrap();
-    let shape = case.network.config().state_shape().iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let shape =
+        case.network.config().state_shape().iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
     let ports = [model.inputs(), model.outputs()].concat();
     assert_eq!(
         ports.iter().map(|port| port.to_string()).collect::<Vec<_>>(),

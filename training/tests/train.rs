@@ -12,9 +12,12 @@ use psld::network::analytic::MixtureNetwork;
 use psld::network::{Inputs, Network as _, Values, ValuesMut};
 use psld::process::Mat;
 use psld::{ModelSpec, Status};
+use psld_training::data::{Dataset, Split, Values as Elements};
 use psld_training::net::{Mode, Network, TorchParams};
 use psld_training::recipe::{Recipe, TrainRecipe, Weighting};
-use psld_training::train::{Batch, Checkpoint, Log, Newest, Objective, Outcome, Trainer, Weights, newest};
+use psld_training::train::{
+    Batch, Checkpoint, Log, Newest, Objective, Outcome, Trainer, Weights, evaluate, newest,
+};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
@@ -151,9 +154,8 @@ fn perturbed_states_have_the_process_moments() {
 fn eps_error(trainer: &Trainer, exact: impl Fn(&[f64], f64) -> Vec<f64>) -> f64 {
     const N: usize = 2000;
     let recipe = trainer.recipe();
-    let data =
-        psld_training::data::Dataset::load(&recipe.data, psld_training::data::Split::Train, 99).unwrap();
-    let psld_training::data::Values::F32(values) = &data.values else { panic!("a mixture's points") };
+    let data = Dataset::load(&recipe.data, Split::Train, 99).unwrap();
+    let Elements::F32(values) = &data.values else { panic!("a mixture's points") };
     let d = data.shape[0];
     let x0: Vec<f64> = values[..N * d].iter().map(|x| f64::from(*x)).collect();
     let times: Vec<f64> = (0..N).map(|i| 0.01 + 0.99 * (i as f64 + 0.5) / N as f64).collect();
@@ -252,6 +254,37 @@ fn images(folder: &Path) -> Recipe {
         folder.display()
     );
     Recipe::parse(&text, &[]).unwrap()
+}
+
+#[test]
+fn a_classifier_is_right_where_classes_can_be_seen() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = images(folder.path());
+    // A class is a brightness.
+    let pixels: Vec<u8> = (0..40 * 64).map(|i| [20, 128, 235][i / 64 % 3]).collect();
+    npy(&folder.path().join("images.npy"), "|u1", &[40, 1, 8, 8], &pixels);
+    let set = ["net.kind=classifier", "train.steps=120", "train.lr=5e-3", "train.ema=0.9"].map(String::from);
+    let place = folder.path().join("run");
+    let mut trainer = Trainer::start(recipe.with(&set).unwrap(), &place, Device::Cpu).unwrap();
+    run(&mut trainer).unwrap();
+    let checkpoint = newest(&place.join("checkpoints"), Device::Cpu).unwrap().whole.unwrap().1;
+    let data = Dataset::load(&recipe.data, Split::Train, 0).unwrap();
+    let bands = evaluate(&checkpoint, &data, false, Device::Cpu).unwrap();
+    assert_eq!(bands.iter().map(|b| b.times[0]).collect::<Vec<_>>(), [1e-5, 0.05, 0.15, 0.4, 0.7, 1e-5]);
+    let accuracy = |i: usize| bands[i].accuracy.unwrap();
+    assert!(accuracy(0) > 0.85 && bands[0].loss < 0.5, "{bands:?}");
+    // At the end nothing is left of the image.
+    assert!(accuracy(4) < 0.7 && bands[4].loss > 0.9, "{bands:?}");
+    let mean: f64 = bands[..5].iter().map(|b| (b.times[1] - b.times[0]) * b.loss).sum();
+    assert!((bands[5].loss - mean).abs() < 0.2, "{bands:?}");
+    // Initial weights tell nothing.
+    let untrained = ["net.kind=classifier", "train.steps=1", "train.lr=1e-9"].map(String::from);
+    let place = folder.path().join("untrained");
+    run(&mut Trainer::start(recipe.with(&untrained).unwrap(), &place, Device::Cpu).unwrap()).unwrap();
+    let checkpoint = newest(&place.join("checkpoints"), Device::Cpu).unwrap().whole.unwrap().1;
+    let start = evaluate(&checkpoint, &data, true, Device::Cpu).unwrap();
+    assert!(start[0].loss > 0.9, "{start:?}");
 }
 
 fn npy(path: &Path, kind: &str, shape: &[usize], bytes: &[u8]) {

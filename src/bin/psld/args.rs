@@ -28,6 +28,9 @@ pub enum Command {
     /// Check that a model computes here what it computed where it was trained.
     #[cfg(feature = "onnxruntime")]
     Verify(VerifyArgs),
+    /// Measure how good samples are: Frechet distance, precision and recall, energy distance, copies.
+    #[cfg(feature = "onnxruntime")]
+    Fd(Box<FdArgs>),
     /// Write the noise that a run draws, to use or check it elsewhere.
     Noise(NoiseArgs),
     /// Fit a plan of few network calls to a model.
@@ -98,6 +101,13 @@ pub struct SampleArgs {
     /// Give up sampling after this time
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true, help_heading = "How to run")]
     pub deadline: Option<Duration>,
+    /// Save there, from time to time and when it is stopped, all that --resume needs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub checkpoint: Option<PathBuf>,
+    /// Go on from a checkpoint, as if it had never stopped. What was sampled how stands in it: other options need not be
+    /// said again, and must not differ
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub resume: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
 }
@@ -110,6 +120,12 @@ pub struct ModelArgs {
     /// The network's spec, instead of the one in the model's metadata
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "How to run")]
     pub spec: Option<PathBuf>,
+    #[command(flatten)]
+    pub backend: BackendArgs,
+}
+
+#[derive(Args)]
+pub struct BackendArgs {
     /// What runs the network: cpu, cuda, tensorrt; further ones after commas are fallbacks
     #[arg(
         long,
@@ -282,6 +298,94 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
+/// Samples and images are .npy files [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255), PNG
+/// files of one image or a grid, or folders of PNG files; several are taken together. The Frechet distance needs
+/// statistics or training images; the other figures need training images, and floors test images: as many of them as
+/// there are samples, by lot.
+///
+/// The distance is that of the network's features, whatever they are: compare it with its floor, and never with
+/// distances of other features.
+#[cfg(feature = "onnxruntime")]
+#[derive(Args)]
+pub struct FdArgs {
+    /// The samples; with --make-stats, the training images
+    #[arg(required = true, value_name = "SAMPLES", value_hint = ValueHint::AnyPath)]
+    pub samples: Vec<PathBuf>,
+
+    /// The feature network: any ONNX model with an input [N, C, H, W], or one with a psld.spec, asked at t = 0.001
+    #[arg(long, value_name = "FILE.onnx", value_hint = ValueHint::FilePath, help_heading = "Features")]
+    pub features: PathBuf,
+    /// Which tensor of it the features are, [N, D] or [N, D, ...], of which the mean over all places is taken
+    /// [default: the output `features`, or the only one]
+    #[arg(long, value_name = "NAME", help_heading = "Features")]
+    pub feature_output: Option<String>,
+    /// The range of the network's images, where it has no spec [default: -1,1]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_negative_numbers = true, help_heading = "Features")]
+    pub range: Option<[f64; 2]>,
+    /// The network's spec, instead of the one in its metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "Features")]
+    pub spec: Option<PathBuf>,
+
+    /// Statistics of the training images' features, made by --make-stats
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, help_heading = "Compared with")]
+    pub stats: Option<PathBuf>,
+    /// Training images
+    #[arg(long, value_name = "IMAGES", value_hint = ValueHint::AnyPath, help_heading = "Compared with")]
+    pub train: Vec<PathBuf>,
+    /// Held-out images, for floors
+    #[arg(long, value_name = "IMAGES", value_hint = ValueHint::AnyPath, help_heading = "Compared with")]
+    pub test: Vec<PathBuf>,
+    /// Write statistics of the images, and compute nothing else
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, conflicts_with_all = ["stats", "train", "test"], help_heading = "Compared with")]
+    pub make_stats: Option<PathBuf>,
+
+    /// Of precision and recall: which nearest neighbour a ball reaches to
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 3,
+        allow_negative_numbers = true,
+        help_heading = "Figures"
+    )]
+    pub neighbours: usize,
+    /// Resamples of the bootstrap; 0 for no intervals
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        allow_negative_numbers = true,
+        help_heading = "Figures"
+    )]
+    pub resamples: u32,
+    /// Seed of resamples and subsets
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        help_heading = "Figures"
+    )]
+    pub seed: u64,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Figures")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Figures")]
+    pub quiet: bool,
+
+    /// Images of one network call
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        allow_negative_numbers = true,
+        help_heading = "How to run"
+    )]
+    pub batch: usize,
+    #[command(flatten)]
+    pub backend: BackendArgs,
+}
+
 #[derive(Args)]
 pub struct NoiseArgs {
     /// Seed of the (first) sample
@@ -349,6 +453,16 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|e| e.to_string())
 }
 
+/// Two numbers: "-1,1".
+#[cfg(feature = "onnxruntime")]
+fn range(text: &str) -> Result<[f64; 2], String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|word| word.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[low, high]) if low < high => Ok([low, high]),
+        _ => Err("expected two ascending numbers, such as -1,1".into()),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|_| "expected a number of seconds of at least 0".into())
@@ -379,15 +493,23 @@ fn check_there(model: &Path) -> Result<()> {
 impl ModelArgs {
     pub fn options(&self) -> Result<ModelOptions> {
         check_there(&self.model)?;
+        self.backend.options(self.spec.as_deref())
+    }
+}
+
+impl BackendArgs {
+    /// With the spec in a side file, if one is named.
+    pub fn options(&self, spec: Option<&Path>) -> Result<ModelOptions> {
         if self.threads == Some(0) {
             return Err(Error::argument("threads = 0: expected at least 1"));
         }
         let options = ModelOptions {
-            spec: read_spec(self.spec.as_deref())?,
+            spec: read_spec(spec)?,
             #[cfg(feature = "onnxruntime")]
             providers: self.provider.iter().map(|name| name.parse()).collect::<Result<_>>()?,
             device: self.device,
             threads: self.threads.unwrap_or(0),
+            concurrent_calls: 1,
         };
         #[cfg(not(feature = "onnxruntime"))]
         if self.provider != ["cpu"] {

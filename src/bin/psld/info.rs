@@ -2,8 +2,9 @@
 
 use crate::args::InfoArgs;
 use crate::report;
-use psld::process::Mat;
-use psld::spec::{ModelSpec, Predicts};
+use psld::process::{Mat, Process};
+use psld::solver::Times;
+use psld::spec::{ModelSpec, NetworkTime, Predicts};
 use psld::{Model, Result};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -28,36 +29,62 @@ fn describe(name: &str, model: &Model) -> Result<Value> {
         shape.extend(spec.data.shape[1..].iter().map(|dim| json!(dim)));
         shape
     };
+    let time = match spec.network_time() {
+        NetworkTime::T => "time",
+        NetworkTime::Reversed => "(1 - time)",
+        NetworkTime::Sigma => "sigma",
+        NetworkTime::CNoise => "ln(sigma)/4",
+        NetworkTime::Index => "entry",
+    };
     let mut inputs = vec![
-        json!({ "name": network.state_input, "what": "state", "shape": shape(k) }),
-        json!({ "name": network.time_input, "what": format!("time * {}", network.time_scale), "shape": ["n"] }),
+        json!({ "name": network.state_input, "what": "state", "shape": shape(spec.input_blocks(k)) }),
+        json!({ "name": network.time_input, "what": format!("{time} * {}", network.time_scale), "shape": ["n"] }),
     ];
     if let Some(label) = &network.label_input {
         let what = format!("class, 0 to {}, or {} for none", network.classes - 1, network.classes);
         inputs.push(json!({ "name": label, "what": what, "shape": ["n"] }));
     }
-    let parameters = process.parameters();
-    Ok(json!({
+    let mut info = json!({
         "model": name,
         "sha256": model.hash()?,
         "backend": model.backend(),
         "spec": spec,
         "inputs": inputs,
         "output": { "name": network.output, "shape": shape(spec.output_blocks(k)) },
-        "process": {
-            "k": k,
-            "D": parameters.d,
-            "Q": parameters.q,
-            "S": parameters.s,
-            "beta": [parameters.beta.min, parameters.beta.max],
-            "kappa": parameters.kappa,
-            "numerical_eps": process.numerical_eps(),
-            "decomposition": process.decomposition(),
-            "score_matching": process.score_matching(),
-            "prior_covariance": process.prior_covariance(),
-            "log_snr": { "t = 1": process.log_snr(1.0), "t = 0.001": process.log_snr(0.001) },
-        },
-    }))
+        "process": parameters(&process),
+    });
+    if spec.network.process.is_some() {
+        let times = Times::of_model(spec)?;
+        info["network_process"] = parameters(&spec.network_process()?);
+        info["times"] = json!([times.low, times.high]);
+    }
+    Ok(info)
+}
+
+fn parameters(process: &Process) -> Value {
+    let ends = ends(process).map(|t| (format!("t = {t}"), json!(process.log_snr(t))));
+    let mut info = json!({
+        "k": process.k(),
+        "numerical_eps": process.numerical_eps(),
+        "decomposition": process.decomposition(),
+        "score_matching": process.score_matching(),
+        "prior_covariance": process.prior_covariance(),
+        "log_snr": serde_json::Map::from_iter(ends),
+    });
+    if let Some(recipe) = process.parameters() {
+        info["D"] = json!(recipe.d);
+        info["Q"] = json!(recipe.q);
+        info["S"] = json!(recipe.s);
+        info["beta"] = json!([recipe.beta.min, recipe.beta.max]);
+        info["kappa"] = json!(recipe.kappa);
+    }
+    info
+}
+
+/// The last time of a process, and the one at which sampling ends by default.
+fn ends(process: &Process) -> [f64; 2] {
+    let times = Times::of(process);
+    [times.high, times.end]
 }
 
 fn table(info: &Value, spec: &ModelSpec) -> Result<String> {
@@ -106,31 +133,46 @@ fn table(info: &Value, spec: &ModelSpec) -> Result<String> {
             text(&network["prediction"])
         ),
     );
-    let p = process.parameters();
-    line("process", format!("{}, k = {}", text(&info["spec"]["process"]["kind"]), process.k()));
-    line("D", matrix(&p.d));
-    line("Q", matrix(&p.q));
-    line("S", matrix(&p.s));
-    line(
-        "beta",
-        if p.beta.min == p.beta.max {
-            p.beta.min.to_string()
-        } else {
-            format!("{} to {}", p.beta.min, p.beta.max)
-        },
-    );
-    if process.k() > 1 {
+    if spec.network.process.is_some() {
+        let own = spec.network_process()?;
+        line("trained on", format!("{own}, log SNR {}", log_snr(&own)));
+        let times = Times::of_model(spec)?;
+        line("drives", format!("{process} for t from {:.6} to {:.6}", times.low, times.high));
+    }
+    let kind = text(&info["spec"]["process"]["kind"]);
+    match process.parameters() {
+        None => line("process", format!("{kind} ({process}), k = 1")),
+        Some(p) => {
+            line("process", format!("{kind}, k = {}", process.k()));
+            line("D", matrix(&p.d));
+            line("Q", matrix(&p.q));
+            line("S", matrix(&p.s));
+            line(
+                "beta",
+                if p.beta.min == p.beta.max {
+                    p.beta.min.to_string()
+                } else {
+                    format!("{} to {}", p.beta.min, p.beta.max)
+                },
+            );
+        }
+    }
+    if let Some(p) = process.parameters().filter(|_| process.k() > 1) {
         line("kappa", p.kappa.to_string());
         line("factor", text(&info["process"]["decomposition"]));
         line("matching", text(&info["process"]["score_matching"]));
     }
-    line("eps", process.numerical_eps().to_string());
+    if process.parameters().is_some() {
+        line("eps", process.numerical_eps().to_string());
+    }
     line("prior", format!("normal, covariance {}", matrix(&process.prior_covariance())));
-    line(
-        "log SNR",
-        format!("{:.3} at t = 1, {:.3} at t = 0.001", process.log_snr(1.0), process.log_snr(0.001)),
-    );
+    line("log SNR", log_snr(&process));
     Ok(out)
+}
+
+fn log_snr(process: &Process) -> String {
+    let [last, first] = ends(process).map(|t| format!("{:.3} at t = {t}", process.log_snr(t)));
+    format!("{last}, {first}")
 }
 
 fn matrix(m: &Mat) -> String {

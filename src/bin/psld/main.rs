@@ -1,6 +1,8 @@
 //! The command line of psld: arguments in, files and reports out. It computes nothing.
 
 mod args;
+#[cfg(feature = "onnxruntime")]
+mod fd;
 mod info;
 mod interrupt;
 mod noise;
@@ -23,6 +25,7 @@ use std::time::Instant;
 fn exit_code(error: &Error) -> u8 {
     match error.status() {
         Status::Cancelled => 130,
+        Status::CheckpointInvalid => 2,
         Status::WriteFailed => 1,
         status if (100..300).contains(&(status as i32)) => 2,
         _ => 1,
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         #[cfg(feature = "onnxruntime")]
         Command::Verify(args) => verify::run(args),
+        #[cfg(feature = "onnxruntime")]
+        Command::Fd(args) => fd::run(args),
         Command::Noise(args) => noise::run(args),
         Command::Tune(args) => tune::run(*args),
         Command::Samplers(args) => samplers::run(args),

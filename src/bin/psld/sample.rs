@@ -6,15 +6,15 @@ use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::io::npy;
 use psld::network::Precision;
-use psld::run::{self, Inpaint, Overall, RunOptions, Seconds, Tensor};
+use psld::run::{self, Checkpoint, Element, Inpaint, Made, Overall, RunOptions, Sampling, Seconds, Tensor};
 use psld::spec::GuidanceKind;
-use psld::{Error, Model, ModelOptions, Result, Sampler, Status};
+use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -59,6 +59,14 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     if let Some(out) = &out {
         out.check_place(0)?;
     }
+    if let Some(path) = &args.checkpoint {
+        psld::io::check_writable(path, 0)?;
+    }
+    let resumed = args.resume.as_deref().map(read_checkpoint).transpose()?;
+    let spec =
+        resumed.as_ref().map_or(Ok(&config.sampler), |checkpoint| sampler_of(checkpoint, &config.sampler))?;
+    let conditioning =
+        conditioning.or(resumed.as_ref().map(|saved| saved.conditioning().clone()).unwrap_or_default());
     if !args.quiet {
         report::forward_runtime_log();
     }
@@ -73,7 +81,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     };
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(Sampler::compile(model.spec(), &config.sampler, conditioning.clone())?);
+    let sampler = Arc::new(Sampler::compile(model.spec(), spec, conditioning.clone())?);
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;
@@ -81,13 +89,11 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let noise = args.noise.as_deref().map(|path| floats(path, "noise")).transpose()?;
     let of_arrays =
         [init.as_ref().and_then(|t| t.shape().first()), noise.as_ref().and_then(|t| t.shape().get(1))];
-    let n = args.n.or(of_arrays.into_iter().flatten().next().copied()).unwrap_or(64);
+    let given = of_arrays.into_iter().flatten().next().copied();
     let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
         batch: args.batch,
-        max_memory: args.max_memory,
-        deadline: args.deadline,
         init,
         noise,
         guide,
@@ -98,35 +104,56 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
                 mask: psld::io::read_mask(mask, data)?,
             }),
         },
-        ..RunOptions::new(n)
+        ..RunOptions::new(args.n.or(given).unwrap_or(64))
     };
-    let what = if args.output == What::State { run::What::State } else { run::What::Data };
-    run::check_size(&sampler, &options, what)?;
-    options.scales = guided.and_then(|guidance| guidance.scale.as_ref()).map(|scale| scale.for_samples(n));
     // A classifier's class means nothing to a model that it does not guide.
     let of_classifier = config.guidance.as_ref().is_some_and(|g| g.kind == Some(GuidanceKind::Classifier));
-    if conditioning.guidance.is_some() || !of_classifier {
-        let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
+    let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
+    let label = label.filter(|_| conditioning.guidance.is_some() || !of_classifier);
+    let what = if args.output == What::State { run::What::State } else { run::What::Data };
+    let (options, what) = match &resumed {
+        None => (options, what),
+        Some(checkpoint) => {
+            let n = checkpoint.options().n;
+            options.labels = label.map(|label| label.for_samples(n));
+            options.scales = guided.and_then(|g| g.scale.as_ref()).map(|scale| scale.for_samples(n));
+            agree(checkpoint, &options, args.n.or(given), config.sampler.seed, what)?;
+            (RunOptions { guide: options.guide, ..checkpoint.options().clone() }, checkpoint.what())
+        }
+    };
+    let mut options = RunOptions { max_memory: args.max_memory, deadline: args.deadline, ..options };
+    let n = options.n;
+    let output = if what == run::What::State { What::State } else { What::Data };
+    run::check_size(&sampler, &options, what)?;
+    // Only now: there may be more samples than memory for a label each.
+    if resumed.is_none() {
+        options.scales = guided.and_then(|g| g.scale.as_ref()).map(|scale| scale.for_samples(n));
         options.labels = label.map(|label| label.for_samples(n));
     }
     let named = out.is_some();
-    let out = out.unwrap_or_else(|| Target::default_for(data, args.output));
-    out.check_form(data, n, args.output)?;
-    let blocks = if what == run::What::State { model.spec().process()?.k() } else { 1 };
-    let elements = n as u128 * (blocks * model.spec().data_len()) as u128;
-    out.check_place(out.size(elements, args.output, options.precision))?;
+    let out = out.unwrap_or_else(|| Target::default_for(data, output));
+    out.check_form(data, n, output)?;
+    let shape = run::shape(&sampler, n, what);
+    let elements = shape.iter().map(|size| *size as u128).product();
+    out.check_place(out.size(elements, output, options.precision))?;
 
-    let (shape, values, nfe, seconds) = {
+    let (values, made) = {
         let _polled = interrupt::polled();
-        let progress = Progress::new(n, args.quiet);
-        let observe = |overall: Overall| progress.show(overall);
-        let lost = |e: Error| progress.stopped(e);
+        let drawing = Drawing {
+            model: &model,
+            sampler: &sampler,
+            options: &options,
+            what,
+            resumed: resumed.as_ref(),
+            progress: Progress::new(n, args.quiet),
+            checkpoint: args.checkpoint.as_deref(),
+        };
         if what == run::What::State && options.precision == Precision::F64 {
-            let made = run::sample::<f64>(&model, &sampler, &options, what, observe).map_err(lost)?;
-            (made.values.shape().to_vec(), Values::F64(flat(made.values)), made.nfe, made.seconds)
+            let (values, made) = drawing.draw::<f64>()?;
+            (Values::F64(values), made)
         } else {
-            let made = run::sample::<f32>(&model, &sampler, &options, what, observe).map_err(lost)?;
-            (made.values.shape().to_vec(), Values::F32(flat(made.values)), made.nfe, made.seconds)
+            let (values, made) = drawing.draw::<f32>()?;
+            (Values::F32(values), made)
         }
     };
     {
@@ -134,6 +161,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
         let _polled = interrupt::polled();
         out.write(data, &shape, &values)?;
     }
+    let Made { nfe, seconds, .. } = made;
 
     let backend = model.backend();
     let Seconds { network, solver } = seconds;
@@ -190,9 +218,113 @@ fn floats(path: &Path, name: &str) -> Result<Tensor> {
     Err(Error::new(Status::ShapeMismatch, message))
 }
 
-fn flat<T: Clone>(array: ndarray::ArrayD<T>) -> Vec<T> {
-    // Made in this order and at no offset.
-    array.into_raw_vec_and_offset().0
+fn read_checkpoint(path: &Path) -> Result<Checkpoint> {
+    let failed = |e| {
+        Error::new(Status::ReadFailed, format!("{}: the checkpoint cannot be read", path.display())).source(e)
+    };
+    Checkpoint::read(&std::fs::read(path).map_err(failed)?).map_err(|e| e.context(path.display()))
+}
+
+/// The checkpoint's sampler, unless the command line names one: the plans are compared then.
+fn sampler_of<'a>(checkpoint: &'a Checkpoint, given: &'a SamplerSpec) -> Result<&'a SamplerSpec> {
+    let said = SamplerSpec { seed: None, ..given.clone() } != SamplerSpec::default();
+    Ok(if said { given } else { checkpoint.sampler() })
+}
+
+/// Refuses what is said again and differs from the checkpoint.
+fn agree(
+    checkpoint: &Checkpoint,
+    given: &RunOptions,
+    n: Option<usize>,
+    seed: Option<u64>,
+    what: run::What,
+) -> Result<()> {
+    let saved = checkpoint.options();
+    let differs = [
+        ("-n", n.is_some_and(|n| n != saved.n)),
+        ("--seed", seed.is_some_and(|seed| seed != saved.seed)),
+        ("--batch", given.batch.is_some() && given.batch != saved.batch),
+        ("--label", given.labels.is_some() && given.labels != saved.labels),
+        ("--scale", given.scales.is_some() && given.scales != saved.scales),
+        ("--init", given.init.is_some() && given.init != saved.init),
+        ("--noise", given.noise.is_some() && given.noise != saved.noise),
+        ("inpainting", given.inpaint.is_some() && given.inpaint != saved.inpaint),
+        ("--state", given.precision != Precision::default() && given.precision != saved.precision),
+        ("--output", what != run::What::Data && what != checkpoint.what()),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((option, _)) => Err(Error::argument(format!("{option}: the checkpoint was made with another"))
+            .hint("leave it out: --resume takes it from the checkpoint")),
+    }
+}
+
+/// The work itself.
+struct Drawing<'a> {
+    model: &'a Model,
+    sampler: &'a Arc<Sampler>,
+    options: &'a RunOptions,
+    what: run::What,
+    resumed: Option<&'a Checkpoint>,
+    progress: Progress,
+    checkpoint: Option<&'a Path>,
+}
+
+impl Drawing<'_> {
+    fn draw<T: Element>(&self) -> Result<(Vec<T>, Made)> {
+        let Self { model, sampler, options, what, .. } = *self;
+        let mut out = run::room::<T>(sampler, options, what)?;
+        let mut sampling = match self.resumed {
+            None => Sampling::new(model, sampler, options, what)?,
+            Some(checkpoint) => checkpoint.resume(model, sampler, options, &mut out)?,
+        };
+        let mut saver = self.checkpoint.map(Saver::new);
+        loop {
+            let stopped = match sampling.step(&mut out) {
+                Ok(None) => break,
+                Ok(Some(overall)) => match self.progress.show(overall) {
+                    ControlFlow::Continue(()) => None,
+                    ControlFlow::Break(()) if sampling.done() => None,
+                    ControlFlow::Break(()) => Some(sampling.cancelled(overall)),
+                },
+                Err(e) if e.status().is_interruption() => Some(e),
+                Err(e) => return Err(e),
+            };
+            if let Some(saver) = &mut saver
+                && (stopped.is_some() || sampling.done() || saver.is_due())
+            {
+                saver.save(&sampling, &out)?;
+            }
+            if let Some(stopped) = stopped {
+                return Err(self.progress.stopped(stopped, self.checkpoint));
+            }
+        }
+        Ok((out, sampling.made()))
+    }
+}
+
+/// Saves often, but for no more than a twentieth of the time.
+struct Saver<'a> {
+    path: &'a Path,
+    last: Option<(Instant, Duration)>,
+}
+
+impl<'a> Saver<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { path, last: None }
+    }
+
+    fn is_due(&self) -> bool {
+        self.last.is_none_or(|(at, took)| at.elapsed() >= 20 * took)
+    }
+
+    fn save<T: Element>(&mut self, sampling: &Sampling<'_>, out: &[T]) -> Result<()> {
+        let began = Instant::now();
+        let bytes = sampling.save(out)?;
+        psld::io::NewFile::write_with(self.path, |file| file.write_all(&bytes))?;
+        self.last = Some((Instant::now(), began.elapsed()));
+        Ok(())
+    }
 }
 
 /// The progress bar: on a terminal only.
@@ -237,19 +369,21 @@ impl Progress {
 }
 
 impl Progress {
-    /// Says what is lost with a run that was stopped.
-    fn stopped(&self, e: Error) -> Error {
-        let lost = format!(
-            "{}; {} of {} samples were finished, nothing is written",
-            e.message(),
-            self.finished.get(),
-            self.n
-        );
-        match e.status() {
-            Status::Cancelled => Error::new(Status::Cancelled, lost),
-            Status::DeadlineExceeded => Error::new(Status::DeadlineExceeded, lost)
-                .hint("raise --deadline, or ask for fewer samples or network calls"),
-            _ => e,
+    /// Says what is kept, or lost, of a run that was stopped.
+    fn stopped(&self, e: Error, checkpoint: Option<&Path>) -> Error {
+        let kept = match checkpoint {
+            None => "nothing is written".into(),
+            Some(path) => format!("saved in {}", path.display()),
+        };
+        let message =
+            format!("{}; {} of {} samples were finished, {kept}", e.message(), self.finished.get(), self.n);
+        let error = Error::new(e.status(), message);
+        match (checkpoint, e.status()) {
+            (Some(path), _) => error.hint(format!("go on with --resume {}", path.display())),
+            (None, Status::DeadlineExceeded) => {
+                error.hint("raise --deadline, or ask for fewer samples or network calls")
+            }
+            _ => error,
         }
     }
 }

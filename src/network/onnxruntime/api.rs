@@ -345,7 +345,7 @@ pub(super) struct Outlet {
     pub dims: Vec<i64>,
 }
 
-/// A loaded model. One thread at a time, as not all of ONNX Runtime's providers allow more.
+/// A loaded model. How many threads may run it at once depends on the provider.
 pub(super) struct Session {
     api: Api,
     ptr: NonNull<ort_sys::OrtSession>,
@@ -353,6 +353,48 @@ pub(super) struct Session {
 
 // SAFETY: a session has no tie to the thread that made it.
 unsafe impl Send for Session {}
+// SAFETY: what is shared reads the model's description, which nothing changes, or is
+// `run_beside_others`, whose callers see to it.
+unsafe impl Sync for Session {}
+
+/// What ends a call from another thread.
+pub(super) struct Termination {
+    api: Api,
+    ptr: NonNull<ort_sys::OrtRunOptions>,
+}
+
+// SAFETY: these options have no tie to the thread that made them.
+unsafe impl Send for Termination {}
+// SAFETY: after they are made only their terminate flag is written, which ONNX Runtime provides to be set from another
+// thread while a call reads it.
+unsafe impl Sync for Termination {}
+
+impl Termination {
+    pub fn new(env: &Env) -> Result<Self> {
+        let api = env.api;
+        // SAFETY: `Drop` releases what is made here.
+        Ok(Self { api, ptr: unsafe { api.make(|out| (api.0.CreateRunOptions)(out))? } })
+    }
+
+    /// Calls with this one end between two nodes of the graph, with an error.
+    pub fn set(&self) {
+        // SAFETY: valid while `self` lives. It fails on null arguments only.
+        let _ = self.api.check(unsafe { (self.api.0.RunOptionsSetTerminate)(self.ptr.as_ptr()) });
+    }
+
+    /// Calls run again.
+    pub fn clear(&self) {
+        // SAFETY: as in `set`.
+        let _ = self.api.check(unsafe { (self.api.0.RunOptionsUnsetTerminate)(self.ptr.as_ptr()) });
+    }
+}
+
+impl Drop for Termination {
+    fn drop(&mut self) {
+        // SAFETY: owned, released once.
+        unsafe { (self.api.0.ReleaseRunOptions)(self.ptr.as_ptr()) }
+    }
+}
 
 impl Session {
     pub fn from_file(env: &Env, options: &SessionOptions, path: &Path) -> Result<Self> {
@@ -441,17 +483,33 @@ impl Session {
         name: &CStr,
         output: Option<Output<'_>>,
     ) -> Result<Option<Tensor>> {
+        // SAFETY: `&mut self` keeps other calls out of the session.
+        unsafe { self.run_beside_others(None, input_names, inputs, name, output) }
+    }
+
+    /// [`Self::run`], which `termination` ends early.
+    ///
+    /// # Safety
+    /// The session's provider allows as many calls at once as there are: the CPU's any number, others one.
+    pub unsafe fn run_beside_others<const N: usize>(
+        &self,
+        termination: Option<&Termination>,
+        input_names: [&CStr; N],
+        inputs: [Input<'_>; N],
+        name: &CStr,
+        output: Option<Output<'_>>,
+    ) -> Result<Option<Tensor>> {
         let bound = output.map(|output| output.value.as_ptr());
         let mut value = bound.unwrap_or(ptr::null_mut());
         let names = input_names.map(CStr::as_ptr);
         let values = inputs.map(|input| input.value.as_ptr().cast_const());
         // SAFETY: `Input` and `Output` borrow the memory behind their values for the length of this call, inputs
-        // shared and the output exclusively; `&mut self` keeps other calls out of the session. Run makes a value,
-        // which is then ours, only where there is none.
+        // shared and the output exclusively; other calls are the caller's promise. Run makes a value, which is then
+        // ours, only where there is none.
         let status = unsafe {
             (self.api.0.Run)(
                 self.ptr.as_ptr(),
-                ptr::null(),
+                termination.map_or(ptr::null(), |termination| termination.ptr.as_ptr().cast_const()),
                 names.as_ptr(),
                 values.as_ptr(),
                 N,

@@ -2,7 +2,7 @@
 
 use super::api::{Failure, Input, Output, Scalar, Tensor, Tensors};
 use super::ports::{Float, Time};
-use crate::network::Values;
+use crate::network::{Clock, Values};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -150,17 +150,17 @@ impl Times {
         }
     }
 
-    /// Makes the buffer t * scale, rounded (integers: half to even), filled up to `size` with the last time.
-    pub fn fill(&mut self, t: &[f64], scale: f64, size: usize) -> Result<(), Failure> {
+    /// Makes the buffer the network's own times, rounded (integers: half to even), filled up to `size` with the last.
+    pub fn fill(&mut self, t: &[f64], clock: &Clock, size: usize) -> Result<(), Failure> {
         match self {
             Self::Float { scaled, buffer } => {
                 scaled.clear();
-                scaled.extend(t.iter().map(|t| t * scale));
+                scaled.extend(t.iter().map(|t| clock.at(*t)));
                 buffer.fill(Values::F64(scaled), size, 1)
             }
             Self::I64(times) => {
                 times.clear();
-                times.extend(t.iter().map(|t| (t * scale).round_ties_even() as i64));
+                times.extend(t.iter().map(|t| clock.at(*t).round_ties_even() as i64));
                 times.resize(size, times.last().copied().unwrap_or_default());
                 Ok(())
             }

@@ -1,17 +1,19 @@
 //! Running a network: what fits its ports is bound as it is, the rest goes through buffers of their types.
 
-use super::api::{Tensor, Tensors};
+use super::api::{Tensor, Tensors, Termination};
 use super::buffers::{self, Floats, Times};
 use super::network::Model;
 use super::ports::{self, Float, Port};
-use crate::network::{Evaluator, Inputs, Values, ValuesMut};
+use crate::network::{Evaluator, Inputs, Interrupt, Values, ValuesMut};
 use crate::{Error, Result, Status};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The per-run part of an [`OnnxNetwork`](super::OnnxNetwork). It keeps the model alive.
 pub(super) struct OnnxEvaluator {
     model: Arc<Model>,
+    call: Arc<Call>,
     state: Tensors,
     time: Tensors,
     label: Tensors,
@@ -25,12 +27,38 @@ pub(super) struct OnnxEvaluator {
     shape_seen: bool,
 }
 
+/// What another thread needs to end this evaluator's calls.
+struct Call {
+    model: Arc<Model>,
+    termination: Termination,
+    interrupted: AtomicBool,
+}
+
+impl Interrupt for Call {
+    fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::SeqCst);
+        self.termination.set();
+        self.model.turns.wake();
+    }
+
+    fn clear(&self) {
+        self.interrupted.store(false, Ordering::SeqCst);
+        self.termination.clear();
+    }
+}
+
 impl OnnxEvaluator {
     pub fn new(model: Arc<Model>) -> Result<Self> {
         let ports = &model.ports;
         let tensors =
             |sample: &[usize]| Tensors::new(model.runtime.env(), sample).map_err(|e| model.failed(e));
+        let termination = Termination::new(model.runtime.env()).map_err(|e| model.failed(e))?;
         Ok(Self {
+            call: Arc::new(Call {
+                model: Arc::clone(&model),
+                termination,
+                interrupted: AtomicBool::new(false),
+            }),
             state: tensors(&ports.state.sample)?,
             time: tensors(&[])?,
             label: tensors(&[])?,
@@ -74,6 +102,10 @@ impl Evaluator for OnnxEvaluator {
         }
         Ok(())
     }
+
+    fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        Some(Arc::clone(&self.call) as _)
+    }
 }
 
 impl OnnxEvaluator {
@@ -100,9 +132,7 @@ impl OnnxEvaluator {
         }
         .map_err(failed)?;
 
-        self.time_buffer
-            .fill(&inputs.t[piece.clone()], model.spec.network.time_scale, size)
-            .map_err(failed)?;
+        self.time_buffer.fill(&inputs.t[piece.clone()], &model.clock, size).map_err(failed)?;
         let time = self.time_buffer.input(&mut self.time, size).map_err(failed)?;
 
         let label = match &ports.label {
@@ -129,10 +159,19 @@ impl OnnxEvaluator {
 
         let (z, t, eps) = (&*ports.state.name, &*ports.time.name, &*ports.output.name);
         let made = {
-            let mut session = model.session.lock().unwrap_or_else(PoisonError::into_inner);
-            match label {
-                None => session.run([z, t], [state, time], eps, bound),
-                Some((y, label)) => session.run([z, t, y], [state, time, label], eps, bound),
+            let _turn = model
+                .turns
+                .take(&self.call.interrupted)
+                .ok_or_else(|| Error::new(Status::Cancelled, "interrupted while waiting for the network"))?;
+            let (session, end) = (&model.session, Some(&self.call.termination));
+            // SAFETY: there are as many turns as the provider allows calls: more than one on the CPU only.
+            unsafe {
+                match label {
+                    None => session.run_beside_others(end, [z, t], [state, time], eps, bound),
+                    Some((y, label)) => {
+                        session.run_beside_others(end, [z, t, y], [state, time, label], eps, bound)
+                    }
+                }
             }
             .map_err(failed)?
         };

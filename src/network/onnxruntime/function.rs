@@ -5,7 +5,7 @@ use super::buffers::{self, Floats, Times};
 use super::network::{self, NoSession};
 use super::ports::{self, Batch, Float, Graph, Named, Port, Side, Time};
 use super::{OnnxOptions, Provider, Runtime};
-use crate::network::{Backend, Values};
+use crate::network::{Backend, Clock, Values};
 use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::{ElementType, Model};
 use crate::spec::{ModelSpec, SPEC_KEY};
@@ -20,6 +20,7 @@ pub(super) struct Function {
     provider: Provider,
     session: Session,
     spec: Option<ModelSpec>,
+    clock: Option<Clock>,
     state: Port<Float>,
     time: Option<Port<Time>>,
     label: Option<Port<()>>,
@@ -98,12 +99,18 @@ impl Function {
             runtime,
             provider,
             session,
+            clock: spec.as_ref().map(Clock::new).transpose()?,
             spec,
             state,
             time,
             label,
             batch,
         })
+    }
+
+    /// The spec, where there is one.
+    pub fn spec(&self) -> Option<&ModelSpec> {
+        self.spec.as_ref()
     }
 
     /// The shape of one sample of the state.
@@ -165,9 +172,9 @@ impl Function {
         let state = self.state_buffer.input(state_tensors, size).map_err(failed)?;
         let z = &*self.state.name;
         let spec = self.spec.as_ref().map(|spec| &spec.network);
-        let time = match (&self.time, &mut self.time_buffer, spec) {
-            (Some(port), Some(buffer), Some(spec)) => {
-                buffer.fill(&vec![t; used], spec.time_scale, size).map_err(failed)?;
+        let time = match (&self.time, &mut self.time_buffer, &self.clock) {
+            (Some(port), Some(buffer), Some(clock)) => {
+                buffer.fill(&vec![t; used], clock, size).map_err(failed)?;
                 Some((&*port.name, buffer.input(time_tensors, size).map_err(failed)?))
             }
             _ => None,
@@ -230,7 +237,7 @@ type Inputs = (Port<Float>, Option<Port<Time>>, Option<Port<()>>);
 fn ports_of(graph: &Graph<'_>, spec: &ModelSpec, batch: &mut Batch<'_>) -> Result<Inputs> {
     let network = &spec.network;
     let mut sample = spec.data.shape.clone();
-    sample[0] *= spec.process()?.k();
+    sample[0] *= spec.input_blocks(spec.process()?.k());
     let state = Side::Input.named(&network.state_input, "the state", "network.state_input");
     let state = graph.port(&state, sample, "", ports::float, FLOATS, batch)?;
     let time = Side::Input.named(&network.time_input, "the time", "network.time_input");

@@ -6,6 +6,7 @@
 mod api;
 mod buffers;
 mod evaluator;
+mod features;
 mod function;
 mod library;
 mod log;
@@ -15,6 +16,7 @@ mod provider;
 mod runtime;
 mod verify;
 
+pub use features::FeatureNetwork;
 pub use log::{LogLevel, LogSink, set_log_sink};
 pub use network::{OnnxNetwork, OnnxOptions};
 pub use provider::Provider;

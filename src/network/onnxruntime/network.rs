@@ -4,7 +4,7 @@ use super::api::{Failure, Session, SessionOptions};
 use super::evaluator::OnnxEvaluator;
 use super::ports::Ports;
 use super::{Provider, Runtime};
-use crate::network::{Backend, Evaluator, Network, Precision};
+use crate::network::{Backend, Clock, Evaluator, Network, Precision};
 use crate::onnx;
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status};
@@ -14,7 +14,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 /// How a model is loaded.
@@ -32,25 +33,39 @@ pub struct OnnxOptions {
     /// sampler's threads between calls, and from everything else: on a busy machine calls get several times
     /// slower. Only for a machine that has nothing else to do.
     pub spinning: bool,
+    /// Calls that may be in flight at once, 1 to [`MAX_CALLS`]; more take turns. More than one needs the CPU provider.
+    pub concurrent_calls: usize,
 }
 
 impl Default for OnnxOptions {
     /// On the CPU, by all CPUs, with the model's own spec.
     fn default() -> Self {
-        Self { spec: None, providers: vec![Provider::Cpu], device: 0, threads: 0, spinning: false }
+        Self {
+            spec: None,
+            providers: vec![Provider::Cpu],
+            device: 0,
+            threads: 0,
+            spinning: false,
+            concurrent_calls: 1,
+        }
     }
 }
 
 /// The most threads that can be asked for: ONNX Runtime starts them all at once.
 const MAX_THREADS: usize = 1024;
 
+/// The most calls at once that can be asked for.
+pub const MAX_CALLS: usize = 1024;
+
 /// A score network in ONNX form, run by ONNX Runtime. Shared: any thread, at once.
 ///
-/// Evaluators of one network take turns in its session.
+/// Evaluators of one network take turns in its session, [`OnnxOptions::concurrent_calls`] at a time.
 pub struct OnnxNetwork {
     model: Arc<Model>,
     provider: Provider,
     source: Source,
+    /// Computed when it is first asked for.
+    hash: OnceLock<String>,
 }
 
 /// What evaluators share.
@@ -58,9 +73,58 @@ pub(super) struct Model {
     /// The model's name in messages.
     pub name: String,
     pub spec: ModelSpec,
+    pub clock: Clock,
     pub ports: Ports,
-    pub session: Mutex<Session>,
+    /// Run it within a turn of `turns` only.
+    pub session: Session,
+    pub turns: Turns,
     pub runtime: &'static Runtime,
+}
+
+/// How many more calls may begin, and who waits for that.
+pub(super) struct Turns {
+    left: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// The right to be in a call, until it is dropped.
+pub(super) struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn new(calls: usize) -> Self {
+        Self { left: Mutex::new(calls), changed: Condvar::new() }
+    }
+
+    fn left(&self) -> MutexGuard<'_, usize> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn; `None` if `interrupted` became true before there was one, and [`Self::wake`] was called.
+    pub fn take(&self, interrupted: &AtomicBool) -> Option<Turn<'_>> {
+        let mut left = self.left();
+        while *left == 0 {
+            if interrupted.load(Ordering::SeqCst) {
+                return None;
+            }
+            left = self.changed.wait(left).unwrap_or_else(PoisonError::into_inner);
+        }
+        *left -= 1;
+        Some(Turn(self))
+    }
+
+    /// Lets all who wait look again.
+    pub fn wake(&self) {
+        // With the lock held once, nobody is between looking and waiting.
+        drop(self.left());
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.left() += 1;
+        self.0.changed.notify_one();
+    }
 }
 
 impl Model {
@@ -148,8 +212,10 @@ impl OnnxNetwork {
         let inputs = session.inputs().map_err(failed)?;
         let outputs = session.outputs().map_err(failed)?;
         let ports = Ports::find(&name, &spec, &inputs, &outputs)?;
-        let model = Model { name, spec, ports, session: Mutex::new(session), runtime };
-        Ok(Self { model: Arc::new(model), provider, source })
+        let clock = Clock::new(&spec)?;
+        let turns = Turns::new(options.concurrent_calls);
+        let model = Model { name, spec, clock, ports, session, turns, runtime };
+        Ok(Self { model: Arc::new(model), provider, source, hash: OnceLock::new() })
     }
 
     /// The provider that runs the network: one of those asked for.
@@ -218,6 +284,19 @@ fn session_options(runtime: &Runtime, options: &OnnxOptions, provider: Provider)
     if options.device < 0 {
         return Err(Error::argument(format!("device: expected 0 or more, got {}", options.device)));
     }
+    if !(1..=MAX_CALLS).contains(&options.concurrent_calls) {
+        return Err(Error::argument(format!(
+            "concurrent_calls: expected 1 to {MAX_CALLS}, got {}",
+            options.concurrent_calls
+        )));
+    }
+    if options.concurrent_calls > 1 && provider != Provider::Cpu {
+        return Err(Error::argument(format!(
+            "concurrent_calls = {}: provider `{provider}` runs one call at a time",
+            options.concurrent_calls
+        ))
+        .hint("load the model several times, or take 1"));
+    }
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS),
         threads => threads,
@@ -245,13 +324,18 @@ impl Network for OnnxNetwork {
     }
 
     fn hash(&self) -> Result<String> {
-        match &self.source {
-            Source::Bytes { sha256 } => Ok(sha256.clone()),
-            Source::File { path, len, modified } => hash_file(path, *len, *modified).map_err(|e| {
-                Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name))
-                    .source(e)
-            }),
-        }
+        let (path, len, modified) = match &self.source {
+            Source::Bytes { sha256 } => return Ok(sha256.clone()),
+            Source::File { path, len, modified } => (path, *len, *modified),
+        };
+        let hash = match self.hash.get() {
+            Some(hash) => open(path, len, modified).map(|_| hash.clone()),
+            None => hash_file(path, len, modified).map(|hash| self.hash.get_or_init(|| hash).clone()),
+        };
+        hash.map_err(|e| {
+            Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name))
+                .source(e)
+        })
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
@@ -274,13 +358,18 @@ impl std::fmt::Debug for OnnxNetwork {
     }
 }
 
-/// The hash of the file that was loaded, which another one in its place must not pass for.
-fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<String> {
-    let mut file = File::open(path)?;
+/// The file that was loaded, which another one in its place must not pass for.
+fn open(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<File> {
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() != len || metadata.modified().ok() != modified {
         return Err(io::Error::other("the file changed since it was loaded"));
     }
+    Ok(file)
+}
+
+fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<String> {
+    let mut file = open(path, len, modified)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {

@@ -1,7 +1,7 @@
 //! A graph's inputs and outputs, checked against the spec.
 
 use super::api::{Element, Outlet};
-use crate::spec::{ModelSpec, NetworkSpec};
+use crate::spec::{ModelSpec, NetworkSpec, NetworkTime};
 use crate::{Error, Result, Status};
 use std::ffi::CString;
 
@@ -55,7 +55,7 @@ impl Ports {
     pub fn find(model: &str, spec: &ModelSpec, inputs: &[Outlet], outputs: &[Outlet]) -> Result<Self> {
         let graph = Graph { model, inputs, outputs };
         let network = &spec.network;
-        let k = spec.process()?.k();
+        let k = spec.input_blocks(spec.process()?.k());
         let blocks = spec.output_blocks(k);
         let with_blocks = |blocks: usize| {
             let mut sample = spec.data.shape.clone();
@@ -105,10 +105,14 @@ impl Ports {
             &mut batch,
         )?;
 
-        if time.element == Time::I64 && network.time_scale <= 1.0 {
+        let integers = spec.network_time() == NetworkTime::Index;
+        if time.element == Time::I64 && network.time_scale <= 1.0 && !integers {
+            let lost = match spec.network_time() {
+                NetworkTime::Sigma | NetworkTime::CNoise => "noise levels would be rounded to integers",
+                _ => "times between 0 and 1 would all round to 0 or 1",
+            };
             let message = format!(
-                "input `{}` of {model} is int64, and network.time_scale is {}: times between 0 and 1 would all \
-                 round to 0 or 1",
+                "input `{}` of {model} is int64, and network.time_scale is {}: {lost}",
                 network.time_input, network.time_scale
             );
             return Err(Error::new(Status::ModelMismatch, message).hint(

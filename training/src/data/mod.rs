@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use psld::{Error, Result, Status, noise};
 
 pub use fetch::fetch;
+#[cfg(feature = "torch")]
 pub(crate) use fetch::hex;
 pub use pack::{pack, unpack};
 
@@ -58,8 +59,13 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Status::ReadFailed`] naming the file; [`Status::InvalidConfig`] or [`Status::ShapeMismatch`] where the
-    /// recipe and the data do not fit.
+    /// recipe and the data do not fit; [`Status::InvalidArgument`] for the test part of data that have none.
     pub fn load(recipe: &DataRecipe, split: Split, seed: u64) -> Result<Self> {
+        let divided = matches!(recipe.kind, DataKind::Cifar10 | DataKind::Mnist | DataKind::FashionMnist);
+        if split == Split::Test && !divided {
+            let message = format!("data of kind `{}` have no part that is held back", recipe.kind.name());
+            return Err(Error::argument(message));
+        }
         let path = recipe.path.clone().unwrap_or_else(|| Path::new("data").join(recipe.kind.name()));
         let mut data = match recipe.kind {
             DataKind::Cifar10 => cifar::load(&path, split),
@@ -68,11 +74,9 @@ impl Dataset {
             DataKind::Npy => npy::load(&path, recipe),
             DataKind::Mixture => mixture(recipe.mixture.as_ref(), seed),
         }
-        .map_err(|e| match recipe.kind {
-            DataKind::Cifar10 | DataKind::Mnist | DataKind::FashionMnist if !path.exists() => {
-                e.hint(format!("fetch it: psld-training data fetch {}", recipe.kind.name()))
-            }
-            _ => e,
+        .map_err(|e| match divided && !path.exists() {
+            true => e.hint(format!("fetch it: psld-training data fetch {}", recipe.kind.name())),
+            false => e,
         })?;
         if let Some(limit) = recipe.limit {
             data.truncate(limit);
@@ -100,6 +104,14 @@ impl Dataset {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All elements as the network sees them, in [`range`](Self::range).
+    pub fn scaled(&self) -> Vec<f32> {
+        match &self.values {
+            Values::U8(pixels) => pixels.iter().map(|pixel| f32::from(*pixel) / 127.5 - 1.0).collect(),
+            Values::F32(values) => values.clone(),
+        }
     }
 
     /// Elements of a sample.

@@ -79,8 +79,7 @@ impl Tape<'_> {
     ) -> Traced {
         let Some(from) = x.id else { return Traced { map, id: None } };
         let result = self.variable(map);
-        self.entries
-            .push((self.count - 1, Box::new(move |ops, gradient| vec![(from, back(ops, gradient))])));
+        self.entries.push((self.count - 1, Box::new(move |ops, gradient| vec![(from, back(ops, gradient))])));
         result
     }
 
@@ -242,8 +241,7 @@ impl Ops for Tape<'_> {
             return Traced { map, id: None };
         }
         let result = self.variable(map);
-        let back: Back =
-            Box::new(move |_, gradient| operands.into_iter().map(|id| (id, gradient)).collect());
+        let back: Back = Box::new(move |_, gradient| operands.into_iter().map(|id| (id, gradient)).collect());
         self.entries.push((self.count - 1, back));
         result
     }

@@ -9,6 +9,9 @@ use psld::{Error, Result};
 use super::ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 use super::{Network, Weights};
 
+/// The name of the output that describes what a classifier sees.
+pub const FEATURES: &str = "features";
+
 /// The names of a graph's ports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports<'a> {
@@ -41,24 +44,25 @@ pub(super) struct Start<'a> {
 
 impl<'a> Start<'a> {
     pub fn new(network: &Network, weights: &'a Weights, element: ElementType, ports: Ports) -> Result<Self> {
-    network.check(weights)?;
-    let compute = match element {
-        ElementType::F32 | ElementType::F16 => element,
-        ElementType::Bf16 => ElementType::F32,
-        other => {
-            let message = format!("a network is exported as float32, float16 or bfloat16, not {other}");
-            return Err(Error::argument(message));
-        }
-    };
-    let config = network.config();
-    let mut g = Graph::new("network");
-    let z = g.input(ports.state, element, &dims(&config.state_shape()));
-    let t = g.input(ports.time, ElementType::F32, &dims(&[]));
-    let y = (config.classes() > 0).then(|| g.input(ports.label, ElementType::I64, &dims(&[])));
-    let z = Map { value: g.cast(z, compute), shape: config.state_shape() };
-    let scalar = |value| Map { value, shape: Vec::new() };
-    let ops = GraphOps { g, weights, element, compute, placed: HashMap::new(), error: None };
-    Ok(Self { ops, z, t: scalar(t), y: y.map(scalar) })
+        network.check(weights)?;
+        let compute = match element {
+            ElementType::F32 | ElementType::F16 => element,
+            ElementType::Bf16 => ElementType::F32,
+            other => {
+                let message = format!("a network is exported as float32, float16 or bfloat16, not {other}");
+                return Err(Error::argument(message));
+            }
+        };
+        let config = network.config();
+        let mut g = Graph::new("network");
+        let z = g.input(ports.state, element, &dims(&config.state_shape()));
+        let t = g.input(ports.time, ElementType::F32, &dims(&[]));
+        let y = (config.classes() > 0).then(|| g.input(ports.label, ElementType::I64, &dims(&[])));
+        let z = Map { value: g.cast(z, compute), shape: config.state_shape() };
+        let scalar = |value| Map { value, shape: Vec::new() };
+        let ops =
+            GraphOps { g, weights, element, compute, placed: HashMap::new(), features: None, error: None };
+        Ok(Self { ops, z, t: scalar(t), y: y.map(scalar) })
     }
 }
 
@@ -78,6 +82,7 @@ pub(super) struct GraphOps<'a> {
     compute: ElementType,
     /// What is in the graph already, with the weight that keeps its place in memory its own.
     placed: HashMap<Place, (Weight, Value)>,
+    features: Option<Map>,
     error: Option<Error>,
 }
 
@@ -440,5 +445,11 @@ impl Ops for GraphOps<'_> {
     fn embed(&mut self, labels: &Map, table: &Weight) -> Map {
         let rows = self.place(table, &table.shape);
         Map { value: self.g.gather(rows, labels.value, 0), shape: vec![table.shape[1]] }
+    }
+
+    fn features(&mut self, x: &Map) {
+        let value = self.g.node("GlobalAveragePool", &[x.value], &[]);
+        let value = self.g.reshape(value, &[0, x.shape[0] as i64]);
+        self.features = Some(Map { value, shape: vec![x.shape[0]] });
     }
 }

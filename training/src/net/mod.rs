@@ -20,6 +20,7 @@ pub use config::{
     ProgressiveInput, ResBlock,
 };
 pub(crate) use gradient::gradient;
+pub use graph::FEATURES;
 pub(crate) use graph::{Ports, graph};
 pub use ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 #[cfg(feature = "torch")]

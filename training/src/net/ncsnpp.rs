@@ -21,6 +21,7 @@ pub(super) fn classifier<O: Ops>(ops: &mut O, config: &Ncsnpp, classes: usize, z
     let mut net = Writer { ops, config, modules: 0 };
     let time = net.embedding(t, None);
     let (h, _) = net.encode(z, time.as_ref());
+    net.ops.features(&h);
     let features = net.ops.shape(&h).iter().product();
     let h = net.ops.reshape(&h, &[features]);
     let module = net.module();

@@ -70,6 +70,10 @@ pub trait Ops {
     fn waves(&mut self, t: &Self::T, frequencies: &Self::P, factor: f64) -> Self::T;
     /// The row of `table` that each label names.
     fn embed(&mut self, labels: &Self::T, table: &Self::P) -> Self::T;
+
+    /// Says that the means of `x` [C, H, W] over its pixels describe what the network sees: a further output, where
+    /// there can be one.
+    fn features(&mut self, _x: &Self::T) {}
 }
 
 /// What a layer learns.

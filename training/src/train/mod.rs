@@ -1,6 +1,7 @@
 //! Training.
 
 mod checkpoint;
+mod evaluate;
 mod log;
 mod loss;
 mod optimizer;
@@ -9,6 +10,7 @@ mod sample;
 mod trainer;
 
 pub use checkpoint::{Checkpoint, Newest, Progress, newest};
+pub use evaluate::{Band, evaluate};
 pub use log::{Line, Log};
 pub use loss::{Batch, Objective};
 pub use optimizer::Weights;

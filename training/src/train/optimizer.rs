@@ -87,7 +87,7 @@ impl Weights {
         let n = (step + 1) as f64;
         let denominator = (&*square / (1.0 - beta2.powf(n))).sqrt() + eps;
         let _ = self.raw.addcdiv_(&(&*mean * (-lr / (1.0 - beta1.powf(n)))), &denominator);
-        let _ = self.ema.lerp_(&self.raw, 1.0 - recipe.ema);
+        let _ = self.ema.lerp_(&self.raw, 1.0 - average_decay(step, recipe));
         norm
     }
 
@@ -124,6 +124,12 @@ pub fn learning_rate(step: u64, recipe: &TrainRecipe) -> f64 {
     recipe.lr * warm * cold
 }
 
+/// The decay of the running average at a step.
+fn average_decay(step: u64, recipe: &TrainRecipe) -> f64 {
+    let n = step as f64;
+    if recipe.ema_warmup { recipe.ema.min((1.0 + n) / (10.0 + n)) } else { recipe.ema }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +140,13 @@ mod tests {
         let lr = |step| learning_rate(step, &recipe);
         assert_eq!([lr(0), lr(5), lr(10), lr(50), lr(75), lr(100)], [0.0, 1.0, 2.0, 2.0, 1.0, 0.0]);
         assert_eq!(learning_rate(0, &TrainRecipe { warmup: 0, ..recipe }), 2.0);
+    }
+    #[test]
+    fn a_warmed_up_average_forgets_the_start() {
+        let recipe = TrainRecipe { ema: 0.999, ema_warmup: true, ..TrainRecipe::default() };
+        let start = |recipe: &TrainRecipe| (0..300).map(|step| average_decay(step, recipe)).product::<f64>();
+        assert!(start(&recipe) < 1e-9, "{}", start(&recipe));
+        assert!(start(&TrainRecipe { ema_warmup: false, ..recipe.clone() }) > 0.7);
+        assert_eq!(average_decay(1_000_000, &recipe), 0.999);
     }
 }

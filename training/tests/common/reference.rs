@@ -8,17 +8,23 @@ use super::Case;
 
 /// The output of `case`.
 pub fn output(case: &Case) -> Vec<f64> {
+    outputs(case).0
+}
+
+/// The output, and the features of a classifier.
+pub fn outputs(case: &Case) -> (Vec<f64>, Vec<f64>) {
     let sample = case.network.config().state_shape();
     let batch = |shape: Vec<usize>, data: Vec<f64>| Batch { count: case.batch, shape, data: Rc::new(data) };
     let wide = |values: &[f32]| values.iter().map(|&value| value.into()).collect();
     let y = case.y.as_ref().map(|y| batch(vec![], y.iter().map(|&label| label as f64).collect()));
-    let mut ops = Reference { case };
+    let mut ops = Reference { case, features: Vec::new() };
     let output = case.network.build(&mut ops, batch(sample, wide(&case.z)), batch(vec![], wide(&case.t)), y);
-    output.data.to_vec()
+    (output.data.to_vec(), ops.features)
 }
 
 struct Reference<'a> {
     case: &'a Case,
+    features: Vec<f64>,
 }
 
 #[derive(Clone)]
@@ -265,5 +271,11 @@ impl Ops for Reference<'_> {
     fn embed(&mut self, labels: &Batch, table: &Array) -> Batch {
         let width = table.shape[1];
         labels.each(vec![width], |label| table.data[label[0] as usize * width..][..width].to_vec())
+    }
+    fn features(&mut self, x: &Batch) {
+        let pixels: usize = x.shape[1..].iter().product();
+        let mean = |map: &[f64]| map.iter().sum::<f64>() / pixels as f64;
+        let means = x.each(vec![x.shape[0]], |maps| maps.chunks(pixels).map(mean).collect());
+        self.features = means.data.to_vec();
     }
 }

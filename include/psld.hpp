@@ -1,0 +1,600 @@
+/*
+ * psld for C++17: the C ABI of psld.h with owners, spans and exceptions. Header only, and it adds no algorithm.
+ *
+ *     auto model = psld::Model::load("model.onnx");
+ *     auto samples = model.sample(16, {{"sampler", "sscs"}, {"nfe", "50"}, {"seed", "7"}});
+ *
+ * Handles are move-only and free themselves, in any order. A failed call throws psld::Error. With PSLD_NO_EXCEPTIONS
+ * defined (and -fno-exceptions, say) nothing is thrown: each function that can fail returns a psld::Outcome<T> instead
+ * of a T, which is a T or an Error. Threads are as in psld.h: a Run is one thread at a time, all else is shared.
+ */
+#ifndef PSLD_HPP
+#define PSLD_HPP
+
+#include <psld.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <initializer_list>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace psld {
+
+/* The two modes differ in the types that functions return: their names must, too, so that a program may have both. */
+#if defined(PSLD_NO_EXCEPTIONS)
+inline namespace outcomes {
+#else
+inline namespace exceptions {
+#endif
+
+/* Why a call failed: a status for programs, sentences for people. */
+class Error : public std::exception {
+ public:
+  Error(std::int32_t status, std::string message, std::string hint = {})
+      : status_(status), message_(std::move(message)), hint_(std::move(hint)) {}
+
+  /* Takes what a C function left. */
+  static Error take(std::int32_t status, psld_error *error) {
+    if (!error) return Error(status, psld_status_name(status));
+    Error taken(status, psld_error_message(error), psld_error_hint(error));
+    psld_error_free(error);
+    return taken;
+  }
+
+  /* One of psld_status. */
+  std::int32_t status() const noexcept { return status_; }
+  const char *what() const noexcept override { return message_.c_str(); }
+  const std::string &message() const noexcept { return message_; }
+  /* What can be done about it; may be empty. */
+  const std::string &hint() const noexcept { return hint_; }
+
+ private:
+  std::int32_t status_;
+  std::string message_, hint_;
+};
+
+#if defined(PSLD_NO_EXCEPTIONS)
+/* A T or an Error. */
+template <class T> class [[nodiscard]] Outcome {
+ public:
+  Outcome(T value) : value_(std::move(value)) {}
+  Outcome(Error error) : error_(std::move(error)) {}
+  explicit operator bool() const noexcept { return value_.has_value(); }
+  T &operator*() & { return *value_; }
+  const T &operator*() const & { return *value_; }
+  T &&operator*() && { return std::move(*value_); }
+  T *operator->() { return &*value_; }
+  const T *operator->() const { return &*value_; }
+  const Error &error() const { return *error_; }
+
+ private:
+  std::optional<T> value_;
+  std::optional<Error> error_;
+};
+
+template <> class [[nodiscard]] Outcome<void> {
+ public:
+  Outcome() = default;
+  Outcome(Error error) : error_(std::move(error)) {}
+  explicit operator bool() const noexcept { return !error_.has_value(); }
+  const Error &error() const { return *error_; }
+
+ private:
+  std::optional<Error> error_;
+};
+#else
+template <class T> using Outcome = T;
+#endif
+
+/* Some elements of somebody else's: std::span, for C++17. */
+template <class T> class View {
+ public:
+  View() = default;
+  View(T *data, std::size_t size) : data_(data), size_(size) {}
+  template <class C, class = std::enable_if_t<std::is_convertible_v<decltype(std::declval<C &>().data()), T *>>>
+  View(C &&container) : data_(container.data()), size_(container.size()) {}
+  T *data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+  T *begin() const noexcept { return data_; }
+  T *end() const noexcept { return data_ + size_; }
+  T &operator[](std::size_t i) const { return data_[i]; }
+
+ private:
+  T *data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/* psld_dtype of float and double. */
+template <class T> inline constexpr std::int32_t dtype_of = -1;
+template <> inline constexpr std::int32_t dtype_of<float> = PSLD_DTYPE_F32;
+template <> inline constexpr std::int32_t dtype_of<double> = PSLD_DTYPE_F64;
+
+namespace detail {
+
+template <class F> std::optional<Error> call(F &&f) {
+  psld_error *error = nullptr;
+  const std::int32_t status = f(&error);
+  if (status == PSLD_STATUS_OK) return std::nullopt;
+  return Error::take(status, error);
+}
+
+#if defined(PSLD_NO_EXCEPTIONS)
+template <class T> Outcome<T> fail(Error error) { return Outcome<T>(std::move(error)); }
+inline Outcome<void> done(std::optional<Error> error) {
+  return error ? Outcome<void>(std::move(*error)) : Outcome<void>();
+}
+#else
+template <class T> [[noreturn]] T fail(Error error) { throw std::move(error); }
+inline void done(std::optional<Error> error) {
+  if (error) throw std::move(*error);
+}
+#endif
+
+/* A function of the size-query form, to its text. */
+template <class F> Outcome<std::string> text(F &&f) {
+  std::size_t size = 0;
+  if (auto e = call([&](psld_error **err) { return f(nullptr, 0, &size, err); }))
+    return fail<std::string>(std::move(*e));
+  std::string text(size, '\0');
+  if (auto e = call([&](psld_error **err) { return f(text.data(), size, nullptr, err); }))
+    return fail<std::string>(std::move(*e));
+  text.resize(size - 1);
+  return text;
+}
+
+template <class F> Outcome<std::vector<std::int64_t>> sizes(F &&f) {
+  using Sizes = std::vector<std::int64_t>;
+  std::size_t count = 0;
+  if (auto e = call([&](psld_error **err) { return f(nullptr, 0, &count, err); })) return fail<Sizes>(std::move(*e));
+  Sizes sizes(count);
+  if (auto e = call([&](psld_error **err) { return f(sizes.data(), count, nullptr, err); }))
+    return fail<Sizes>(std::move(*e));
+  return sizes;
+}
+
+inline std::size_t product(const std::vector<std::int64_t> &sizes) {
+  std::size_t product = 1;
+  for (std::int64_t size : sizes) product *= static_cast<std::size_t>(size);
+  return product;
+}
+
+/* The owner of a handle: move-only. */
+template <class T, auto Free> class Handle {
+ public:
+  Handle() = default;
+  explicit Handle(T *handle) noexcept : handle_(handle) {}
+  Handle(Handle &&other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Handle &operator=(Handle &&other) noexcept {
+    if (this != &other) {
+      Free(handle_);
+      handle_ = std::exchange(other.handle_, nullptr);
+    }
+    return *this;
+  }
+  ~Handle() { Free(handle_); }
+  /* The handle, for functions of psld.h; it stays owned. */
+  T *get() const noexcept { return handle_; }
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+
+ private:
+  T *handle_ = nullptr;
+};
+
+}  // namespace detail
+
+/* The C structs, with their defaults. */
+struct Progress : psld_progress {
+  Progress() : psld_progress() { psld_progress_init(this, sizeof(psld_progress)); }
+};
+struct ModelOptions : psld_model_options {
+  ModelOptions() : psld_model_options() { psld_model_options_init(this, sizeof(psld_model_options)); }
+};
+struct RunOptions : psld_run_options {
+  RunOptions() : psld_run_options() { psld_run_options_init(this, sizeof(psld_run_options)); }
+  explicit RunOptions(std::int64_t samples) : RunOptions() { n = samples; }
+};
+
+/* Options of a sampler: those of psld_sampler_options, or pairs of a JSON name and a value, such as {"sampler", "em"}
+ * and {"nfe", "50"}. */
+struct SamplerOptions : psld_sampler_options {
+  SamplerOptions() : psld_sampler_options() { psld_sampler_options_init(this, sizeof(psld_sampler_options)); }
+  SamplerOptions(const psld_sampler_options &options) : psld_sampler_options(options) {}
+  SamplerOptions(std::initializer_list<std::pair<const char *, const char *>> pairs) : SamplerOptions() {
+    json_ = std::make_shared<std::string>("{");
+    for (const auto &[name, value] : pairs) {
+      if (json_->size() > 1) *json_ += ", ";
+      *json_ += quoted(name) + ": " + (bare(value) ? std::string(value) : quoted(value));
+    }
+    *json_ += "}";
+    options_json = json_->c_str();
+  }
+
+ private:
+  /* A number, a truth value or an array stands as it is. */
+  static bool bare(const std::string &value) {
+    if (value == "true" || value == "false") return true;
+    return !value.empty() && (value[0] == '-' || value[0] == '[' || (value[0] >= '0' && value[0] <= '9'));
+  }
+  static std::string quoted(const std::string &text) {
+    std::string quoted = "\"";
+    for (char c : text) {
+      if (c == '"' || c == '\\') quoted += '\\';
+      quoted += c;
+    }
+    return quoted + "\"";
+  }
+  std::shared_ptr<std::string> json_;  // what options_json points to, in copies, too
+};
+
+/* Samples and their shape, [n, C, ...]. */
+template <class T> struct Array {
+  std::vector<T> values;
+  std::vector<std::int64_t> shape;
+};
+
+/* Is told of each step; `false` stops the work with PSLD_STATUS_CANCELLED. */
+using OnProgress = std::function<bool(const psld_progress &)>;
+/* Is told of the data estimate, too. */
+using OnPreview = std::function<bool(const psld_progress &, View<const float> x0)>;
+
+namespace detail {
+
+/* A callback's other side. An exception does not cross the library: it waits here. */
+struct Listener {
+  const OnProgress *progress = nullptr;
+  const OnPreview *preview = nullptr;
+#if !defined(PSLD_NO_EXCEPTIONS)
+  std::exception_ptr thrown;
+#endif
+
+  template <class F> std::int32_t hear(F &&f) {
+#if defined(PSLD_NO_EXCEPTIONS)
+    return f() ? 0 : 1;
+#else
+    try {
+      return f() ? 0 : 1;
+    } catch (...) {
+      thrown = std::current_exception();
+      return 1;
+    }
+#endif
+  }
+  void rethrow() {
+#if !defined(PSLD_NO_EXCEPTIONS)
+    if (thrown) std::rethrow_exception(thrown);
+#endif
+  }
+};
+
+inline std::int32_t on_progress(void *user, const psld_progress *p) {
+  auto *listener = static_cast<Listener *>(user);
+  return listener->hear([&] { return (*listener->progress)(*p); });
+}
+
+inline std::int32_t on_preview(void *user, const psld_progress *p, const float *x0, std::size_t elements) {
+  auto *listener = static_cast<Listener *>(user);
+  return listener->hear([&] { return (*listener->preview)(*p, View<const float>(x0, elements)); });
+}
+
+}  // namespace detail
+
+/* A request to stop: any thread. */
+class Cancel : public detail::Handle<psld_cancel, psld_cancel_free> {
+ public:
+  using Handle::Handle;
+  static Outcome<Cancel> create() {
+    psld_cancel *cancel = nullptr;
+    if (auto e = detail::call([&](psld_error **err) { return psld_cancel_create(&cancel, err); }))
+      return detail::fail<Cancel>(std::move(*e));
+    return Cancel(cancel);
+  }
+  void cancel() const noexcept { psld_cancel_cancel(get()); }
+};
+
+/* ONNX Runtime, loaded. */
+class Runtime : public detail::Handle<psld_runtime, psld_runtime_free> {
+ public:
+  using Handle::Handle;
+  /* nullptr: the one that psld_runtime_load finds. */
+  static Outcome<Runtime> load(const char *path = nullptr) {
+    psld_runtime *runtime = nullptr;
+    if (auto e = detail::call([&](psld_error **err) { return psld_runtime_load(path, &runtime, err); }))
+      return detail::fail<Runtime>(std::move(*e));
+    return Runtime(runtime);
+  }
+  Outcome<std::string> info_json() const {
+    return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_runtime_info_json(get(), b, c, n, e);
+    });
+  }
+};
+
+/* A network with its spec: any thread. */
+class Model : public detail::Handle<psld_model, psld_model_free> {
+ public:
+  using Handle::Handle;
+
+  static Outcome<Model> load(const std::string &path, const psld_model_options &options = ModelOptions()) {
+    psld_model *model = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_model_load_file(nullptr, path.c_str(), &options, &model, err);
+        }))
+      return detail::fail<Model>(std::move(*e));
+    return Model(model);
+  }
+
+  static Outcome<Model> load_memory(View<const unsigned char> bytes,
+                                    const psld_model_options &options = ModelOptions()) {
+    psld_model *model = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_model_load_memory(nullptr, bytes.data(), bytes.size(), &options, &model, err);
+        }))
+      return detail::fail<Model>(std::move(*e));
+    return Model(model);
+  }
+
+  Outcome<std::string> info_json() const {
+    return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_model_info_json(get(), b, c, n, e);
+    });
+  }
+
+  /* The shape of one sample, [C, ...] or [k*C, ...]. */
+  Outcome<std::vector<std::int64_t>> shape(std::int32_t what = PSLD_OUTPUT_DATA) const {
+    return detail::sizes([&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_model_shape(get(), what, b, c, n, e);
+    });
+  }
+
+  /* `n` samples, the whole way at once. */
+  template <class T = float>
+  Outcome<Array<T>> sample(std::int64_t n, const SamplerOptions &options = {},
+                           const OnProgress &progress = nullptr) const;
+};
+
+/* A compiled sampler: any thread. */
+class Sampler : public detail::Handle<psld_sampler, psld_sampler_free> {
+ public:
+  using Handle::Handle;
+
+  static Outcome<Sampler> create(const Model &model, const SamplerOptions &options = {}) {
+    psld_sampler *sampler = nullptr;
+    if (auto e = detail::call(
+            [&](psld_error **err) { return psld_sampler_create(model.get(), &options, &sampler, err); }))
+      return detail::fail<Sampler>(std::move(*e));
+    return Sampler(sampler);
+  }
+
+  static Outcome<Sampler> from_plan(const Model &model, const std::string &plan_json) {
+    psld_sampler *sampler = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_sampler_create_from_plan(model.get(), plan_json.c_str(), &sampler, err);
+        }))
+      return detail::fail<Sampler>(std::move(*e));
+    return Sampler(sampler);
+  }
+
+  Outcome<std::string> plan_json() const {
+    return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_sampler_plan_json(get(), b, c, n, e);
+    });
+  }
+  Outcome<std::string> hash() const {
+    return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_sampler_hash(get(), b, c, n, e);
+    });
+  }
+};
+
+class Run;
+
+/* The steps of a run, as a range: `for (const auto &p : run.steps()) draw(p.step, p.of);`. Each turn is one step. */
+class Steps {
+ public:
+  class iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = Progress;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const Progress *;
+    using reference = const Progress &;
+    iterator() = default;
+    explicit iterator(Steps *steps) : steps_(steps) { ++*this; }
+    reference operator*() const { return steps_->progress_; }
+    pointer operator->() const { return &steps_->progress_; }
+    iterator &operator++() {
+      if (!steps_->advance()) steps_ = nullptr;
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    bool operator==(const iterator &other) const { return steps_ == other.steps_; }
+    bool operator!=(const iterator &other) const { return steps_ != other.steps_; }
+
+   private:
+    Steps *steps_ = nullptr;
+  };
+
+  explicit Steps(psld_run *run) : run_(run) {}
+  iterator begin() { return iterator(this); }
+  iterator end() { return {}; }
+  /* Why the range ended early, without exceptions. */
+  const std::optional<Error> &error() const { return error_; }
+
+ private:
+  bool advance() {
+    if (progress_.done) return false;
+    const bool first = progress_.samples == 0;
+    if (first && psld_run_step(run_, 0, &progress_, nullptr) == PSLD_STATUS_OK && progress_.done) return false;
+    error_ = detail::call([&](psld_error **err) { return psld_run_step(run_, 1, &progress_, err); });
+#if !defined(PSLD_NO_EXCEPTIONS)
+    if (error_) throw *error_;
+#endif
+    return !error_;
+  }
+  psld_run *run_;
+  Progress progress_;
+  std::optional<Error> error_;
+};
+
+/* One batch of samples in flight: one thread at a time. */
+class Run : public detail::Handle<psld_run, psld_run_free> {
+ public:
+  using Handle::Handle;
+
+  static Outcome<Run> start(const Model &model, const Sampler &sampler,
+                            const psld_run_options &options = RunOptions()) {
+    psld_run *run = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_run_start(model.get(), sampler.get(), &options, &run, err);
+        }))
+      return detail::fail<Run>(std::move(*e));
+    return Run(run);
+  }
+
+  /* What save() gave, made a run again. */
+  static Outcome<Run> load(const Model &model, const Sampler &sampler, View<const unsigned char> bytes) {
+    psld_run *run = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_run_load(model.get(), sampler.get(), bytes.data(), bytes.size(), &run, err);
+        }))
+      return detail::fail<Run>(std::move(*e));
+    return Run(run);
+  }
+
+  /* At most `max_steps` steps; 0 tells how far the run is. */
+  Outcome<Progress> step(std::int32_t max_steps = 1) {
+    Progress progress;
+    if (auto e = detail::call([&](psld_error **err) { return psld_run_step(get(), max_steps, &progress, err); }))
+      return detail::fail<Progress>(std::move(*e));
+    return progress;
+  }
+
+  /* To the end, one step a turn. */
+  Steps steps() { return Steps(get()); }
+
+  /* To the end, with callbacks; previews every so many steps need RunOptions::previews. */
+  Outcome<Progress> finish(const OnProgress &progress = nullptr, const OnPreview &preview = nullptr,
+                           std::int32_t preview_every = 1) {
+    psld_observer observer;
+    psld_observer_init(&observer, sizeof observer);
+    detail::Listener listener;
+    listener.progress = &progress;
+    listener.preview = &preview;
+    observer.user = &listener;
+    if (progress) observer.progress = detail::on_progress;
+    if (preview) observer.preview = detail::on_preview;
+    observer.preview_every = preview_every;
+    Progress end;
+    auto e = detail::call([&](psld_error **err) { return psld_run_finish(get(), &observer, &end, err); });
+    listener.rethrow();
+    if (e) return detail::fail<Progress>(std::move(*e));
+    return end;
+  }
+
+  /* Another deadline (0: none) and token (nullptr: none) for an interrupted run. */
+  Outcome<void> resume(double deadline_seconds = 0.0, const Cancel *cancel = nullptr) {
+    return detail::done(detail::call([&](psld_error **err) {
+      return psld_run_resume(get(), cancel ? cancel->get() : nullptr, deadline_seconds, err);
+    }));
+  }
+
+  Outcome<std::vector<std::int64_t>> shape(std::int32_t what = PSLD_OUTPUT_DATA) const {
+    return detail::sizes([&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_run_shape(get(), what, b, c, n, e);
+    });
+  }
+
+  /* Into the caller's memory: exactly the elements of shape(). */
+  template <class T> Outcome<void> read_into(View<T> out, std::int32_t what = PSLD_OUTPUT_DATA) const {
+    static_assert(dtype_of<T> >= 0, "float or double");
+    return detail::done(detail::call([&](psld_error **err) {
+      return psld_run_read(get(), what, dtype_of<T>, out.data(), out.size(), err);
+    }));
+  }
+
+  template <class T = float> Outcome<Array<T>> read(std::int32_t what = PSLD_OUTPUT_DATA) const {
+    static_assert(dtype_of<T> >= 0, "float or double");
+    Array<T> out;
+    std::size_t dims = 0;
+    auto e = detail::call(
+        [&](psld_error **err) { return psld_run_shape(get(), what, nullptr, 0, &dims, err); });
+    out.shape.resize(dims);
+    if (!e) e = detail::call([&](psld_error **err) {
+      return psld_run_shape(get(), what, out.shape.data(), dims, nullptr, err);
+    });
+    if (!e) {
+      out.values.resize(detail::product(out.shape));
+      e = detail::call([&](psld_error **err) {
+        return psld_run_read(get(), what, dtype_of<T>, out.values.data(), out.values.size(), err);
+      });
+    }
+    if (e) return detail::fail<Array<T>>(std::move(*e));
+    return out;
+  }
+
+  /* The run as bytes, for load(). */
+  Outcome<std::vector<unsigned char>> save() const {
+    using Bytes = std::vector<unsigned char>;
+    std::size_t size = 0;
+    if (auto e = detail::call([&](psld_error **err) { return psld_run_save(get(), nullptr, 0, &size, err); }))
+      return detail::fail<Bytes>(std::move(*e));
+    Bytes bytes(size);
+    if (auto e = detail::call(
+            [&](psld_error **err) { return psld_run_save(get(), bytes.data(), size, nullptr, err); }))
+      return detail::fail<Bytes>(std::move(*e));
+    return bytes;
+  }
+
+  Outcome<std::string> provenance_json() const {
+    return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_run_provenance_json(get(), b, c, n, e);
+    });
+  }
+};
+
+template <class T>
+Outcome<Array<T>> Model::sample(std::int64_t n, const SamplerOptions &options,
+                                const OnProgress &progress) const {
+  static_assert(dtype_of<T> >= 0, "float or double");
+  Array<T> out;
+  psld_sampler *made = nullptr;
+  auto e = detail::call([&](psld_error **err) { return psld_sampler_create(get(), &options, &made, err); });
+  const Sampler sampler(made);
+  std::size_t dims = 0;
+  if (!e) e = detail::call([&](psld_error **err) {
+    return psld_model_shape(get(), PSLD_OUTPUT_DATA, nullptr, 0, &dims, err);
+  });
+  out.shape.resize(dims + 1);
+  out.shape[0] = n;
+  if (!e) e = detail::call([&](psld_error **err) {
+    return psld_model_shape(get(), PSLD_OUTPUT_DATA, out.shape.data() + 1, dims, nullptr, err);
+  });
+  detail::Listener listener;
+  if (!e) {
+    RunOptions run(n);
+    out.values.resize(n > 0 ? detail::product(out.shape) : 0);
+    T none{};
+    listener.progress = &progress;
+    e = detail::call([&](psld_error **err) {
+      return psld_sample(get(), sampler.get(), &run, PSLD_OUTPUT_DATA, dtype_of<T>,
+                         out.values.empty() ? &none : out.values.data(), out.values.size(),
+                         progress ? detail::on_progress : nullptr, &listener, err);
+    });
+  }
+  listener.rethrow();
+  if (e) return detail::fail<Array<T>>(std::move(*e));
+  return out;
+}
+
+}  // inline namespace
+}  // namespace psld
+
+#endif  // PSLD_HPP

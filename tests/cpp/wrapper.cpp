@@ -1,0 +1,116 @@
+// psld.hpp, from the first of two translation units.
+#include <psld.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <thread>
+
+#define CHECK(condition)                                                              \
+  do {                                                                                \
+    if (!(condition)) {                                                               \
+      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);    \
+      std::exit(1);                                                                   \
+    }                                                                                 \
+  } while (0)
+
+static_assert(!std::is_copy_constructible_v<psld::Run> && std::is_nothrow_move_constructible_v<psld::Run>);
+static_assert(!std::is_copy_assignable_v<psld::Model> && std::is_nothrow_move_assignable_v<psld::Model>);
+static_assert(std::is_base_of_v<std::exception, psld::Error>);
+
+int elsewhere(const char *path);
+
+template <class F> static psld::Error thrown(F f) {
+  try {
+    f();
+  } catch (const psld::Error &e) {
+    return e;
+  }
+  CHECK(!"nothing was thrown");
+  std::abort();
+}
+
+static void run(const char *path) {
+  auto model = psld::Model::load(path);
+  CHECK((model.shape() == std::vector<std::int64_t>{3, 2, 2}));
+  CHECK(model.info_json().find("\"spec\"") != std::string::npos);
+
+  // By pairs and by fields: the same sampler.
+  auto sampler = psld::Sampler::create(model, {{"sampler", "heun"}, {"nfe", "21"}, {"t_end", "0.01"}, {"seed", "7"}});
+  psld::SamplerOptions fields;
+  fields.sampler = "heun";
+  fields.nfe = 21;
+  fields.t_end = 0.01;
+  CHECK(sampler.hash() == psld::Sampler::create(model, fields).hash());
+  CHECK(sampler.hash() == psld::Sampler::from_plan(model, sampler.plan_json()).hash());
+  auto points = psld::Sampler::create(model, {{"time_grid", "[1.0, 0.5, 0.001]"}, {"denoise", "false"}});
+
+  // Stepping as a range; saved, loaded, moved.
+  psld::RunOptions options(4);
+  options.previews = 1;
+  auto first = psld::Run::start(model, sampler, options);
+  int steps = 0;
+  for (const auto &p : first.steps()) {
+    CHECK(p.step == ++steps);
+    if (steps == 5) break;
+  }
+  auto saved = first.save();
+  auto again = psld::Run::load(model, sampler, saved);
+  for (const auto &p : first.steps()) CHECK(p.step == ++steps);
+  CHECK(steps == 11);
+  for (const auto &p : first.steps()) CHECK(!"a run that is done has no steps" && p.step);
+  psld::Run moved = std::move(again);
+  CHECK(!again && moved);
+  int previews = 0;
+  auto end = moved.finish([](const psld_progress &) { return true; },
+                          [&](const psld_progress &, psld::View<const float> x0) {
+                            CHECK(x0.size() == 48);
+                            return ++previews > 0;
+                          },
+                          2);
+  CHECK(end.done && previews == 4);
+  auto a = first.read<double>(PSLD_OUTPUT_STATE), b = moved.read<double>(PSLD_OUTPUT_STATE);
+  CHECK(a.values == b.values && (a.shape == std::vector<std::int64_t>{4, 6, 2, 2}));
+  std::vector<float> x(48);
+  moved.read_into<float>(x);
+  CHECK(moved.read().values == x);
+  CHECK(moved.provenance_json().find("\"plan\"") != std::string::npos);
+  CHECK(model.sample(4, {{"sampler", "heun"}, {"nfe", "21"}, {"t_end", "0.01"}, {"seed", "7"}}).values == x);
+
+  // Failures say what and why, and a callback's exception comes out where it was called from.
+  auto error = thrown([&] { psld::Sampler::create(model, {{"sampler", "huen"}}); });
+  CHECK(error.status() == PSLD_STATUS_INVALID_ARGUMENT && error.hint().find("heun") != std::string::npos);
+  CHECK(std::strcmp(error.what(), "unknown sampler `huen`") == 0);
+  saved[30] ^= 1;
+  CHECK(thrown([&] { psld::Run::load(model, sampler, saved); }).status() == PSLD_STATUS_CHECKPOINT_INVALID);
+  CHECK(thrown([&] { model.sample(4, {}, [](const psld_progress &) { return false; }); }).status() ==
+        PSLD_STATUS_CANCELLED);
+  CHECK(thrown([&] { model.sample(0); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+  CHECK(thrown([&] { psld::Model::load("nowhere.onnx"); }).status() == PSLD_STATUS_READ_FAILED);
+  try {
+    model.sample(4, {}, [](const psld_progress &) -> bool { throw std::runtime_error("mine"); });
+    CHECK(!"nothing was thrown");
+  } catch (const std::runtime_error &e) {
+    CHECK(std::strcmp(e.what(), "mine") == 0);
+  }
+
+  // A cancel from another thread, and on.
+  auto cancel = psld::Cancel::create();
+  psld::RunOptions stoppable(2);
+  stoppable.cancel = cancel.get();
+  auto long_run = psld::Run::start(model, psld::Sampler::create(model, {{"steps", "200"}}), stoppable);
+  std::thread([&] { cancel.cancel(); }).join();
+  CHECK(thrown([&] {
+          for (const auto &p : long_run.steps()) CHECK(p.step < 0);
+        }).status() == PSLD_STATUS_CANCELLED);
+  long_run.resume();
+  CHECK(long_run.finish().done);
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) return 1;
+  run(argv[1]);
+  if (int failed = elsewhere(argv[1])) return failed;
+  return psld_debug_live_handles() == 0 ? 0 : 5;
+}

@@ -1,0 +1,144 @@
+//! Cancelling a call in flight, and several calls at once.
+
+use crate::support::{Affine, load};
+use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
+use psld::network::{Evaluator, Inputs, Network, Precision, Values, ValuesMut};
+use psld::onnx::{Dim, ElementType, Graph};
+use psld::run::{Cancel, What};
+use psld::{Model, Run, RunOptions, Sampler, SamplerSpec, Status};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const WIDTH: usize = 512;
+const NODES: usize = 240;
+
+/// A network of many nodes that take some milliseconds each: eps = z, by a chain of products with the identity.
+fn chain() -> OnnxNetwork {
+    let mut g = Graph::new("chain");
+    let dims = [Dim::from("N"), Dim::from(WIDTH)];
+    let z = g.input("z", ElementType::F32, &dims);
+    let t = g.input("t", ElementType::F32, &dims[..1]);
+    let mut identity = vec![0f32; WIDTH * WIDTH];
+    identity.iter_mut().step_by(WIDTH + 1).for_each(|x| *x = 1.0);
+    let identity = g.constant(&[WIDTH, WIDTH], &identity);
+    let t = g.reshape(t, &[-1, 1]);
+    let t = g.mul(t, 0.0);
+    let mut x = g.add(z, t);
+    for _ in 0..NODES {
+        x = g.matmul(x, identity);
+    }
+    g.output("eps", x, &dims);
+    let mut model = g.finish().unwrap();
+    let spec = format!(r#"{{"format": 1, "process": {{"kind": "vp"}}, "data": {{"shape": [{WIDTH}]}}}}"#);
+    model.set_metadata("psld.spec", &spec);
+    load(&model, &OnnxOptions { threads: 1, ..Default::default() }).unwrap()
+}
+
+#[test]
+fn a_cancel_ends_a_call_between_two_nodes() {
+    let model = Model::new(Arc::new(chain()), 1).unwrap();
+    let options = SamplerSpec::parse(r#"{"sampler": "euler", "steps": 2}"#).unwrap();
+    let sampler = Arc::new(Sampler::compile(model.spec(), &options, None).unwrap());
+    let start = |cancel: Option<&Cancel>| {
+        let options = RunOptions { cancel: cancel.cloned(), ..RunOptions::new(256) };
+        Run::start(&model, &sampler, options).unwrap()
+    };
+    let read = |run: &Run| {
+        let mut out = vec![0f32; 256 * WIDTH];
+        run.read(What::State, &mut out).unwrap();
+        out
+    };
+    let mut whole = start(None);
+    let began = Instant::now();
+    whole.step(1).unwrap();
+    let call = began.elapsed();
+    whole.step(usize::MAX).unwrap();
+
+    let mut latencies = Vec::new();
+    for round in 1..=5 {
+        let cancel = Cancel::new();
+        let mut run = start(Some(&cancel));
+        let (error, latency) = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20) * round);
+                let now = Instant::now();
+                cancel.cancel();
+                now
+            });
+            let error = run.step(1).unwrap_err();
+            (error, asked.join().unwrap().elapsed())
+        });
+        assert_eq!((error.status(), error.message()), (Status::Cancelled, "cancelled after step 0"));
+        latencies.push(latency);
+        // Readable, saved and resumed, here and elsewhere; the model is as before.
+        let bytes = run.save().unwrap();
+        run.resume_with(None, None);
+        run.step(usize::MAX).unwrap();
+        assert_eq!(read(&run), read(&whole));
+        if round == 1 {
+            let mut again = Run::load(&model, &sampler, &bytes).unwrap();
+            again.step(usize::MAX).unwrap();
+            assert_eq!(read(&again), read(&whole));
+        }
+    }
+    latencies.sort();
+    println!("a call takes {call:?}; ended after {:?} (median), {:?} (worst)", latencies[2], latencies[4]);
+    // What is asked for is a node's time; a loaded machine gets slack, but never the rest of the call.
+    assert!(latencies[2] < call / 2, "{latencies:?} of {call:?}");
+
+    // A cancel that comes before the start is not lost.
+    let cancel = Cancel::new();
+    cancel.cancel();
+    assert_eq!(start(Some(&cancel)).step(1).unwrap_err().status(), Status::Cancelled);
+}
+
+/// A run that waits for its turn behind another one's call is cancelled at once, too.
+#[test]
+fn a_cancel_ends_waiting() {
+    let network = Arc::new(chain());
+    let evaluate = |evaluator: &mut dyn Evaluator| {
+        let (z, mut out) = (vec![0.5f32; 64 * WIDTH], vec![0f32; 64 * WIDTH]);
+        let inputs = Inputs { z: Values::F32(&z), t: &[0.5; 64], labels: None };
+        evaluator.evaluate(inputs, ValuesMut::F32(&mut out))
+    };
+    let mut evaluators: Vec<_> = (0..2).map(|_| network.evaluator().unwrap()).collect();
+    let calls: Vec<_> = evaluators.iter().map(|e| e.interrupt().unwrap()).collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            evaluators.iter_mut().map(|e| scope.spawn(move || evaluate(&mut **e).is_err())).collect();
+        std::thread::sleep(Duration::from_millis(20));
+        calls.iter().for_each(|call| call.interrupt());
+        for thread in threads {
+            assert!(thread.join().unwrap(), "a call was not ended");
+        }
+    });
+    calls.iter().for_each(|call| call.clear());
+    evaluate(&mut *evaluators[1]).unwrap();
+}
+
+/// Several calls in one session give what each gives alone.
+#[test]
+fn calls_at_once() {
+    let options = OnnxOptions { threads: 1, concurrent_calls: 4, ..Default::default() };
+    let network = load(&Affine::default().model(), &options).unwrap();
+    assert_eq!(network.output_precision(Precision::F32), Precision::F32);
+    std::thread::scope(|scope| {
+        for i in 0..8 {
+            let network = &network;
+            scope.spawn(move || {
+                let mut evaluator = network.evaluator().unwrap();
+                for j in 0..50 {
+                    let t = (i * 50 + j + 1) as f64 / 1000.0;
+                    let (z, mut out) = (vec![i as f32; 3 * 96], vec![0f32; 3 * 96]);
+                    let inputs = Inputs { z: Values::F32(&z), t: &[t; 3], labels: None };
+                    evaluator.evaluate(inputs, ValuesMut::F32(&mut out)).unwrap();
+                    assert!(out.iter().all(|x| *x == 2.0 * i as f32 + t as f32), "{i}: {}", out[0]);
+                }
+            });
+        }
+    });
+    for concurrent_calls in [0, 2000] {
+        let options = OnnxOptions { concurrent_calls, ..Default::default() };
+        assert_eq!(load(&Affine::default().model(), &options).unwrap_err().status(), Status::InvalidArgument);
+    }
+}
