@@ -26,7 +26,8 @@ define stage
 endef
 
 .PHONY: help demo test test-core core networks test-training psld-training train-demo train-gpu check tools onnxruntime \
-  libtorch venv header bench bench-core bench-networks
+  libtorch venv header bench bench-core bench-networks release install \
+  dist test-install test-python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -36,7 +37,7 @@ demo: onnxruntime ## sample 64 images from the bundled network into demo.png
 	$(psld) sample models/cifar10-exact.onnx -n 64 --out demo.png
 	@echo "look at demo.png"
 
-test: tools core ## the core: everything that needs neither a GPU nor libtorch
+test: tools core test-install test-python ## the core: everything that needs neither a GPU nor libtorch
 
 test-core: export PSLD_WITHOUT_VALGRIND := 1
 test-core: core ## the core without valgrind: needs only Rust, a C/C++ compiler, Python 3 with pip
@@ -75,7 +76,8 @@ check: ## formatting and lints
 	$(call stage,lints,cargo clippy --locked --all-targets -- -D warnings)
 
 tools: # fails with one line that installs what is missing
-	@missing=; for pair in valgrind:valgrind cc:gcc c++:g++ nm:binutils timeout:coreutils; do \
+	@missing=; for pair in valgrind:valgrind cc:gcc c++:g++ nm:binutils timeout:coreutils cmake:cmake \
+	  pkg-config:pkg-config; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
 	if [ -n "$$missing" ]; then echo "missing tools: apt install$$missing" >&2; exit 1; fi
 
@@ -84,6 +86,22 @@ onnxruntime: ## fetch ONNX Runtime's library (pinned, from PyPI) into target/
 
 libtorch: ## fetch libtorch (pinned, from PyPI) into target/
 	@scripts/fetch-libtorch.sh $(libtorch)
+
+release: # the libraries and the program, as they are shipped
+	cargo build --release --locked
+
+install: release ## into PREFIX (default /usr/local; DESTDIR is put before it)
+	scripts/install.sh $(target)/release "$(DESTDIR)$(PREFIX)"
+
+dist: release onnxruntime ## a tarball with ONNX Runtime beside the library, for any folder; into target/dist/
+	scripts/dist.sh $(target)/release $(onnxruntime) $(target)/dist
+
+test-install: tools release onnxruntime ## install into a clean folder, and build the examples against it
+	$(call stage,installed: CMake and pkg-config and the tarball,scripts/test-install.sh $(target)/release $(onnxruntime) \
+	  $(target)/test-install)
+
+test-python: release ## the wheel, in a fresh environment
+	$(call stage,Python,scripts/test-python.sh $(target)/release $(target)/venv-python)
 
 header: ## write include/psld.h anew from src/capi/
 	PSLD_UPDATE_HEADER=1 cargo test --locked --test header

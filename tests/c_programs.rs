@@ -49,6 +49,12 @@ enum Link {
 }
 
 fn compile(source: &Path, link: Link, extra: &[&str]) -> PathBuf {
+    compile_all(&[source], link, extra)
+}
+
+/// One program of several translation units, named after the first.
+fn compile_all(sources: &[&Path], link: Link, extra: &[&str]) -> PathBuf {
+    let source = sources[0];
     let cpp = source.extension().is_some_and(|e| e == "cpp");
     let (compiler, standard) = if cpp { ("c++", "-std=c++17") } else { ("cc", "-std=c11") };
     let variant = if extra.is_empty() { "" } else { "-sanitized" };
@@ -58,7 +64,7 @@ fn compile(source: &Path, link: Link, extra: &[&str]) -> PathBuf {
     let folder = libraries();
     let mut command = Command::new(compiler);
     command.arg(standard).args(WARNINGS).args(extra).arg("-Iinclude").arg("-Itests/c").arg("-pthread");
-    command.arg(source).arg("-o").arg(&program);
+    command.args(sources).arg("-o").arg(&program);
     match link {
         Link::Shared => {
             command.arg("-L").arg(&folder).arg("-lpsld");
@@ -103,14 +109,18 @@ fn with_valgrind() -> bool {
 }
 
 fn everywhere(source: &Path) {
+    everywhere_of(&[source]);
+}
+
+fn everywhere_of(sources: &[&Path]) {
     for link in [Link::Shared, Link::Static] {
-        let path = compile(source, link, &[]);
+        let path = compile_all(sources, link, &[]);
         run(program(&path).arg(MODEL));
         if with_valgrind() {
             run(valgrind(&path).arg(MODEL));
         }
     }
-    let sanitized = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    let sanitized = compile_all(sources, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
     run(program(&sanitized).arg(MODEL));
 }
 
@@ -132,6 +142,47 @@ fn c_threads() {
 #[test]
 fn cpp_program() {
     everywhere(Path::new("tests/cpp/program.cpp"));
+}
+
+/// `psld.hpp` from two translation units, one with exceptions and one without.
+#[test]
+fn cpp_wrapper() {
+    everywhere_of(&[Path::new("tests/cpp/wrapper.cpp"), Path::new("tests/cpp/wrapper_second.cpp")]);
+}
+
+#[test]
+fn the_readme_shows_the_cpp_example() {
+    let source = Path::new("bindings/cpp/examples/sample.cpp");
+    let path = compile(source, Link::Shared, &[]);
+    let numbers = run(program(&path).arg(MODEL));
+    assert_eq!(numbers.lines().filter(|line| line.parse::<f32>().is_ok()).count(), 16, "{numbers}");
+    let output = program(&path).arg("nowhere.json").env_remove("LD_LIBRARY_PATH").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let block = readme.split_once("```cpp\n").expect("a C++ block").1.split_once("```").unwrap().0;
+    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+}
+
+/// What `conformance.rs` gets inside of this process, a C program gets from the library, shared and static.
+#[test]
+fn c_conformance() {
+    let file = fs::read_to_string(root().join("tests/conformance.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    for link in [Link::Shared, Link::Static] {
+        let path = compile(Path::new("tests/c/conformance.c"), link, &[]);
+        for case in file["cases"].as_array().unwrap() {
+            let text = |name: &str| case[name].as_str().unwrap();
+            let mut command = program(&path);
+            command.args([text("model"), &case["sampler"].to_string(), &case["n"].to_string()]);
+            command.args([&case["seed"].to_string(), text("precision"), text("output")]);
+            let said = run(&mut command);
+            let expected = match case["hash"].as_str() {
+                Some(hash) => hash.to_owned(),
+                None => format!("{} {}", case["status"], text("message")),
+            };
+            assert_eq!(said.trim_end(), expected, "{case}");
+        }
+    }
 }
 
 /// Not under valgrind: ONNX Runtime is not ours to check.
@@ -254,5 +305,10 @@ fn the_header_stands_alone_in_both_languages() {
         let mut command = Command::new(if language == "c" { "cc" } else { "c++" });
         command.args(["-x", language, standard, "-fsyntax-only", "-Wconversion", "-Wundef"]).args(WARNINGS);
         run(command.args(["-include", "include/psld.h", "/dev/null"]));
+    }
+    for mode in [&[][..], &["-fno-exceptions", "-DPSLD_NO_EXCEPTIONS"]] {
+        let mut command = Command::new("c++");
+        command.args(["-x", "c++", "-std=c++17", "-fsyntax-only", "-Iinclude"]).args(mode).args(WARNINGS);
+        run(command.args(["-include", "include/psld.hpp", "/dev/null"]));
     }
 }

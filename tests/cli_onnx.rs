@@ -8,6 +8,8 @@
 mod harness;
 
 use harness::{Folder, Ran};
+use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions, Runtime};
+use psld::network::{Inputs, Network, Values, ValuesMut};
 use psld::run::Tensor;
 use serde_json::{Value, json};
 use std::fs;
@@ -139,6 +141,56 @@ fn models_that_are_none() {
     // A spec at the side is all that the last one lacks.
     folder.psld(["info", "no_spec.onnx", "--spec", "spec.json"]).success();
     snapshot!("info", folder.psld(["info", "good.onnx"]));
+}
+
+/// A network of the diffusers package as PyTorch exported it, deployed by a spec at its side, against that package's own
+/// network and scheduler (tests/scripts/diffusers_unet.py).
+#[test]
+fn a_network_of_others() {
+    need_onnxruntime();
+    let folder = Folder::new();
+    for name in ["unet.onnx", "spec.json", "z0.npy", "noise.npy", "eps.npy", "expected.npy"] {
+        folder.copy(&format!("tests/data/diffusers/{name}"), name);
+    }
+    let refused = folder.psld(["info", "unet.onnx"]);
+    assert!(refused.stderr.contains("`psld.spec` is missing"), "{refused}");
+
+    // One evaluation at t = 0.9, which is timestep 899.
+    let spec = psld::ModelSpec::parse(&fs::read_to_string(folder.path("spec.json")).unwrap()).unwrap();
+    let options = OnnxOptions { spec: Some(spec), ..OnnxOptions::default() };
+    let network =
+        OnnxNetwork::from_file(Runtime::load(None).unwrap(), &folder.path("unet.onnx"), &options).unwrap();
+    let (_, z) = read(&folder.path("z0.npy"));
+    let (_, expected) = read(&folder.path("eps.npy"));
+    let mut eps = vec![0.0_f32; z.len()];
+    let inputs = Inputs { z: Values::F64(&z), t: &[0.9, 0.9], labels: None };
+    network.evaluator().unwrap().evaluate(inputs, ValuesMut::F32(&mut eps)).unwrap();
+    let worst = eps.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-5, "{worst:e}");
+
+    // Ancestral steps through 699, 499, 299, 99 to the data: DDPMScheduler's, with its noise. The last timestep is t_end, and
+    // the closing step its data estimate.
+    let args = ["sample", "unet.onnx", "--spec", "spec.json", "--sampler", "ancestral"];
+    let args = args.iter().chain(&["--grid", "0.9,0.7,0.5,0.3,0.1", "--t-start", "0.9", "--t-end", "0.1"]);
+    let args = args.chain(&[
+        "--init",
+        "z0.npy",
+        "--noise",
+        "noise.npy",
+        "--state",
+        "f64",
+        "--out",
+        "x.npy",
+        "--json",
+    ]);
+    let report: Value = serde_json::from_str(&folder.psld(args).success().stdout).unwrap();
+    assert_eq!(report["nfe"], 5);
+    let ((shape, x), (_, expected)) = (read(&folder.path("x.npy")), read(&folder.path("expected.npy")));
+    assert_eq!(shape, [2, 3, 8, 8]);
+    let rms = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let error = rms(&mut x.iter().zip(&expected).map(|(a, b)| a - b)) / rms(&mut expected.iter().copied());
+    println!("eps {worst:.1e}, trajectory {error:.1e} relative");
+    assert!(error < 1e-5, "{error:e}");
 }
 
 #[test]

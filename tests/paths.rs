@@ -343,3 +343,129 @@ fn published_forms() {
     let options = RunOptions { init: Some(tensor(&[3, 2], &start)), ..f64_run(3) };
     assert_close(&finish(&model(&flow, &mixture), &compiled, options).0, &z, 1e-11, "flow matching by Euler");
 }
+
+/// Specs that cannot be meant, and what they are told.
+#[test]
+fn refused_specs() {
+    let mut messages = String::new();
+    let mut refuse = |process: Value, network: Value| {
+        let text = json!({ "format": 1, "process": process, "data": { "shape": [2] }, "network": network });
+        let error = ModelSpec::parse(&text.to_string()).unwrap_err();
+        assert_eq!(error.status(), Status::SpecInvalid);
+        writeln!(messages, "{error}").unwrap();
+    };
+    let ddpm = |rest: Value| {
+        let mut process = rest;
+        process["kind"] = json!("ddpm");
+        process
+    };
+    // Processes.
+    refuse(json!({ "kind": "vee" }), json!({}));
+    refuse(json!({ "kind": "ve", "sigma": 3.0 }), json!({}));
+    refuse(json!({ "kind": "ve", "beta_min": 3.0 }), json!({}));
+    refuse(json!({ "kind": "vp", "sigma_max": 3.0 }), json!({}));
+    refuse(json!({ "kind": "flow", "numerical_eps": 1e-5 }), json!({}));
+    refuse(json!({ "kind": "ve", "sigma_min": 0.0 }), json!({}));
+    refuse(json!({ "kind": "ve", "sigma_min": 60.0 }), json!({}));
+    refuse(json!({ "kind": "ve", "sigma_max": 1e200 }), json!({}));
+    refuse(json!({ "kind": "edm", "sigma_min": 1e-9 }), json!({}));
+    refuse(json!({ "kind": "edm", "sigma_max": -1.0 }), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1] })), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1, 1.0] })), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1, 0.0] })), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1, 1e-320] })), json!({}));
+    refuse(ddpm(json!({ "betas": vec![0.999; 200] })), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1, "x"] })), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1, 0.2], "schedule": "linear" })), json!({}));
+    refuse(ddpm(json!({ "betas": [0.1, 0.2], "beta_max": 0.3 })), json!({}));
+    refuse(ddpm(json!({ "schedule": "quadratic" })), json!({}));
+    refuse(ddpm(json!({ "schedule": "cosine", "beta_min": 0.1 })), json!({}));
+    refuse(ddpm(json!({ "schedule": "cosine", "max_beta": 1.0 })), json!({}));
+    refuse(ddpm(json!({ "schedule": "cosine", "offset": -1.0 })), json!({}));
+    refuse(ddpm(json!({ "offset": 0.008 })), json!({}));
+    refuse(ddpm(json!({ "entries": 1 })), json!({}));
+    refuse(ddpm(json!({ "entries": 4_000_000_000_u32 })), json!({}));
+    refuse(ddpm(json!({ "beta_max": 20.0 })), json!({}));
+    // Networks.
+    refuse(psld(), json!({ "process": { "kind": "psld" } }));
+    refuse(psld(), json!({ "process": { "kind": "edm", "sigma_mx": 3.0 } }));
+    refuse(psld(), json!({ "process": { "kind": "edm", "sigma_max": 0.0 } }));
+    refuse(psld(), json!({ "process": "edm" }));
+    refuse(psld(), json!({ "process": { "kind": "vp" }, "predicts": "momentum" }));
+    refuse(psld(), json!({ "prediction": "v" }));
+    refuse(psld(), json!({ "prediction": "edm" }));
+    refuse(psld(), json!({ "prediction": "velocity" }));
+    refuse(psld(), json!({ "prediction": "velocity", "process": { "kind": "vp" } }));
+    refuse(psld(), json!({ "prediction": "flow" }));
+    refuse(psld(), json!({ "time": "sigma" }));
+    refuse(psld(), json!({ "time": "index", "process": { "kind": "vp" } }));
+    refuse(psld(), json!({ "time": "tau" }));
+    refuse(psld(), json!({ "sigma_data": 0.5 }));
+    refuse(json!({ "kind": "edm" }), json!({ "prediction": "edm", "sigma_data": 0.0 }));
+    insta::assert_snapshot!(messages);
+}
+
+/// A spec says the same after it was written and read, and those without the new fields are written as before.
+#[test]
+fn specs_survive_json() {
+    for (name, fields) in networks() {
+        let spec = with_network(&psld(), &fields);
+        assert_eq!(ModelSpec::parse(&spec.to_json()).unwrap(), spec, "{name}");
+    }
+    let old = with_network(&psld(), &json!({})).to_json();
+    for field in ["\"time\"", "sigma", "betas", "schedule", "network\":{\"process"] {
+        assert!(!old.contains(field), "{field} in {old}");
+    }
+}
+
+/// The named tables, by their formulas written out again.
+#[test]
+fn named_tables() {
+    let log_snr = |rest: Value, entry: usize, of: usize| {
+        let mut process = rest;
+        process["kind"] = json!("ddpm");
+        let process = spec(process, json!({}), &[1]).process().unwrap();
+        assert_eq!(process.entries(), Some(of));
+        process.log_snr((entry + 1) as f64 / of as f64)
+    };
+    let close = |got: f64, betas: Vec<f64>, entry: usize| {
+        let kept: f64 = betas[..=entry].iter().map(|beta| 1.0 - beta).product();
+        let expected = 0.5 * (kept / (1.0 - kept)).ln();
+        assert!((got - expected).abs() < 1e-10, "entry {entry}: {got}, expected {expected}");
+    };
+    let line = |low: f64, high: f64, n: usize| -> Vec<f64> {
+        (0..n).map(|i| low + (high - low) * i as f64 / (n - 1) as f64).collect()
+    };
+    for entry in [0, 1, 499, 999] {
+        close(log_snr(json!({}), entry, 1000), line(1e-4, 0.02, 1000), entry);
+        let root = line(0.00085_f64.sqrt(), 0.012_f64.sqrt(), 1000);
+        let scaled = root.iter().map(|x| x * x).collect();
+        close(log_snr(json!({ "schedule": "scaled_linear" }), entry, 1000), scaled, entry);
+        let f = |i: usize| ((i as f64 / 1000.0 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+        let cosine = (0..1000).map(|i| (1.0 - f(i + 1) / f(i)).min(0.999)).collect();
+        close(log_snr(json!({ "schedule": "cosine" }), entry, 1000), cosine, entry);
+    }
+    let given = json!({ "beta_min": 0.01, "beta_max": 0.3, "entries": 20 });
+    close(log_snr(given, 7, 20), line(0.01, 0.3, 20), 7);
+    close(log_snr(json!({ "betas": [0.2, 0.1, 0.6] }), 2, 3), vec![0.2, 0.1, 0.6], 2);
+}
+
+/// Adaptive samples with steps of their own see the network at times of their own: each is the run of it alone.
+#[test]
+fn adaptive_samples_of_their_own() {
+    for network in
+        [json!({ "process": { "kind": "vp" } }), json!({ "process": { "kind": "edm" }, "prediction": "edm" })]
+    {
+        let spec = with_network(&psld(), &network);
+        let model = model(&spec, &plane());
+        let rk45 =
+            |norm: &str| sampler(&spec, json!({ "sampler": "rk45", "rtol": 1e-3, "error_norm": norm }));
+        let (z, progress) = finish(&model, &rk45("sample"), RunOptions { batch: Some(2), ..f64_run(5) });
+        let alone: Vec<_> =
+            (0..5).map(|i| finish(&model, &rk45("run"), RunOptions { seed: i, ..f64_run(1) })).collect();
+        for (i, (state, _)) in alone.iter().enumerate() {
+            assert_same(&z[i * 4..][..4], state, &network.to_string());
+        }
+        assert_eq!(Some(progress.nfe), alone.iter().map(|(_, progress)| progress.nfe).max());
+    }
+}

@@ -121,6 +121,8 @@ fn hashes() {
     let hash = |spec: &ModelSpec, rtol: f64| sampler(spec, json!({ "sampler": "rk45", "rtol": rtol })).hash();
     insta::assert_snapshot!(hash(&published(), 1e-4), @"f91d9d3ea9fa61bf40a595ed73147179c63533d8a2d75896c3c33707828655c7");
     assert_ne!(hash(&published(), 1e-4), hash(&published(), 1e-5));
+    let each = json!({ "sampler": "rk45", "error_norm": "sample" });
+    assert_ne!(sampler(&published(), each).hash(), hash(&published(), 1e-4));
     assert_ne!(hash(&published(), 1e-4), hash(&spec(json!({ "kind": "cld" }), json!({}), &[2]), 1e-4));
 }
 
@@ -582,7 +584,7 @@ fn option_errors() {
         r#"{"sampler": "rk45", "rtol": 1e-15}"#,
         r#"{"sampler": "rk45", "atol": -1}"#,
         r#"{"sampler": "rk45", "max_nfe": 8}"#,
-        r#"{"sampler": "rk45", "error_norm": "sample"}"#,
+        r#"{"sampler": "rk45", "error_norm": "batch"}"#,
         r#"{"sampler": "rk45", "t_end": 1}"#,
         r#"{"seed": -1}"#,
         r#"{"time_grid": {"name": "uniform"}}"#,
@@ -664,7 +666,7 @@ fn option_errors() {
     {"sampler": "rk45", "rtol": 1e-15} [InvalidArgument]: rtol = 1e-15: expected a finite number of at least 2.220446049250313e-14
     {"sampler": "rk45", "atol": -1} [InvalidArgument]: atol = -1.0: expected a finite number of at least 0.0
     {"sampler": "rk45", "max_nfe": 8} [InvalidArgument]: max_nfe = 8: one step of `rk45` takes 9 network calls with its two to begin
-    {"sampler": "rk45", "error_norm": "sample"} [InvalidConfig]: sampler options: unknown variant `sample`, expected `run`
+    {"sampler": "rk45", "error_norm": "batch"} [InvalidConfig]: sampler options: unknown variant `batch`, expected `run` or `sample`
     {"sampler": "rk45", "t_end": 1} [InvalidArgument]: t_start = 1.0, t_end = 1.0: expected 1e-7 <= t_end < t_start <= 1
     {"seed": -1} [InvalidConfig]: sampler options: invalid value: integer `-1`, expected u64
     {"time_grid": {"name": "uniform"}} [InvalidConfig]: sampler options: time_grid: expected the name of a grid or file, or an array of times

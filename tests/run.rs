@@ -170,6 +170,93 @@ fn an_adaptive_run_is_one_system() {
     assert_close(&alone, &together[..4], 0.1, "tolerance");
 }
 
+/// With `error_norm: sample` every sample is the run of it alone, to the last bit: steps, estimate and result, whatever its
+/// neighbours, the batches and the threads; who has arrived is not called for again.
+#[test]
+fn adaptive_samples_of_their_own() {
+    let (spec, mixture) = (plane_spec(), plane());
+    let n = 9;
+    // Starts of the prior, and two far from it, which take more steps.
+    let init: Vec<f64> =
+        (0..4 * n).map(|i| (i as f64 * 0.73).sin() * if i < 8 { 6.0 } else { 0.9 }).collect();
+    for tolerance in [1e-2, 1e-5] {
+        let rk45 = |norm: &str| {
+            sampler(
+                &spec,
+                json!({ "sampler": "rk45", "rtol": tolerance, "atol": tolerance, "error_norm": norm }),
+            )
+        };
+        let (whole, each) = (rk45("run"), rk45("sample"));
+        for precision in [Precision::F64, Precision::F32] {
+            let options = |n: usize| RunOptions { precision, previews: true, ..RunOptions::new(n) };
+            let alone: Vec<_> = init
+                .chunks(4)
+                .map(|init| {
+                    let options = RunOptions { init: Some(tensor(&[1, 4], init)), ..options(1) };
+                    let mut run = Run::start(&model(&spec, &mixture), &whole, options).unwrap();
+                    let progress = run.step(usize::MAX).unwrap();
+                    (read(&run, What::State), read(&run, What::X0), progress.nfe)
+                })
+                .collect();
+            let most = alone.iter().map(|(.., nfe)| *nfe).max().unwrap();
+            assert!(alone.iter().any(|(.., nfe)| *nfe < most), "the samples take different numbers of steps");
+            for (threads, batch) in [(1, None), (3, Some(4)), (1, Some(1))] {
+                let network = Hooked::before(&spec, |_| Ok(()));
+                let calls = network.calls();
+                let model = Model::new(Arc::new(network), threads).unwrap();
+                let options = RunOptions { init: Some(tensor(&[n, 4], &init)), batch, ..options(n) };
+                let mut run = Run::start(&model, &each, options).unwrap();
+                let mut last = run.progress();
+                while !last.done {
+                    let now = run.step(1).unwrap();
+                    assert!(now.step == last.step + 1 && now.fraction >= last.fraction, "{now:?}");
+                    last = now;
+                }
+                assert_eq!(last.nfe, most);
+                let (z, x0) = (read(&run, What::State), read(&run, What::X0));
+                for (i, (state, estimate, _)) in alone.iter().enumerate() {
+                    assert_same(&z[i * 4..][..4], state, "state");
+                    assert_same(&x0[i * 2..][..2], estimate, "data estimate");
+                }
+                let made = calls.calls.load(Ordering::Relaxed);
+                match batch {
+                    None => assert_eq!(made, most),
+                    Some(1) => assert_eq!(made, alone.iter().map(|(.., nfe)| nfe).sum::<usize>()),
+                    _ => assert!(made < most * n.div_ceil(4)),
+                }
+            }
+        }
+    }
+}
+
+/// Such a run goes on where it was interrupted, says which sample broke, and keeps to its limit of calls.
+#[test]
+fn adaptive_samples_of_their_own_under_pressure() {
+    let spec = plane_spec();
+    let options = json!({ "sampler": "rk45", "rtol": 1e-2, "atol": 1e-2, "error_norm": "sample" });
+    let each = sampler(&spec, options.clone());
+    let (expected, end) = finish(&model(&spec, &plane()), &each, f64_run(3));
+    for call in 0..end.nfe {
+        let network = Hooked::before(&spec, move |made| {
+            if made == call { Err(Error::new(Status::Cancelled, "terminated")) } else { Ok(()) }
+        });
+        let mut run = Run::start(&network.model(), &each, f64_run(3)).unwrap();
+        assert_eq!(run.step(usize::MAX).unwrap_err().status(), Status::Cancelled);
+        assert_eq!(run.step(usize::MAX).unwrap(), end, "call {call}");
+        assert_same(&read(&run, What::State), &expected, "resumed");
+
+        let model = Hooked::spoiled(&spec, f64::NAN, 1, call).model();
+        let error = Run::start(&model, &each, f64_run(3)).unwrap().step(usize::MAX).unwrap_err();
+        assert_eq!(error.status(), Status::NonFinite);
+        assert!(error.to_string().contains("sample 1 is not finite"), "call {call}: {error}");
+    }
+    let mut few = options;
+    few["max_nfe"] = json!(20);
+    let mut run = Run::start(&model(&spec, &plane()), &sampler(&spec, few), f64_run(3)).unwrap();
+    let error = run.step(usize::MAX).unwrap_err();
+    assert_eq!((error.status(), run.progress().nfe), (Status::MaxNfe, 14));
+}
+
 /// One step at a time, any number, or all at once: the same bits, and the progress that the plan promises.
 #[test]
 fn stepping_and_progress() {

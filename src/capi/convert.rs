@@ -296,8 +296,9 @@ pub unsafe trait Struct: Copy {
     }
 
     fn check_size(struct_size: usize) -> Result<()> {
-        // More than a page is no struct of a later version but memory that was never set.
-        if (Self::LEAST..=4096).contains(&struct_size) {
+        // More than a page is no struct of a later version but memory that was never set, and no compiler makes a size
+        // that is no multiple of the alignment.
+        if (Self::LEAST..=4096).contains(&struct_size) && struct_size.is_multiple_of(align_of::<Self>()) {
             return Ok(());
         }
         let name = Self::NAME;

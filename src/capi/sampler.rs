@@ -50,7 +50,8 @@ pub struct psld_sampler_options {
     pub rtol: f64,
     /// Absolute tolerance of adaptive samplers; NaN: 1e-4.
     pub atol: f64,
-    /// Over what adaptive samplers take their error norm, "run"; NULL: "run".
+    /// Over what adaptive samplers take their error norm: "run" (all samples share their steps) or "sample" (each has
+    /// its own, and does not depend on the others); NULL: "run".
     pub error_norm: *const c_char,
     /// Seed of the first sample of runs that give none; sample i has seed + i; default 0.
     pub seed: u64,

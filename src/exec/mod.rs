@@ -16,6 +16,7 @@ use crate::{Error, Result, Status};
 use kernel::{Amend, Amendment, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,6 +52,18 @@ pub(crate) struct Batch {
     pub scales: Vec<f64>,
     /// One number a sample, for norms.
     pub partial: Vec<f64>,
+}
+
+impl Batch {
+    /// Copies the elements `range` of a slot to another one.
+    pub fn copy_slot(&mut self, from: usize, to: usize, range: Range<usize>) {
+        let Ok([from, to]) = self.slots.get_disjoint_mut([from, to]) else { return };
+        match (from, to) {
+            (Buffer::F32(from), Buffer::F32(to)) => to[range.clone()].copy_from_slice(&from[range]),
+            (Buffer::F64(from), Buffer::F64(to)) => to[range.clone()].copy_from_slice(&from[range]),
+            _ => unreachable!("a run's buffers of one kind have one precision"),
+        }
+    }
 }
 
 /// The known region of an inpainting run.
@@ -95,24 +108,49 @@ impl Executor {
 
     /// Executes an update row; the error is the first sample that became non-finite.
     pub fn update(&self, batch: &mut Batch, row: &Update) -> Result<(), usize> {
-        let result = match (&batch.states[0], batch.slots.first()) {
-            (Buffer::F32(_), _) => self.update_in::<f32, f32>(batch, row),
-            (Buffer::F64(_), Some(Buffer::F32(_))) => self.update_in::<f64, f32>(batch, row),
-            (Buffer::F64(_), _) => self.update_in::<f64, f64>(batch, row),
-        };
+        let result = self.update_by(batch, row, |_| Some(row));
         batch.consumed += row.noise.len();
         result
     }
 
-    fn update_in<T: Float, E: Float>(&self, batch: &mut Batch, row: &Update) -> Result<(), usize> {
+    /// Executes an update whose coefficients differ between samples; without a row a sample is left alone. The rows
+    /// draw no noise, and read and write the same states.
+    pub fn update_each(&self, batch: &mut Batch, rows: &[Option<Update>]) -> Result<(), usize> {
+        match rows.iter().flatten().next() {
+            Some(row) => self.update_by(batch, row, |i| rows[i].as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    /// `one` stands for what is common to the rows of all samples.
+    fn update_by<'a>(
+        &self,
+        batch: &mut Batch,
+        one: &Update,
+        row: impl Fn(usize) -> Option<&'a Update> + Sync + Send,
+    ) -> Result<(), usize> {
+        match (&batch.states[0], batch.slots.first()) {
+            (Buffer::F32(_), _) => self.update_in::<f32, f32>(batch, one, row),
+            (Buffer::F64(_), Some(Buffer::F32(_))) => self.update_in::<f64, f32>(batch, one, row),
+            (Buffer::F64(_), _) => self.update_in::<f64, f64>(batch, one, row),
+        }
+    }
+
+    fn update_in<'a, T: Float, E: Float>(
+        &self,
+        batch: &mut Batch,
+        one: &Update,
+        row: impl Fn(usize) -> Option<&'a Update> + Sync + Send,
+    ) -> Result<(), usize> {
         let len = batch.k * batch.d;
         // Taken out while the other states are read; a row may write the state that it reads.
-        let mut into = std::mem::take(&mut batch.states[row.into]);
-        let from = (row.from != row.into).then(|| T::of(&batch.states[row.from]));
+        let mut into = std::mem::take(&mut batch.states[one.into]);
+        let from = (one.from != one.into).then(|| T::of(&batch.states[one.from]));
         let first_bad = AtomicUsize::new(usize::MAX);
-        let work = 1 + row.terms.len() + NOISE_WORK * row.noise.len();
+        let work = 1 + one.terms.len() + NOISE_WORK * one.noise.len();
         let view = &*batch;
         self.samples(T::of_mut(&mut into), len, work, |i, into| {
+            let Some(row) = row(i) else { return };
             let sample = Sample::<T, E> {
                 row,
                 from: from.map(|z| &z[i * len..][..len]),
@@ -127,7 +165,7 @@ impl Executor {
                 first_bad.fetch_min(i, Ordering::Relaxed);
             }
         });
-        batch.states[row.into] = into;
+        batch.states[one.into] = into;
         match first_bad.into_inner() {
             usize::MAX => Ok(()),
             sample => Err(sample),
@@ -203,15 +241,21 @@ impl Executor {
 
     /// Writes what a network sees of a state, `project` (1 x k) times it, into `out`, [n, d].
     pub fn project(&self, batch: &Batch, state: usize, project: &Mat, out: &mut Buffer) {
+        self.project_each(batch, state, &[Some(*project)], out);
+    }
+
+    /// The same with a projection for each sample, or one for all; without one a sample is left alone.
+    pub fn project_each(&self, batch: &Batch, state: usize, projects: &[Option<Mat>], out: &mut Buffer) {
         match &batch.states[state] {
-            Buffer::F32(_) => self.project_in::<f32>(batch, state, project, out),
-            Buffer::F64(_) => self.project_in::<f64>(batch, state, project, out),
+            Buffer::F32(_) => self.project_in::<f32>(batch, state, projects, out),
+            Buffer::F64(_) => self.project_in::<f64>(batch, state, projects, out),
         }
     }
 
-    fn project_in<T: Float>(&self, batch: &Batch, state: usize, project: &Mat, out: &mut Buffer) {
+    fn project_in<T: Float>(&self, batch: &Batch, state: usize, projects: &[Option<Mat>], out: &mut Buffer) {
         let (d, len, z) = (batch.d, batch.k * batch.d, T::of(&batch.states[state]));
         self.samples(T::of_mut(out), d, 2, |i, into| {
+            let Some(project) = projects.get(i).or(projects.first()).and_then(Option::as_ref) else { return };
             self.isa.run(Project { project, z: &z[i * len..][..len], into });
         });
     }
@@ -226,14 +270,22 @@ impl Executor {
         on_output: &Mat,
         out: &mut Buffer,
     ) {
+        self.x0_each(batch, state, slot, &[Some((*on_z, *on_output))], out);
+    }
+
+    /// The same with coefficients for each sample, or one pair for all; a sample without keeps its estimate.
+    pub fn x0_each(
+        &self,
+        batch: &Batch,
+        state: usize,
+        slot: usize,
+        maps: &[Option<(Mat, Mat)>],
+        out: &mut Buffer,
+    ) {
         match (&batch.states[state], &batch.slots[slot]) {
-            (Buffer::F32(_), _) => self.x0_in::<f32, f32>(batch, state, slot, on_z, on_output, out),
-            (Buffer::F64(_), Buffer::F32(_)) => {
-                self.x0_in::<f64, f32>(batch, state, slot, on_z, on_output, out)
-            }
-            (Buffer::F64(_), Buffer::F64(_)) => {
-                self.x0_in::<f64, f64>(batch, state, slot, on_z, on_output, out)
-            }
+            (Buffer::F32(_), _) => self.x0_in::<f32, f32>(batch, state, slot, maps, out),
+            (Buffer::F64(_), Buffer::F32(_)) => self.x0_in::<f64, f32>(batch, state, slot, maps, out),
+            (Buffer::F64(_), Buffer::F64(_)) => self.x0_in::<f64, f64>(batch, state, slot, maps, out),
         }
     }
 
@@ -242,13 +294,15 @@ impl Executor {
         batch: &Batch,
         state: usize,
         slot: usize,
-        on_z: &Mat,
-        on_output: &Mat,
+        maps: &[Option<(Mat, Mat)>],
         out: &mut Buffer,
     ) {
         let (d, z, output) = (batch.d, T::of(&batch.states[state]), E::of(&batch.slots[slot]));
-        let (z_len, output_len) = (on_z.cols() * d, on_output.cols() * d);
         self.samples(T::of_mut(out), d, 2, |i, into| {
+            let Some((on_z, on_output)) = maps.get(i).or(maps.first()).and_then(Option::as_ref) else {
+                return;
+            };
+            let (z_len, output_len) = (on_z.cols() * d, on_output.cols() * d);
             self.isa.run(X0 {
                 on_z,
                 on_output,
@@ -271,31 +325,67 @@ impl Executor {
         atol: f64,
         rtol: f64,
     ) -> f64 {
-        let mut partial = std::mem::take(&mut batch.partial);
-        match (&batch.states[0], batch.slots.first()) {
-            (Buffer::F32(_), _) => self.norms::<f32, f32>(batch, row, scale, atol, rtol, &mut partial),
-            (Buffer::F64(_), Some(Buffer::F32(_))) => {
-                self.norms::<f64, f32>(batch, row, scale, atol, rtol, &mut partial);
-            }
-            (Buffer::F64(_), _) => self.norms::<f64, f64>(batch, row, scale, atol, rtol, &mut partial),
-        }
-        let sum: f64 = partial.iter().sum();
-        batch.partial = partial;
+        self.partial_norms(batch, row, |_| Some(row), scale, atol, rtol);
+        let sum: f64 = batch.partial.iter().sum();
         (sum / (batch.n * batch.k * batch.d) as f64).sqrt()
     }
 
-    fn norms<T: Float, E: Float>(
+    /// The same over each sample by itself, with a row for each; 0 without one.
+    pub fn scaled_rms_each(
         &self,
-        batch: &Batch,
-        row: &Update,
+        batch: &mut Batch,
+        rows: &[Option<Update>],
         scale: [usize; 2],
         atol: f64,
         rtol: f64,
+    ) -> Vec<f64> {
+        if let Some(one) = rows.iter().flatten().next() {
+            self.partial_norms(batch, one, |i| rows[i].as_ref(), scale, atol, rtol);
+        }
+        let elements = (batch.k * batch.d) as f64;
+        let norm =
+            |(sum, row): (&f64, &Option<Update>)| if row.is_some() { (sum / elements).sqrt() } else { 0.0 };
+        batch.partial.iter().zip(rows).map(norm).collect()
+    }
+
+    /// Sums of squares of each sample, into `batch.partial`; `one` stands for what is common to all rows.
+    fn partial_norms<'a>(
+        &self,
+        batch: &mut Batch,
+        one: &Update,
+        row: impl Fn(usize) -> Option<&'a Update> + Sync + Send,
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+    ) {
+        let mut partial = std::mem::take(&mut batch.partial);
+        let tolerances = (atol, rtol);
+        match (&batch.states[0], batch.slots.first()) {
+            (Buffer::F32(_), _) => self.norms::<f32, f32>(batch, one, row, scale, tolerances, &mut partial),
+            (Buffer::F64(_), Some(Buffer::F32(_))) => {
+                self.norms::<f64, f32>(batch, one, row, scale, tolerances, &mut partial);
+            }
+            (Buffer::F64(_), _) => self.norms::<f64, f64>(batch, one, row, scale, tolerances, &mut partial),
+        }
+        batch.partial = partial;
+    }
+
+    fn norms<'a, T: Float, E: Float>(
+        &self,
+        batch: &Batch,
+        one: &Update,
+        row: impl Fn(usize) -> Option<&'a Update> + Sync + Send,
+        scale: [usize; 2],
+        (atol, rtol): (f64, f64),
         partial: &mut [f64],
     ) {
         let len = batch.k * batch.d;
         let state = |s: usize, i: usize| &T::of(&batch.states[s])[i * len..][..len];
-        self.samples(partial, 1, len * (2 + row.terms.len()), |i, sum| {
+        self.samples(partial, 1, len * (2 + one.terms.len()), |i, sum| {
+            let Some(row) = row(i) else {
+                sum[0] = 0.0;
+                return;
+            };
             sum[0] = self.isa.run(Norm::<T, E> {
                 row,
                 from: state(row.from, i),

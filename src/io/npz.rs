@@ -129,7 +129,7 @@ fn crc32(bytes: &[u8]) -> u32 {
         while i < 256 {
             let (mut crc, mut bit) = (i as u32, 0);
             while bit < 8 {
-                crc = crc >> 1 ^ 0xedb8_8320 * (crc & 1);
+                crc = (crc >> 1) ^ (0xedb8_8320 * (crc & 1));
                 bit += 1;
             }
             table[i] = crc;
@@ -137,7 +137,7 @@ fn crc32(bytes: &[u8]) -> u32 {
         }
         table
     };
-    !bytes.iter().fold(!0, |crc, byte| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)])
+    !bytes.iter().fold(!0, |crc, byte| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)])
 }
 
 #[cfg(test)]

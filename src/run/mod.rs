@@ -210,7 +210,7 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone())), 0, o.t_start),
+            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.t_start),
         };
         let mut run = Self {
             calls: Calls {
@@ -444,6 +444,60 @@ impl Run {
         Ok(())
     }
 
+    /// Calls the network on the samples of `state` that have a time. A call in which no sample has one is not made; in
+    /// the others the rest keep their place, so that shapes and addresses stay.
+    fn eval_each(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<()> {
+        let latest = times.iter().flatten().copied().fold(f64::NAN, f64::max);
+        self.progress.t = latest;
+        let began = Instant::now();
+        let n = self.batch.n;
+        let (decoder, process) = (&self.calls.decoder, &self.sampler.process);
+        let inputs: Vec<_> = times.iter().map(|t| t.and_then(|t| decoder.input(process, t))).collect();
+        if let Some(projected) = &mut self.calls.projected {
+            let projects: Vec<_> = inputs.iter().map(|input| input.as_ref().map(|i| i.project)).collect();
+            self.executor.project_each(&self.batch, state, &projects, projected);
+        }
+        // The network's own times; who has none is given one that the network knows.
+        let own = |i: usize| inputs[i].as_ref().map_or(times[i], |input| Some(input.t));
+        let spare = (0..n).find_map(own).unwrap_or(latest);
+        let output_len = self.sampler.blocks_of(0) * self.batch.d;
+        let mut first = 0;
+        while first < n {
+            let samples = first..(first + self.calls.size).min(n);
+            first = samples.end;
+            if times[samples.clone()].iter().all(Option::is_none) {
+                continue;
+            }
+            let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
+            let calls = &mut self.calls;
+            let at = &mut calls.times[..samples.len()];
+            at.iter_mut().zip(samples.clone()).for_each(|(at, i)| *at = own(i).unwrap_or(spare));
+            let inputs = Inputs {
+                z: match &calls.projected {
+                    Some(projected) => projected.values(of(self.batch.d)),
+                    None => self.batch.states[state].values(of(self.batch.k * self.batch.d)),
+                },
+                t: at,
+                labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
+            };
+            let out = self.batch.slots[slot].values_mut(of(output_len));
+            if let Err(e) = calls.evaluator.evaluate(inputs, out) {
+                // Of a call that was ended on request; where it failed by itself, it will again.
+                self.interrupted()?;
+                return Err(e.context(place(&self.progress)));
+            }
+        }
+        self.calls.seconds += began.elapsed();
+        self.progress.nfe += 1;
+        if let Some(x0) = &mut self.calls.x0 {
+            let map =
+                |t: &Option<f64>| t.map(|t| self.calls.decoder.x0(&self.sampler.process, t)).transpose();
+            let maps = times.iter().map(map).collect::<Result<Vec<_>>>()?;
+            self.executor.x0_each(&self.batch, state, slot, &maps, x0);
+        }
+        Ok(())
+    }
+
     fn update(&mut self, row: &Update) -> Result<()> {
         let Err(sample) = self.executor.update(&mut self.batch, row) else { return Ok(()) };
         Err(self.non_finite(row, sample))
@@ -463,6 +517,13 @@ impl Run {
             Status::NonFinite,
             format!("{}: {what} of sample {sample} is not finite", place(&self.progress)),
         )
+    }
+
+    fn non_finite_at(&self, row: Option<&Update>, sample: usize) -> Error {
+        match row {
+            Some(row) => self.non_finite(row, sample),
+            None => Error::new(Status::Internal, "a sample that was left alone became non-finite"),
+        }
     }
 
     /// How far the run is.
@@ -670,8 +731,13 @@ fn place(progress: &Progress) -> String {
 }
 
 impl rk45::Rows for Run {
-    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<u32> {
+    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<u32> {
         self.interrupted()?;
+        let [Some(t)] = *times else {
+            // Guidance is refused where samples have times of their own.
+            self.eval_each(state, times, slot)?;
+            return Ok(1);
+        };
         let step = self.progress.step;
         let input = self.calls.decoder.input(&self.sampler.process, t);
         let eval = Eval { step, network: 0, from: state, t, slot, input };
@@ -695,17 +761,48 @@ impl rk45::Rows for Run {
         Ok(CALLS_OF_GUIDED)
     }
 
-    fn update(&mut self, row: &Update) -> Result<()> {
-        Run::update(self, row)
+    fn update(&mut self, rows: &[Option<Update>]) -> Result<()> {
+        match rows {
+            [Some(row)] => Run::update(self, row),
+            _ => self
+                .executor
+                .update_each(&mut self.batch, rows)
+                .map_err(|sample| self.non_finite_at(rows.get(sample).and_then(Option::as_ref), sample)),
+        }
     }
 
-    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> Result<f64> {
-        let rms = self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol);
-        if rms.is_finite() {
-            return Ok(rms);
+    fn scaled_rms(
+        &mut self,
+        rows: &[Option<Update>],
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+    ) -> Result<Vec<f64>> {
+        let norms = match rows {
+            [Some(row)] => vec![self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol)],
+            _ => self.executor.scaled_rms_each(&mut self.batch, rows, scale, atol, rtol),
+        };
+        if norms.iter().all(|rms| rms.is_finite()) {
+            return Ok(norms);
         }
         // Not a rejected step, as scipy has it: the last stage's output enters no state before this.
         let sample = self.batch.partial.iter().position(|sum| !sum.is_finite()).unwrap_or(0);
-        Err(self.non_finite(row, sample))
+        Err(self.non_finite_at(rows.get(sample).or(rows.first()).and_then(Option::as_ref), sample))
+    }
+
+    fn copy_slot(&mut self, from: usize, to: usize, systems: &[bool]) {
+        let len = self.sampler.blocks_of(0) * self.batch.d;
+        let all = 0..self.batch.n * len;
+        match systems {
+            [wanted] => {
+                if *wanted {
+                    self.batch.copy_slot(from, to, all);
+                }
+            }
+            _ => {
+                let wanted = systems.iter().enumerate().filter(|(_, wanted)| **wanted);
+                wanted.for_each(|(i, _)| self.batch.copy_slot(from, to, i * len..(i + 1) * len));
+            }
+        }
     }
 }

@@ -235,7 +235,7 @@ impl Run {
             }
             (Rows::Adaptive(options), SavedCursor::Adaptive(saved)) => {
                 let solver =
-                    Rk45::load(*options, decoder.clone(), saved).ok_or_else(|| damaged("position"))?;
+                    Rk45::load(*options, decoder.clone(), n, saved).ok_or_else(|| damaged("position"))?;
                 let done = solver.done;
                 (Cursor::Adaptive(solver), 0, 0, done)
             }

@@ -24,8 +24,10 @@ use crate::guidance::GUIDE;
 use crate::plan::{Plan, Row};
 use crate::process::{Mat, Process};
 use crate::spec::strict::did_you_mean;
-use crate::spec::{Conditioning, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec};
-use crate::{Error, Result, Status, grid};
+use crate::spec::{
+    Conditioning, Config, ErrorNorm, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec,
+};
+use crate::{Error, Result, Status, grid, io};
 use compiler::Compiler;
 use serde::Serialize;
 use std::sync::Arc;
@@ -153,6 +155,12 @@ impl Sampler {
             }
             special(options, &rk45::INFO)?;
             let own = rk45::Options::new(options, &times)?;
+            if conditioning.guidance.is_some() && own.error_norm == ErrorNorm::Sample {
+                return Err(Error::new(
+                    Status::Unsupported,
+                    "guidance needs one time for all samples: error_norm `run`, not `sample`",
+                ));
+            }
             (rk45::INFO, Rows::Adaptive(rk45::Options { guidance: conditioning.guidance, ..own }))
         } else {
             let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
@@ -173,6 +181,33 @@ impl Sampler {
         let prior_factor = prior_factor(model, &process, start)?;
         let options = options.clone();
         Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
+    }
+
+    /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
+    ///
+    /// # Errors
+    /// Those of [`Self::compile`] and [`Self::from_plan`]; [`Status::ReadFailed`]; [`Status::InvalidArgument`] for
+    /// options beside a plan, which has them in it.
+    pub fn from_config(model: &ModelSpec, config: &Config) -> Result<Self> {
+        let Some(path) = &config.plan else {
+            return Self::compile(model, &config.sampler, config.conditioning()?);
+        };
+        let extra = match &config.inpaint {
+            Some(inpaint) if inpaint.method.is_some() || inpaint.resample.is_some() => {
+                Some("inpaint method".to_owned())
+            }
+            _ => config.sampler.first_given(),
+        };
+        if let Some(option) = extra {
+            return Err(Error::argument(format!(
+                "plan: excludes the option `{option}`: a plan is compiled already"
+            ))
+            .hint("of the sampler's options, leave the seed alone"));
+        }
+        let plan = Plan::parse(&io::read_text(path)?);
+        let sampler =
+            plan.and_then(|plan| Self::from_plan(model, plan)).map_err(|e| e.context(path.display()))?;
+        Ok(Self { options: config.sampler.clone(), ..sampler })
     }
 
     /// A sampler that executes a plan made by the caller.

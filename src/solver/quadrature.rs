@@ -8,7 +8,8 @@ const POINTS: usize = 16;
 /// The integral of `f` from t to u (in either order; the sign follows), for 0 < t, u.
 ///
 /// 16-point Gauss-Legendre on panels that at most double the time: what is integrated goes like a power of t near the
-/// data, and is smooth in ln t.
+/// data, and is smooth in ln t. Panels that end before t = 1 at most halve 1 - t as well: there the linear path has a
+/// pole, and is not used up to it.
 pub(super) fn integral(t: f64, u: f64, f: impl Fn(f64) -> Mat) -> Mat {
     let (low, high) = (t.min(u), t.max(u));
     let panels = libm::ceil(libm::log2(high / low)).clamp(1.0, 64.0) as usize;
@@ -20,8 +21,18 @@ pub(super) fn integral(t: f64, u: f64, f: impl Fn(f64) -> Mat) -> Mat {
     };
     let rule = rule();
     let mut sum: Option<Mat> = None;
-    for i in 0..panels {
+    let pieces = (0..panels).flat_map(|i| {
         let (a, b) = (edge(i), edge(i + 1));
+        let fall = if b < 1.0 { libm::log2((1.0 - a) / (1.0 - b)) } else { 0.0 };
+        let parts = libm::ceil(fall).clamp(1.0, 64.0) as usize;
+        let inner = move |j: usize| match j {
+            0 => a,
+            j if j == parts => b,
+            j => 1.0 - (1.0 - a) * libm::exp2(-fall * j as f64 / parts as f64),
+        };
+        (0..parts).map(move |j| (inner(j), inner(j + 1)))
+    });
+    for (a, b) in pieces {
         let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
         for (x, weight) in rule {
             let term = f(middle + half * x) * (half * weight);
@@ -67,6 +78,15 @@ mod tests {
                 let error = (scalar(t, u, |s| s.powf(power)) / exact - 1.0).abs();
                 assert!(error < 1e-13, "s^{power} from {t} to {u}: {error:e}");
             }
+        }
+    }
+
+    #[test]
+    fn a_pole_at_one() {
+        for (t, u) in [(0.999_f64, 0.7_f64), (0.999, 1e-3), (0.4, 0.99)] {
+            let exact = 1.0 / (1.0 - u) - 1.0 / (1.0 - t);
+            let error = (scalar(t, u, |s| (1.0 - s).powi(-2)) / exact - 1.0).abs();
+            assert!(error < 1e-12, "from {t} to {u}: {error:e}");
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Dormand-Prince 5(4) on the probability-flow ODE with the step controller of scipy's RK45, which the published
 //! `bb_ode` uses (arXiv 2303.01748, section 4; Dormand and Prince 1980; Hairer, Norsett, Wanner, II.4).
 //!
+//! With `error_norm: sample` every sample has its own error norm and steps, as if it were alone. The samples attempt their
+//! steps together, so the network is still called on batches, at times that differ; who has arrived waits for the
+//! last one.
+//!
 //! The drift is affine in the state and the network's outputs, so every stage is one update row from the state at
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
@@ -8,7 +12,7 @@ use super::compiler::Decoder;
 use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
-use crate::spec::{Guidance, ModelSpec, SamplerSpec};
+use crate::spec::{ErrorNorm, Guidance, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -34,8 +38,15 @@ pub(crate) struct Options {
     pub atol: f64,
     pub max_nfe: u32,
     pub denoise: bool,
+    #[serde(skip_serializing_if = "is_run")]
+    pub error_norm: ErrorNorm,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<Guidance>,
+}
+
+/// The hash of a sampler with the norm of all versions stays what it was.
+fn is_run(norm: &ErrorNorm) -> bool {
+    *norm == ErrorNorm::Run
 }
 
 impl Options {
@@ -58,6 +69,7 @@ impl Options {
             atol: tolerance("atol", spec.atol, 0.0)?,
             max_nfe: spec.max_nfe.unwrap_or(10_000),
             denoise: spec.denoise.unwrap_or(true),
+            error_norm: spec.error_norm.unwrap_or_default(),
             guidance: None,
         };
         let least = 8 + u32::from(options.denoise);
@@ -77,14 +89,43 @@ impl Options {
     }
 }
 
-/// What the solver asks of a run. State 0 is the solution, state 1 a stage.
+/// What the solver asks of a run. State 0 is the solution, state 1 a stage. Everything is given for each system: one for
+/// the whole run, or one for each sample; `None` leaves the samples of a system alone.
 pub(crate) trait Rows {
-    /// Calls the network (and what guides it) on `state` at time `t`, into `slot`; gives the number of calls.
-    fn eval(&mut self, state: usize, t: f64, slot: usize) -> Result<u32>;
-    /// Executes an update.
-    fn update(&mut self, row: &Update) -> Result<()>;
-    /// Root mean square, over the whole run, of `row` over atol + rtol max(|scale|).
-    fn scaled_rms(&mut self, row: &Update, scale: [usize; 2], atol: f64, rtol: f64) -> Result<f64>;
+    /// Calls the network (and what guides it) on `state` at the systems' times, into `slot`; gives the number of calls.
+    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<u32>;
+    /// Executes an update, whose coefficients differ between systems.
+    fn update(&mut self, rows: &[Option<Update>]) -> Result<()>;
+    /// Root mean square, over each system, of its row over atol + rtol max(|scale|); 0 where there is no row.
+    fn scaled_rms(
+        &mut self,
+        rows: &[Option<Update>],
+        scale: [usize; 2],
+        atol: f64,
+        rtol: f64,
+    ) -> Result<Vec<f64>>;
+    /// Copies the outputs in slot `from` to slot `to` for some of the systems.
+    fn copy_slot(&mut self, from: usize, to: usize, systems: &[bool]);
+}
+
+/// Equations that share their steps: those of all samples of the run, or of one sample.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct System {
+    /// Reversed time since t_start.
+    tau: f64,
+    step_size: f64,
+    rejected: bool,
+}
+
+/// A system's attempt at a step.
+struct Attempt {
+    reached: f64,
+    end: f64,
+    h: f64,
+    /// The spacing of numbers at `reached`, ten times.
+    least: f64,
+    drifts: Vec<Affine>,
 }
 
 /// The state of an adaptive run between attempted steps.
@@ -92,13 +133,10 @@ pub(crate) trait Rows {
 pub(crate) struct Rk45 {
     options: Options,
     decoder: Decoder,
-    /// Reversed time since t_start.
-    tau: f64,
-    step_size: f64,
-    rejected: bool,
-    /// Slot of the output at the current state and time, once there is one (the last stage of an accepted step is
-    /// the first of the next).
-    first: Option<usize>,
+    systems: Vec<System>,
+    /// Whether slot 0 holds the outputs at the current states and times (the last stage of an accepted step is the
+    /// first of the next).
+    begun: bool,
     pub nfe: u32,
     pub done: bool,
 }
@@ -107,10 +145,8 @@ pub(crate) struct Rk45 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Saved {
-    tau: f64,
-    step_size: f64,
-    rejected: bool,
-    first: Option<usize>,
+    systems: Vec<System>,
+    begun: bool,
     nfe: u32,
     done: bool,
 }
@@ -134,36 +170,49 @@ pub(crate) const SLOTS: usize = 7;
 pub(crate) const STATES: usize = 2;
 
 impl Rk45 {
-    pub fn new(options: Options, decoder: Decoder) -> Self {
-        Self { options, decoder, tau: 0.0, step_size: 0.0, rejected: false, first: None, nfe: 0, done: false }
+    /// For a run of `n` samples.
+    pub fn new(options: Options, decoder: Decoder, n: usize) -> Self {
+        let system = System { tau: 0.0, step_size: 0.0, rejected: false };
+        let systems = match options.error_norm {
+            ErrorNorm::Run => 1,
+            ErrorNorm::Sample => n,
+        };
+        Self { options, decoder, systems: vec![system; systems], begun: false, nfe: 0, done: false }
     }
 
     pub fn save(&self) -> Saved {
         // Named one by one, so that a field that is added is not forgotten here.
-        let Self { options: _, decoder: _, tau, step_size, rejected, first, nfe, done } = self;
-        Saved { tau: *tau, step_size: *step_size, rejected: *rejected, first: *first, nfe: *nfe, done: *done }
+        let Self { options: _, decoder: _, systems, begun, nfe, done } = self;
+        Saved { systems: systems.clone(), begun: *begun, nfe: *nfe, done: *done }
     }
 
-    /// The solver that [`Self::save`] was called on; `None` for a state that no solver is in.
-    pub fn load(options: Options, decoder: Decoder, saved: Saved) -> Option<Self> {
-        let Saved { tau, step_size, rejected, first, nfe, done } = saved;
-        let new = Self::new(options, decoder);
-        let possible = (0.0..=new.length()).contains(&tau)
-            && step_size >= 0.0
-            && step_size.is_finite()
-            && nfe <= options.max_nfe
-            && first.is_none_or(|slot| slot < SLOTS);
-        possible.then_some(Self { tau, step_size, rejected, first, nfe, done, ..new })
+    /// The solver of a run of `n` samples that [`Self::save`] was called on; `None` for a state that no solver is in.
+    pub fn load(options: Options, decoder: Decoder, n: usize, saved: Saved) -> Option<Self> {
+        let Saved { systems, begun, nfe, done } = saved;
+        let new = Self::new(options, decoder, n);
+        let possible = |system: &System| {
+            (0.0..=new.length()).contains(&system.tau)
+                && system.step_size >= 0.0
+                && system.step_size.is_finite()
+        };
+        let possible =
+            systems.len() == new.systems.len() && systems.iter().all(possible) && nfe <= options.max_nfe;
+        possible.then_some(Self { systems, begun, nfe, done, ..new })
     }
 
-    /// The forward time that the solution has reached.
+    /// The reversed time that all systems have reached.
+    fn reached(&self) -> f64 {
+        self.systems.iter().map(|system| system.tau).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The forward time that all systems have reached.
     pub fn time(&self) -> f64 {
-        self.options.t_start - self.tau
+        self.options.t_start - self.reached()
     }
 
     /// The share of the interval that is done, 0 to 1.
     pub fn fraction(&self) -> f64 {
-        if self.done { 1.0 } else { self.tau / self.length() }
+        if self.done { 1.0 } else { self.reached() / self.length() }
     }
 
     fn length(&self) -> f64 {
@@ -178,102 +227,127 @@ impl Rk45 {
         Ok(-process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score)
     }
 
-    /// One attempted step, or the closing one. On an error the solution in state 0 is untouched, and the step can
-    /// be asked for again.
+    /// One attempted step of every system that has not arrived, or the closing one of all. On an error the solution
+    /// in state 0 is untouched, and the step can be asked for again.
     pub fn advance(&mut self, process: &Process, rows: &mut dyn Rows) -> Result<()> {
         let z = Affine::state(0, process.k());
-        if self.tau >= self.length() {
+        if self.reached() >= self.length() {
             return self.finish(process, &z, rows);
         }
-        let first = match self.first {
-            Some(slot) => slot,
-            None => self.begin(process, &z, rows)?,
-        };
+        if !self.begun {
+            self.begin(process, &z, rows)?;
+        }
         self.reserve(6)?;
 
-        let reached = self.tau;
-        let least = 10.0 * (reached.next_up() - reached);
-        let size = self.step_size.max(least);
-        let end = (reached + size).min(self.length());
-        let h = end - reached;
-
-        // The outputs of stages 1 to 6 go to the slots that do not hold that of stage 0.
-        let mut slots = (0..SLOTS).filter(|slot| *slot != first);
-        let mut last = first;
-        let mut drifts = vec![self.drift(process, first, self.options.t_start - reached, &z)?];
-        for (node, weights) in NODES.iter().zip(STAGES) {
-            let state = combine(&z, h, weights, &drifts);
-            let t = self.options.t_start - if *node == 1.0 { end } else { reached + node * h };
-            last = slots.next().unwrap_or(last);
-            rows.update(&state.clone().into_update(0, 1))?;
-            self.nfe += rows.eval(1, t, last)?;
-            drifts.push(self.drift(process, last, t, &state)?);
-        }
-        let zero = 0.0 * z.clone();
-        let estimate = combine(&zero, h, &ERROR, &drifts).into_update(0, 1);
-        let error = rows.scaled_rms(&estimate, [0, 1], self.options.atol, self.options.rtol)?;
-
-        if error < 1.0 {
-            let grow = if error == 0.0 { 10.0 } else { f64::min(10.0, 0.9 * libm::pow(error, -0.2)) };
-            self.step_size = h * if self.rejected { grow.min(1.0) } else { grow };
-            self.rejected = false;
-            rows.update(&Affine::state(1, process.k()).into_update(0, 0))?;
-            self.first = Some(last);
-            self.tau = end;
-        } else {
-            self.step_size = h * f64::max(0.2, 0.9 * libm::pow(error, -0.2));
-            self.rejected = true;
-            self.first = Some(first);
-            if self.step_size < least {
-                return Err(Error::new(
-                    Status::Numeric,
-                    format!("rk45: the step size fell below the spacing of numbers at t = {}", self.time()),
-                )
-                .hint("raise rtol and atol, or t_end"));
+        let (length, t_start) = (self.length(), self.options.t_start);
+        let attempt = |system: &System| {
+            let reached = system.tau;
+            if reached >= length {
+                return Ok(None);
+            }
+            let least = 10.0 * (reached.next_up() - reached);
+            let end = (reached + system.step_size.max(least)).min(length);
+            let drifts = vec![self.drift(process, 0, t_start - reached, &z)?];
+            Ok(Some(Attempt { reached, end, h: end - reached, least, drifts }))
+        };
+        let mut attempts = self.systems.iter().map(attempt).collect::<Result<Vec<_>>>()?;
+        for (slot, (node, weights)) in (1..).zip(NODES.iter().zip(STAGES)) {
+            let stage = |attempt: &Attempt| combine(&z, attempt.h, weights, &attempt.drifts);
+            let time = |attempt: &Attempt| {
+                let Attempt { reached, end, h, .. } = *attempt;
+                t_start - if *node == 1.0 { end } else { reached + node * h }
+            };
+            rows.update(&each(&attempts, |attempt| stage(attempt).into_update(0, 1)))?;
+            self.nfe += rows.eval(1, &each(&attempts, time), slot)?;
+            for attempt in attempts.iter_mut().flatten() {
+                let drift = self.drift(process, slot, time(attempt), &stage(attempt))?;
+                attempt.drifts.push(drift);
             }
         }
-        if self.tau >= self.length() && !self.options.denoise {
+        let zero = 0.0 * z.clone();
+        let estimates = each(&attempts, |a| combine(&zero, a.h, &ERROR, &a.drifts).into_update(0, 1));
+        let errors = rows.scaled_rms(&estimates, [0, 1], self.options.atol, self.options.rtol)?;
+
+        let accepted: Vec<bool> =
+            attempts.iter().zip(&errors).map(|(attempt, error)| attempt.is_some() && *error < 1.0).collect();
+        let solution = Affine::state(1, process.k()).into_update(0, 0);
+        rows.update(&accepted.iter().map(|accepted| accepted.then(|| solution.clone())).collect::<Vec<_>>())?;
+        rows.copy_slot(6, 0, &accepted);
+        for (system, (attempt, error)) in self.systems.iter_mut().zip(attempts.iter().zip(errors)) {
+            let Some(Attempt { end, h, least, .. }) = *attempt else { continue };
+            if error < 1.0 {
+                let grow = if error == 0.0 { 10.0 } else { f64::min(10.0, 0.9 * libm::pow(error, -0.2)) };
+                system.step_size = h * if system.rejected { grow.min(1.0) } else { grow };
+                system.rejected = false;
+                system.tau = end;
+            } else {
+                system.step_size = h * f64::max(0.2, 0.9 * libm::pow(error, -0.2));
+                system.rejected = true;
+                if system.step_size < least {
+                    let t = t_start - system.tau;
+                    return Err(Error::new(
+                        Status::Numeric,
+                        format!("rk45: the step size fell below the spacing of numbers at t = {t}"),
+                    )
+                    .hint("raise rtol and atol, or t_end"));
+                }
+            }
+        }
+        if self.reached() >= length && !self.options.denoise {
             self.done = true;
         }
         Ok(())
     }
 
-    /// The two calls that choose the first step size (Hairer, Norsett, Wanner, II.4).
-    fn begin(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<usize> {
+    /// The two calls that choose the first step sizes (Hairer, Norsett, Wanner, II.4).
+    fn begin(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let Options { t_start, atol, rtol, .. } = self.options;
-        self.nfe = rows.eval(0, t_start, 0)?;
-        let f0 = self.drift(process, 0, t_start, z)?;
+        let (n, length) = (self.systems.len(), self.length());
         let scale = |rows: &mut dyn Rows, what: &Affine| {
-            rows.scaled_rms(&what.clone().into_update(0, 0), [0, 0], atol, rtol)
+            rows.scaled_rms(&vec![Some(what.clone().into_update(0, 0)); n], [0, 0], atol, rtol)
         };
+        self.nfe = rows.eval(0, &vec![Some(t_start); n], 0)?;
+        let f0 = self.drift(process, 0, t_start, z)?;
         let (d0, d1) = (scale(rows, z)?, scale(rows, &f0)?);
-        let guess = if d0 < 1e-5 || d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 };
-        let h0 = guess.min(self.length());
-        let probe = z.clone() + h0 * f0.clone();
-        rows.update(&probe.clone().into_update(0, 1))?;
-        self.nfe += rows.eval(1, t_start - h0, 1)?;
-        let f1 = self.drift(process, 1, t_start - h0, &probe)?;
-        let d2 = scale(rows, &(f1 + -1.0 * f0))? / h0;
-        let h1 = if d1 <= 1e-15 && d2 <= 1e-15 {
-            f64::max(1e-6, 1e-3 * h0)
-        } else {
-            libm::pow(0.01 / d1.max(d2), 0.2)
+        let h0: Vec<f64> = d0
+            .iter()
+            .zip(&d1)
+            .map(|(d0, d1)| if *d0 < 1e-5 || *d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 })
+            .map(|guess| guess.min(length))
+            .collect();
+        let probe = |h0: f64| z.clone() + h0 * f0.clone();
+        rows.update(&h0.iter().map(|h0| Some(probe(*h0).into_update(0, 1))).collect::<Vec<_>>())?;
+        self.nfe += rows.eval(1, &h0.iter().map(|h0| Some(t_start - h0)).collect::<Vec<_>>(), 1)?;
+        let change = |h0: &f64| {
+            let f1 = self.drift(process, 1, t_start - h0, &probe(*h0))?;
+            Ok(Some((f1 + -1.0 * f0.clone()).into_update(0, 0)))
         };
-        self.step_size = (100.0 * h0).min(h1).min(self.length());
-        self.first = Some(0);
-        Ok(0)
+        let changes = h0.iter().map(change).collect::<Result<Vec<_>>>()?;
+        let d2 = rows.scaled_rms(&changes, [0, 0], atol, rtol)?;
+        for (i, system) in self.systems.iter_mut().enumerate() {
+            let (h0, d1) = (h0[i], d1[i]);
+            let d2 = d2[i] / h0;
+            let h1 = if d1 <= 1e-15 && d2 <= 1e-15 {
+                f64::max(1e-6, 1e-3 * h0)
+            } else {
+                libm::pow(0.01 / d1.max(d2), 0.2)
+            };
+            system.step_size = (100.0 * h0).min(h1).min(length);
+        }
+        self.begun = true;
+        Ok(())
     }
 
     /// The closing noise-free step of length t_end, with the probability flow's drift; on paths that are no recipes, the
     /// data estimate.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
-        let t = self.options.t_end;
-        self.nfe += rows.eval(0, t, 0)?;
+        let (t, n) = (self.options.t_end, self.systems.len());
+        self.nfe += rows.eval(0, &vec![Some(t); n], 0)?;
         let end = match process.parameters() {
             Some(_) => z.clone() + t * self.drift(process, 0, t, z)?,
             None => self.decoder.x0_of_slot(process, t, 0)?,
         };
-        rows.update(&end.into_update(0, 0))?;
+        rows.update(&vec![Some(end.into_update(0, 0)); n])?;
         self.done = true;
         Ok(())
     }
@@ -295,6 +369,11 @@ impl Rk45 {
         }
         Ok(())
     }
+}
+
+/// What `make` gives for each attempt.
+fn each<T>(attempts: &[Option<Attempt>], make: impl Fn(&Attempt) -> T) -> Vec<Option<T>> {
+    attempts.iter().map(|attempt| attempt.as_ref().map(&make)).collect()
 }
 
 /// z + h sum of weights times drifts.

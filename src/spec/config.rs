@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method", "resample"}, "guidance": {"kind",
-/// "scale", "label", "interval", "rescale", "model"}}`, all parts optional.
+/// "scale", "label", "interval", "rescale", "model"}, "plan": FILE}`, all parts optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The sampler's options.
@@ -16,6 +16,8 @@ pub struct Config {
     pub inpaint: Option<InpaintFiles>,
     /// What guides.
     pub guidance: Option<GuidanceFile>,
+    /// A plan to execute in place of a sampler; of the sampler's options only the seed may then be given.
+    pub plan: Option<PathBuf>,
 }
 
 /// One value for all samples, or one each; a list that is shorter than the samples begins again.
@@ -143,6 +145,8 @@ impl Config {
             inpaint: Option<Value>,
             #[serde(default)]
             guidance: Option<Value>,
+            #[serde(default)]
+            plan: Option<PathBuf>,
         }
         const BAD: Status = Status::InvalidConfig;
         let sections: Sections =
@@ -164,7 +168,8 @@ impl Config {
             sections.guidance.map(|v| strict::from_value(v, BAD, "guidance")).transpose()?;
         let guidance = guidance
             .map(|guidance| GuidanceFile { model: guidance.model.map(|path| folder.join(path)), ..guidance });
-        Ok(Self { sampler, inpaint, guidance })
+        let plan = sections.plan.map(|path| folder.join(path));
+        Ok(Self { sampler, inpaint, guidance, plan })
     }
 
     /// What the sampler is to be compiled for.
@@ -208,10 +213,11 @@ mod tests {
 
     #[test]
     fn paths_are_relative_to_the_file() {
-        let text = r#"{"sampler": {"kind": "em", "time_grid": "grid.txt"},
+        let text = r#"{"sampler": {"kind": "em", "time_grid": "grid.txt"}, "plan": "p.json",
                        "inpaint": {"image": "x.npy", "mask": "/abs/m.npy", "method": "published"}}"#;
         let config = Config::parse(text, Path::new("/some/where")).unwrap();
         assert_eq!(config.sampler.time_grid, Some(Grid::Name("/some/where/grid.txt".into())));
+        assert_eq!(config.plan.as_deref(), Some(Path::new("/some/where/p.json")));
         let inpaint = config.inpaint.unwrap();
         assert_eq!(inpaint.files().unwrap(), (Path::new("/some/where/x.npy"), Path::new("/abs/m.npy")));
         let named = Config::parse(r#"{"sampler": {"time_grid": "karras"}}"#, Path::new("/x")).unwrap();

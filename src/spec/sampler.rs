@@ -106,6 +106,9 @@ pub enum ErrorNorm {
     /// All samples of the run, whatever the batch size: one step size for all.
     #[default]
     Run,
+    /// Each sample by itself: each has its own steps and does not depend on the others. The run makes the network
+    /// calls of the sample that needs most.
+    Sample,
 }
 
 /// B of the conjugate integrators (arXiv 2310.07894), up to its strength lambda.
@@ -162,6 +165,13 @@ impl SamplerSpec {
             ("published", self.published.is_some()),
             ("clip", self.clip.is_some()),
         ]
+    }
+
+    /// The first option that is given beside the seed.
+    pub(crate) fn first_given(&self) -> Option<String> {
+        let options = Self { seed: None, ..self.clone() };
+        let fields = serde_json::to_value(options).ok()?;
+        fields.as_object()?.keys().next().cloned()
     }
 
     /// These options, with those of `other` where they are not given; steps and nfe replace each other.

@@ -87,7 +87,7 @@ static void run(const char *path) {
   CHECK(thrown([&] { model.sample(4, {}, [](const psld_progress &) { return false; }); }).status() ==
         PSLD_STATUS_CANCELLED);
   CHECK(thrown([&] { model.sample(0); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
-  CHECK(thrown([&] { psld::Model::load("nowhere.onnx"); }).status() == PSLD_STATUS_READ_FAILED);
+  CHECK(thrown([&] { psld::Model::load("nowhere.json"); }).status() == PSLD_STATUS_READ_FAILED);
   try {
     model.sample(4, {}, [](const psld_progress &) -> bool { throw std::runtime_error("mine"); });
     CHECK(!"nothing was thrown");

@@ -3,7 +3,7 @@
 #include <psld.hpp>
 
 int elsewhere(const char *path) {
-  auto missing = psld::Model::load("nowhere.onnx");
+  auto missing = psld::Model::load("nowhere.json");
   if (missing || missing.error().status() != PSLD_STATUS_READ_FAILED) return 11;
   auto model = psld::Model::load(path);
   if (!model) return 12;

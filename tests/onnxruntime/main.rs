@@ -5,4 +5,5 @@ mod evaluate;
 mod interrupt;
 mod library;
 mod models;
+mod paths;
 mod support;

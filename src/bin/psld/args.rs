@@ -155,6 +155,9 @@ pub struct SamplerArgs {
     /// Sampler, inpainting and guidance options as JSON; what is also on the command line overrides them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub plan: Option<PathBuf>,
     /// Which sampler; `psld samplers` lists them [default: em]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
@@ -186,7 +189,8 @@ pub struct SamplerArgs {
     /// Limit of network calls of adaptive samplers [default: 10000]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_nfe: Option<u32>,
-    /// Over what adaptive samplers take their error norm: run (all samples share their steps) [default: run]
+    /// Over what adaptive samplers take their error norm: run (all samples share their steps), sample (each has its
+    /// own) [default: run]
     #[arg(long, value_name = "OVER", value_parser = word::<ErrorNorm>)]
     pub error_norm: Option<ErrorNorm>,
     /// Order of the scheme [default: the sampler's]
@@ -282,10 +286,11 @@ pub struct PlanArgs {
     pub sampler: SamplerArgs,
 }
 
-/// The model carries one evaluation of itself, made by psld-training. It is repeated through ONNX Runtime; exit status 1
-/// where the outputs differ by more than the tolerance.
 #[cfg(feature = "onnxruntime")]
 #[derive(Args)]
+#[command(after_help = "\
+A model of psld-training carries one evaluation of itself. It is repeated through ONNX Runtime; the exit status is 1 where \
+the outputs differ by more than the tolerance.")]
 pub struct VerifyArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -298,15 +303,15 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// Samples and images are .npy files [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255), PNG
-/// files of one image or a grid, or folders of PNG files; several are taken together. The Frechet distance needs
-/// statistics or training images; the other figures need training images, and floors test images: as many of them as
-/// there are samples, by lot.
-///
-/// The distance is that of the network's features, whatever they are: compare it with its floor, and never with
-/// distances of other features.
 #[cfg(feature = "onnxruntime")]
 #[derive(Args)]
+#[command(after_help = "\
+Samples and images: .npy [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255), PNG of one image or \
+a grid, or folders of PNG; several are taken together. --train and --test can be given several times.
+
+The Frechet distance needs statistics or training images, the other figures training images, and floors test images: as \
+many of them as there are samples, by lot. The distance is one of this network's features: compare it with its floor, \
+never with distances of other features or other numbers of samples.")]
 pub struct FdArgs {
     /// The samples; with --make-stats, the training images
     #[arg(required = true, value_name = "SAMPLES", value_hint = ValueHint::AnyPath)]
@@ -556,6 +561,7 @@ impl SamplerArgs {
             seed: self.seed,
         };
         config.sampler = given.or(config.sampler);
+        config.plan = self.plan.clone().or(config.plan);
         Ok(config)
     }
 }

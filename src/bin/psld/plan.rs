@@ -10,7 +10,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
         Some(spec) => spec,
         None => Model::read_spec(&args.model)?,
     };
-    let sampler = Sampler::compile(&spec, &config.sampler, config.conditioning()?)?;
+    let sampler = Sampler::from_config(&spec, &config)?;
     let Some(plan) = sampler.plan() else {
         let name = sampler.info().name;
         let message =

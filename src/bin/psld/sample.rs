@@ -81,7 +81,11 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     };
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(Sampler::compile(model.spec(), spec, conditioning.clone())?);
+    let sampler = Arc::new(match &config.plan {
+        // Where a run is resumed, the hashes of the plans are compared.
+        Some(_) => Sampler::from_config(model.spec(), &config)?,
+        None => Sampler::compile(model.spec(), spec, conditioning.clone())?,
+    });
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;

@@ -21,6 +21,9 @@ pub fn run(args: TuneArgs) -> Result<()> {
     if config.guidance.is_some() {
         return Err(Error::argument("guidance: a plan is tuned without it"));
     }
+    if config.plan.is_some() {
+        return Err(Error::argument("plan: what is tuned is a sampler; name it with --sampler"));
+    }
     let options = args.model.options()?;
     psld::io::check_writable(&args.out, 0)?;
     let model = Model::from_file(&args.model.model, options)?;

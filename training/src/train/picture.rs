@@ -86,13 +86,15 @@ pub fn plot(path: &Path, lines: &[Line], title: &str) -> Result<()> {
     }
     text(&mut image, MARGIN.0 + width / 2 - 16, SIZE.1 - 16, "step");
 
-    // A mean over the last twentieth of the lines or so, which is what one wants to see of a noisy loss.
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 20.0).max(1.0);
+    // A mean over the last twentieth of the lines or so, which is what one wants to see of a noisy loss; at the start,
+    // where the loss falls fast, over fewer.
+    let longest = points.len() as f64 / 20.0;
     let mut mean = points[0];
     for pair in points.windows(2) {
         line(&mut image, (x(pair[0].0), y(pair[0].1)), (x(pair[1].0), y(pair[1].1)), LIGHT);
     }
-    for &(step, loss) in &points {
+    for (i, &(step, loss)) in points.iter().enumerate() {
+        let keep = 1.0 - 1.0 / (i as f64 / 5.0).min(longest).max(1.0);
         let next = (step, keep * mean.1 + (1.0 - keep) * loss);
         for offset in [0.0, 1.0] {
             line(&mut image, (x(mean.0), y(mean.1) + offset), (x(next.0), y(next.1) + offset), BLUE);

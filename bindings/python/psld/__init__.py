@@ -1,0 +1,613 @@
+"""Samplers of phase-space diffusion models over ONNX Runtime.
+
+>>> import psld
+>>> model = psld.Model(MODEL)
+>>> model.shape
+(3, 2, 2)
+>>> model.sample(4, sampler="em", nfe=20, seed=0).shape
+(4, 3, 2, 2)
+
+Arrays are numpy's, ``[n, C, ...]``. Sample i has seed + i, and the same bits from every language.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import glob
+import importlib.util
+import json
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _abi
+from ._abi import (
+    ArgumentError,
+    Cancelled,
+    CheckpointError,
+    DeadlineExceeded,
+    InternalError,
+    ModelError,
+    NumericError,
+    OnnxRuntimeError,
+    OutOfMemory,
+    Partial,
+    PsldError,
+    RunError,
+    call,
+    lib,
+)
+from ._version import __version__
+
+_abi.check_version(__version__)
+
+__all__ = [
+    "ArgumentError",
+    "Cancel",
+    "Cancelled",
+    "CheckpointError",
+    "DeadlineExceeded",
+    "InternalError",
+    "Model",
+    "ModelError",
+    "NumericError",
+    "OnnxRuntimeError",
+    "OutOfMemory",
+    "Partial",
+    "Progress",
+    "PsldError",
+    "Run",
+    "RunError",
+    "Sampler",
+    "live_handles",
+    "load_runtime",
+    "noise",
+    "samplers",
+]
+
+Array = npt.NDArray[Any]
+_OUTPUTS = {"data": 0, "state": 1, "x0": 2}
+_PURPOSES = {"prior": 0, "solver": 1, "inpaint": 2, "probe": 3}
+
+
+def _named(table: Mapping[str, int], name: str, what: str) -> int:
+    try:
+        return table[name]
+    except KeyError:
+        raise ArgumentError(100, f"{what} = {name!r}: expected one of {', '.join(table)}") from None
+
+
+def _dtype(dtype: npt.DTypeLike) -> int:
+    kind = np.dtype(dtype)
+    if kind not in (np.float32, np.float64):
+        raise ArgumentError(100, f"dtype = {kind}: expected float32 or float64")
+    return int(kind == np.float64)
+
+
+def samplers() -> list[dict[str, Any]]:
+    """The samplers of the library, with order, network calls a step, paper and options.
+
+    >>> [s["name"] for s in psld.samplers()][:2]
+    ['em', 'sscs']
+    """
+    return json.loads(_abi.text(lib.psld_samplers_json))
+
+
+def noise(
+    seed: int,
+    purpose: str = "prior",
+    draw: int = 0,
+    shape: Sequence[int] = (1,),
+    *,
+    first: int = 0,
+    dtype: npt.DTypeLike = np.float32,
+) -> Array:
+    """The noise that a run of this seed draws: of one sample's whole state, ``[k*C, ...]``.
+
+    >>> round(float(psld.noise(7, "prior", 0, (6, 2, 2), dtype="float64").ravel()[0]), 6) == round(
+    ...     float(psld.noise(7, "prior", 0, (1,))[0]), 6)
+    True
+    """
+    out = np.empty(tuple(shape), dtype)
+    which = _named(_PURPOSES, purpose, "purpose")
+    call(lib.psld_noise_fill, seed, which, draw, first, _dtype(out.dtype), out.ctypes.data, out.size)
+    return out
+
+
+def live_handles() -> int:
+    """Handles of the library that are not freed yet, for leak checks."""
+    return int(lib.psld_debug_live_handles())
+
+
+def load_runtime(path: Optional[str] = None) -> dict[str, Any]:
+    """Loads ONNX Runtime, once for the process, and says which one it is.
+
+    Without a path: what PSLD_ONNXRUNTIME or ORT_DYLIB_PATH name, else the library of the installed ``onnxruntime`` wheel,
+    else what the library finds by itself. Models in ONNX form do it when the first one is loaded.
+    """
+    global _runtime
+    if path is None and _runtime is None:
+        path = _of_the_wheel()
+    handle = c.c_void_p()
+    call(lib.psld_runtime_load, None if path is None else os.fsencode(path), c.byref(handle))
+    try:
+        info: dict[str, Any] = json.loads(_abi.text(lib.psld_runtime_info_json, handle))
+    finally:
+        lib.psld_runtime_free(handle)
+    _runtime = info["library"]
+    return info
+
+
+_runtime: Optional[str] = None
+
+
+def _of_the_wheel() -> Optional[str]:
+    if any(os.environ.get(name) for name in ("PSLD_ONNXRUNTIME", "ORT_DYLIB_PATH")):
+        return None
+    # Found, not imported: nothing of its Python is needed.
+    spec = importlib.util.find_spec("onnxruntime")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for library in sorted(glob.glob(os.path.join(folder, "capi", "libonnxruntime.so*"))):
+            return library
+    return None
+
+
+class _Handle:
+    """The owner of a handle: frees it when it is closed, left, or collected."""
+
+    _free: Callable[[Any], int]
+
+    def __init__(self, handle: c.c_void_p) -> None:
+        self._handle: Optional[c.c_void_p] = handle
+
+    @property
+    def _open(self) -> c.c_void_p:
+        handle = getattr(self, "_handle", None)
+        if handle is None:
+            raise ValueError(f"this {type(self).__name__} is closed")
+        return handle
+
+    def close(self) -> None:
+        """Frees it; what was made from it lives on."""
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle is not None:
+            type(self)._free(handle)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Cancel(_Handle):
+    """A request to stop, from any thread. Sticky: one that comes early is not lost."""
+
+    _free = lib.psld_cancel_free
+
+    def __init__(self) -> None:
+        handle = c.c_void_p()
+        call(lib.psld_cancel_create, c.byref(handle))
+        super().__init__(handle)
+
+    def cancel(self) -> None:
+        """Stops the runs that hold this token, also within a network call."""
+        lib.psld_cancel_cancel(self._open)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: see ``psld_progress``."""
+
+    step: int
+    of: int
+    nfe: int
+    done: bool
+    fraction: float
+    t: float
+    samples_done: int
+    samples: int
+
+    @classmethod
+    def _of(cls, p: _abi.Progress) -> Progress:
+        return cls(p.step, p.of, p.nfe, bool(p.done), p.fraction, p.t, p.samples_done, p.samples)
+
+
+class Model(_Handle):
+    """A network with its spec: an ``.onnx`` file, a ``.json`` of an analytic mixture, or the bytes of either.
+
+    ``providers`` such as ``"cuda"`` or ``"cuda,cpu"``: the first, or an error; fallbacks are what is listed behind it.
+    ``threads`` 1 starts none. Any thread, at once.
+    """
+
+    _free = lib.psld_model_free
+
+    def __init__(
+        self,
+        model: Union[str, os.PathLike[str], bytes],
+        *,
+        spec: Union[str, Mapping[str, Any], None] = None,
+        providers: Union[str, Sequence[str], None] = None,
+        device: int = 0,
+        threads: int = 0,
+        concurrent_calls: int = 0,
+    ) -> None:
+        options = _abi.struct(_abi.ModelOptions, "model_options")
+        if spec is not None:
+            options.spec_json = (spec if isinstance(spec, str) else json.dumps(spec)).encode()
+        if providers is not None:
+            options.providers = (providers if isinstance(providers, str) else ",".join(providers)).encode()
+        options.device, options.threads, options.concurrent_calls = device, threads, concurrent_calls
+        analytic = (
+            model.lstrip()[:1] == b"{" if isinstance(model, bytes) else os.fspath(model).lower().endswith(".json")
+        )
+        if not analytic and _runtime is None:
+            load_runtime()
+        handle = c.c_void_p()
+        if isinstance(model, bytes):
+            call(lib.psld_model_load_memory, None, model, len(model), c.byref(options), c.byref(handle))
+        else:
+            call(lib.psld_model_load_file, None, os.fsencode(model), c.byref(options), c.byref(handle))
+        super().__init__(handle)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Spec, blocks of a state, what runs it, hash.
+
+        >>> model.info["spec"]["process"]["kind"]
+        'psld'
+        """
+        return json.loads(_abi.text(lib.psld_model_info_json, self._open))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample, ``(C, ...)``."""
+        return _abi.shape(lib.psld_model_shape, self._open, 0)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """The shape of one state, ``(k*C, ...)``."""
+        return _abi.shape(lib.psld_model_shape, self._open, 1)
+
+    def sampler(self, sampler: str = "em", *, inpaint: Optional[str] = None, **options: Any) -> Sampler:
+        """Compiles a sampler; the options are those of the JSON form (``steps``, ``nfe``, ``time_grid``, ``eta``, ...).
+
+        >>> model.sampler("sscs", steps=50).nfe
+        51
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        fields = _abi.struct(_abi.SamplerOptions, "sampler_options")
+        fields.options_json = json.dumps({"sampler": sampler, **given}, default=_plain).encode()
+        if inpaint is not None:
+            fields.inpaint = inpaint.encode()
+        handle = c.c_void_p()
+        call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
+        return Sampler(handle)
+
+    def sampler_of_plan(self, plan: Union[str, Mapping[str, Any]]) -> Sampler:
+        """A sampler that executes a plan of the caller's."""
+        text = plan if isinstance(plan, str) else json.dumps(plan)
+        handle = c.c_void_p()
+        call(lib.psld_sampler_create_from_plan, self._open, text.encode(), c.byref(handle))
+        return Sampler(handle)
+
+    def start(
+        self,
+        n: int = 1,
+        *,
+        sampler: Union[str, Sampler] = "em",
+        dtype: npt.DTypeLike = np.float32,
+        batch: int = 0,
+        previews: bool = False,
+        anytime: bool = False,
+        deadline: float = 0.0,
+        max_memory: int = 0,
+        cancel: Optional[Cancel] = None,
+        init: Optional[npt.ArrayLike] = None,
+        noise: Optional[npt.ArrayLike] = None,
+        labels: Union[int, Sequence[int], None] = None,
+        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        **options: Any,
+    ) -> Run:
+        """Begins a run of ``n`` samples; ``for step in run`` advances it."""
+        made, run_options, keep = self._prepare(
+            n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, noise, labels,
+            inpaint,
+        )  # fmt: skip
+        handle = c.c_void_p()
+        call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
+        del keep
+        return Run(handle, np.dtype(dtype))
+
+    def load_run(self, saved: bytes, *, sampler: Union[str, Sampler] = "em", **options: Any) -> Run:
+        """The run that :meth:`Run.save` gave, under the same sampler: as if it had never stopped."""
+        made = sampler if isinstance(sampler, Sampler) else self.sampler(sampler, **options)
+        handle = c.c_void_p()
+        call(lib.psld_run_load, self._open, made._open, bytes(saved), len(saved), c.byref(handle))
+        return Run(handle, np.dtype(np.float32))
+
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        sampler: Union[str, Sampler] = "em",
+        output: str = "data",
+        dtype: npt.DTypeLike = np.float32,
+        batch: int = 0,
+        progress: Optional[Callable[[Progress], Any]] = None,
+        anytime: bool = False,
+        deadline: float = 0.0,
+        max_memory: int = 0,
+        cancel: Optional[Cancel] = None,
+        init: Optional[npt.ArrayLike] = None,
+        noise: Optional[npt.ArrayLike] = None,
+        labels: Union[int, Sequence[int], None] = None,
+        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        **options: Any,
+    ) -> Array:
+        """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
+
+        ``progress`` is told of each step; returning ``False`` stops with :class:`Cancelled`. With ``anytime`` a deadline gives
+        the best data estimates so far. Ctrl+C stops after the step.
+
+        >>> a = model.sample(3, sampler="heun", nfe=21, seed=5)
+        >>> b = model.sample(1, sampler="heun", nfe=21, seed=6)
+        >>> bool((a[1] == b[0]).all())
+        True
+        """
+        what = _named({"data": 0, "state": 1}, output, "output")
+        if cancel is None:
+            cancel = Cancel()
+        made, run_options, keep = self._prepare(
+            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, noise, labels, inpaint
+        )
+        shape = self.shape if what == 0 else self.state_shape
+        if n < 1:
+            raise ArgumentError(100, f"n = {n}: expected at least one sample")
+        out = np.empty((n, *shape), dtype)
+        raised: list[BaseException] = []
+
+        def told(_: Any, p: int) -> int:
+            try:
+                if progress is not None:
+                    return int(progress(Progress._of(_abi.Progress.from_address(p))) is False)
+            except BaseException as e:
+                raised.append(e)
+                return 1
+            return 0
+
+        with _interrupts(cancel) as interrupted:
+            try:
+                call(
+                    lib.psld_sample, self._open, made._open, c.byref(run_options), what, _dtype(out.dtype),
+                    out.ctypes.data, out.size, _abi.progress_callback(told), None,
+                )  # fmt: skip
+            except Partial:
+                pass
+            except Cancelled:
+                if raised:
+                    raise raised[0] from None
+                if interrupted:
+                    raise KeyboardInterrupt from None
+                raise
+        del keep
+        if raised:
+            raise raised[0]
+        if interrupted:
+            raise KeyboardInterrupt
+        return out
+
+    def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
+        """The bytes that a run of ``n`` samples allocates for its arrays."""
+        made, run_options, _ = self._prepare(
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None
+        )
+        needed = c.c_uint64()
+        call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
+        return needed.value
+
+    def _prepare(
+        self,
+        n: int,
+        sampler: Union[str, Sampler],
+        options: Mapping[str, Any],
+        dtype: npt.DTypeLike,
+        batch: int,
+        previews: bool,
+        anytime: bool,
+        deadline: float,
+        max_memory: int,
+        cancel: Optional[Cancel],
+        init: Optional[npt.ArrayLike],
+        noise: Optional[npt.ArrayLike],
+        labels: Union[int, Sequence[int], None],
+        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
+    ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
+        """The sampler, the C struct, and what the struct points to."""
+        if isinstance(sampler, Sampler):
+            seed = int(options.get("seed", 0))
+            unknown = set(options) - {"seed"}
+            if unknown:
+                raise ArgumentError(100, f"{', '.join(sorted(unknown))}: the sampler is compiled already")
+            made = sampler
+        else:
+            seed = 0
+            # "published" is the one method of this version; the library says so where another is asked for.
+            method = None if inpaint is None else options.get("inpaint_method", "published")
+            rest = {name: value for name, value in options.items() if name != "inpaint_method"}
+            made = self.sampler(sampler, inpaint=method, **rest)
+        fields = _abi.struct(_abi.RunOptions, "run_options")
+        keep: list[Any] = []
+        fields.n, fields.seed, fields.precision = n, seed, _dtype(dtype)
+        fields.batch, fields.max_memory, fields.deadline_seconds = batch, max_memory, deadline
+        fields.previews, fields.anytime = int(previews), int(anytime)
+        if cancel is not None:
+            fields.cancel = cancel._open
+        image, mask = inpaint if inpaint is not None else (None, None)
+        given = {"init": init, "noise": noise, "inpaint_image": image, "inpaint_mask": mask}
+        for name, array in given.items():
+            if array is not None:
+                setattr(fields, name, c.pointer(_tensor(array, keep)))
+        if labels is not None:
+            classes = np.atleast_1d(np.asarray(labels, np.int64))
+            fields.labels = classes.ctypes.data_as(c.POINTER(c.c_int64))
+            fields.labels_len = classes.size
+            keep.append(classes)
+        return made, fields, keep
+
+
+class Sampler(_Handle):
+    """A compiled sampler: immutable, any thread. From :meth:`Model.sampler`."""
+
+    _free = lib.psld_sampler_free
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The plan: each network call and update, with its coefficients.
+
+        >>> model.sampler("em", steps=3).plan["nfe"]
+        4
+        """
+        return json.loads(_abi.text(lib.psld_sampler_plan_json, self._open))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what it does: equal hashes are equal numbers."""
+        return _abi.text(lib.psld_sampler_hash, self._open)
+
+    @property
+    def nfe(self) -> int:
+        """Network calls of a run; 0 for an adaptive sampler."""
+        nfe = c.c_int32()
+        call(lib.psld_sampler_nfe, self._open, c.byref(nfe))
+        return nfe.value
+
+
+class Run(_Handle):
+    """One batch of samples in flight, one thread at a time. From :meth:`Model.start`.
+
+    >>> with model.start(2, sampler="sscs", steps=4, seed=1) as run:
+    ...     for step in run:
+    ...         print(step.step, end=" ")
+    ...     run.data.shape
+    1 2 3 4 5 (2, 3, 2, 2)
+    """
+
+    _free = lib.psld_run_free
+
+    def __init__(self, handle: c.c_void_p, dtype: np.dtype[Any]) -> None:
+        super().__init__(handle)
+        self._precision = dtype
+
+    def step(self, max_steps: int = 1) -> Progress:
+        """Advances by at most so many steps; 0 tells how far it is."""
+        progress = _abi.struct(_abi.Progress, "progress")
+        call(lib.psld_run_step, self._open, max_steps, c.byref(progress))
+        return Progress._of(progress)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self.step(0)
+
+    def __iter__(self) -> Iterator[Progress]:
+        progress = self.progress
+        while not progress.done:
+            progress = self.step()
+            yield progress
+
+    def finish(self) -> Progress:
+        """To the end; Ctrl+C stops after the step, and the run can go on."""
+        progress = self.progress
+        for progress in self:
+            pass
+        return progress
+
+    def read(self, what: str = "data", dtype: Optional[npt.DTypeLike] = None) -> Array:
+        """``"data"``, ``"state"`` or ``"x0"`` (the data estimate), also between steps."""
+        which = _named(_OUTPUTS, what, "what")
+        out = np.empty(_abi.shape(lib.psld_run_shape, self._open, which), self._precision if dtype is None else dtype)
+        call(lib.psld_run_read, self._open, which, _dtype(out.dtype), out.ctypes.data, out.size)
+        return out
+
+    @property
+    def data(self) -> Array:
+        """The position half of the state: after the last step, the samples."""
+        return self.read("data")
+
+    @property
+    def state(self) -> Array:
+        """The whole state."""
+        return self.read("state")
+
+    @property
+    def x0(self) -> Array:
+        """The data estimate at the last network call; needs ``previews=True``."""
+        return self.read("x0")
+
+    def save(self) -> bytes:
+        """The run as bytes, for :meth:`Model.load_run`."""
+        return _abi.query(lib.psld_run_save, self._open)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made these samples: versions, hashes, options, seeds."""
+        return json.loads(_abi.text(lib.psld_run_provenance_json, self._open))
+
+    def resume(self, *, deadline: float = 0.0, cancel: Optional[Cancel] = None) -> None:
+        """Another deadline and token for an interrupted run."""
+        call(lib.psld_run_resume, self._open, None if cancel is None else cancel._open, deadline)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numpy's numbers and arrays, and paths."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{value!r} is no value of an option")
+
+
+def _tensor(array: npt.ArrayLike, keep: list[Any]) -> _abi.Tensor:
+    """A view of an array, which is copied only where its type or layout is not C's."""
+    values = np.asarray(array)
+    values = np.ascontiguousarray(values, np.float64 if values.dtype == np.float64 else np.float32)
+    shape = (c.c_int64 * values.ndim)(*values.shape)
+    tensor = _abi.struct(_abi.Tensor, "tensor")
+    tensor.data, tensor.dtype, tensor.ndim, tensor.shape = values.ctypes.data, _dtype(values.dtype), values.ndim, shape
+    keep += [values, shape, tensor]
+    return tensor
+
+
+class _interrupts:
+    """Ctrl+C while the library works: the handler runs at the start of a callback, where an exception would be lost, so it
+    cancels instead, and the caller raises."""
+
+    def __init__(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+        self._seen: list[int] = []
+        self._previous: Any = None
+
+    def __enter__(self) -> list[int]:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self._seen
+
+    def _handle(self, number: int, _: Any) -> None:
+        self._seen.append(number)
+        self._cancel.cancel()
+
+    def __exit__(self, *_: Any) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)

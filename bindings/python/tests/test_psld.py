@@ -1,0 +1,233 @@
+"""The Python package, as it is installed: numbers as from C, errors, threads, signals."""
+
+import doctest
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import psld
+
+MIXTURE = "tests/data/capi/mixture.json"
+ONNX = "models/cifar10-exact.onnx"
+
+
+def fnv1a(data: bytes) -> str:
+    hash = 0xCBF29CE484222325
+    for byte in data:
+        hash = (hash ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{hash:016x}"
+
+
+CASES = json.loads((Path(__file__).resolve().parents[3] / "tests/conformance.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: json.dumps(case["sampler"]))
+def test_conformance(case):
+    options = {"sampler": "em", **case["sampler"]}
+    if "hash" not in case:
+        with pytest.raises(psld.PsldError) as failed:
+            with psld.Model(case["model"]) as model:
+                model.sample(case["n"], **options)
+        assert failed.value.status == case["status"]
+        # The package refuses n = 0 itself, before it makes an array of that size.
+        assert failed.value.args[0] == case["message"] or case["n"] == 0
+        return
+    options["seed"] = options.get("seed", case["seed"])
+    dtype = {"f32": "float32", "f64": "float64"}[case["precision"]]
+    with psld.Model(case["model"]) as model:
+        out = model.sample(case["n"], output=case["output"], dtype=dtype, **options)
+    assert fnv1a(out.tobytes()) == case["hash"]
+
+
+def test_doctests():
+    with psld.Model(MIXTURE) as model:
+        result = doctest.testmod(psld, extraglobs={"psld": psld, "model": model, "MODEL": MIXTURE})
+    assert result.attempted > 15 and result.failed == 0
+
+
+def test_stepping_and_saving(model):
+    whole = model.sample(3, sampler="sscs", nfe=20, seed=4)
+    with model.start(3, sampler="sscs", nfe=20, seed=4, previews=True) as run:
+        seen = []
+        for step in run:
+            seen.append(step.step)
+            assert run.x0.shape == whole.shape
+            if step.step == 7:
+                break
+        saved = run.save()
+        seen += [step.step for step in run]
+        assert seen == list(range(1, 21)) and run.progress.done
+        assert (run.data == whole).all() and run.state.shape == (3, 6, 2, 2)
+        assert run.provenance["seeds"] == {"first": 4, "count": 3}
+    with model.load_run(saved, sampler="sscs", nfe=20) as again:
+        assert again.progress.step == 7
+        again.finish()
+        assert (again.data == whole).all()
+    with pytest.raises(psld.CheckpointError, match="torn or edited"):
+        model.load_run(saved[:-1], sampler="sscs", nfe=20)
+    with pytest.raises(psld.CheckpointError, match="of another sampler"):
+        model.load_run(saved, sampler="em")
+
+
+def test_arrays_in(model):
+    init = np.full((2, 6, 2, 2), 0.5)
+    a = model.sample(2, sampler="euler", steps=3, init=init, dtype="float64")
+    # Another type, another layout.
+    b = model.sample(2, sampler="euler", steps=3, init=np.asfortranarray(init.astype("float16")), dtype="float64")
+    assert (a == b).all()
+    sampler = model.sampler("em", steps=3)
+    draws = np.stack([[psld.noise(9 + i, "solver", d, (6, 2, 2)) for i in range(2)] for d in range(3)])
+    given = model.sample(2, sampler=sampler, noise=draws, seed=9)
+    assert (given == model.sample(2, sampler=sampler, seed=9)).all()
+    again = model.sampler_of_plan(sampler.plan)
+    assert again.hash == sampler.hash
+    for held in (sampler, again):
+        held.close()
+    with pytest.raises(psld.ArgumentError, match="init: expected shape"):
+        model.sample(2, init=init[:1])
+    image = np.zeros((1, 3, 2, 2), "float32")
+    mask = np.ones((1, 1, 2, 2), "float32")
+    done = model.sample(2, steps=5, inpaint=(image, mask))
+    assert np.abs(done).max() < 0.3, "known everywhere"
+
+
+def test_errors(model):
+    with pytest.raises(psld.ArgumentError) as failed:
+        model.sampler("huen")
+    assert failed.value.name == "PSLD_STATUS_INVALID_ARGUMENT" and "heun" in failed.value.hint
+    assert isinstance(failed.value, ValueError)
+    assert str(failed.value) == "unknown sampler `huen`\nhint: did you mean `heun`?"
+    with pytest.raises(psld.ArgumentError, match="the sampler is compiled already"):
+        with model.sampler("em") as sampler:
+            model.sample(1, sampler=sampler, steps=3)
+    with pytest.raises(psld.ArgumentError, match="dtype"):
+        model.sample(1, dtype="int32")
+    with pytest.raises(psld.ArgumentError, match="one of data, state"):
+        model.sample(1, output="both")
+    with pytest.raises(psld.ArgumentError, match="limit is"):
+        model.sample(1000, max_memory=100)
+    assert model.memory(7, steps=5) == 7 * 4 * (24 + 24 + 12)
+    with pytest.raises(psld.RunError, match="no data estimates"):
+        with model.start(1) as run:
+            run.step()
+            run.x0
+    model.close()
+    with pytest.raises(ValueError, match="this Model is closed"):
+        model.shape
+
+
+def test_progress_and_cancel(model):
+    seen = []
+    model.sample(4, nfe=6, batch=2, progress=seen.append)
+    assert [p.samples_done for p in seen] == [0] * 5 + [2] + [2] * 5 + [4]
+    assert seen[-1].done and seen[-1].fraction == 1.0
+    with pytest.raises(psld.Cancelled):
+        model.sample(4, progress=lambda p: p.step < 3)
+    with pytest.raises(ZeroDivisionError):
+        model.sample(4, progress=lambda p: 1 / 0)
+    with psld.Cancel() as cancel:
+        cancel.cancel()
+        with pytest.raises(psld.Cancelled):
+            model.sample(4, cancel=cancel)
+        with model.start(2, steps=5, cancel=cancel) as run:
+            with pytest.raises(psld.Cancelled):
+                run.finish()
+            run.resume()
+            assert run.finish().done
+            run.resume(deadline=1e-9)
+    with pytest.raises(psld.DeadlineExceeded):
+        model.sample(4, nfe=100000, deadline=0.01)
+    estimates = model.sample(4, nfe=100000, deadline=0.01, anytime=True, batch=2)
+    assert np.isfinite(estimates).all() and np.abs(estimates).sum() > 0
+
+
+def test_threads_go_on_while_the_library_works(model):
+    ticks = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(None)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    with model.start(200, steps=300) as run:
+        thread.start()
+        before = len(ticks)
+        run.step(300)  # one call
+        during = len(ticks) - before
+        stop.set()
+        thread.join()
+    assert during > 5, "the GIL was held"
+
+
+@pytest.mark.parametrize("how", ["model.sample(64, nfe=100000)", "model.start(64, nfe=100000).finish()"])
+def test_ctrl_c(how):
+    program = f"""
+import psld
+model = psld.Model({MIXTURE!r}, threads=1)
+print("ready", flush=True)
+try:
+    {how}
+except KeyboardInterrupt:
+    assert model.sample(1, nfe=5).shape == (1, 3, 2, 2)
+    print("interrupted", flush=True)
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=120)
+    assert (out, child.returncode) == ("interrupted\n", 0)
+
+
+def test_onnx():
+    """With the library of the onnxruntime wheel, found without being asked for."""
+    model = psld.Model(ONNX, threads=1)
+    assert model.info["backend"]["name"] == "onnxruntime"
+    x = model.sample(2, sampler="em", nfe=3, seed=0)
+    assert x.shape == (2, 3, 32, 32) and np.isfinite(x).all()
+    with psld.Model(Path(ONNX).read_bytes(), threads=1) as copy:
+        assert (copy.sample(2, sampler="em", nfe=3, seed=0) == x).all()
+    info = psld.load_runtime()
+    wheel = os.path.dirname(__import__("onnxruntime").__file__)
+    assert info["library"].startswith(wheel) or os.environ.get("PSLD_ONNXRUNTIME"), info
+    with pytest.raises(psld.OnnxRuntimeError):
+        psld.load_runtime("/nowhere/libonnxruntime.so")
+    model.close()
+
+
+def test_another_version_is_refused_at_import(tmp_path):
+    package = Path(psld.__file__).parent
+    copy = tmp_path / "psld"
+    copy.mkdir()
+    for file in package.iterdir():
+        if file.is_file():
+            (copy / file.name).symlink_to(file)
+    (copy / "_version.py").unlink()
+    (copy / "_version.py").write_text('__version__ = "99.0.0"\n')
+    ran = subprocess.run([sys.executable, "-c", "import psld"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "this package is version 99.0.0" in ran.stderr and f"is version {psld.__version__}" in ran.stderr
+
+
+def test_the_readme(tmp_path):
+    """The blocks of the repository's README, run as they stand."""
+    readme = Path("README.md").read_text()
+    block = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    program = block.replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
+    assert program != block
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    own = Path("bindings/python/README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
+    program = own.replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Puts program, libraries, headers, pkg-config and CMake files into PREFIX; all of them are found relative to each other, so
+# the tree may be moved. Usage: install.sh BUILD PREFIX, with BUILD the folder that cargo built in (target/release).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=$1 prefix=$2
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
+# Before 1.0 as after it: what breaks the ABI gets another number.
+soversion=${version%%.*}
+minor=${version%.*}
+
+install -d "$prefix"/{bin,include,lib/pkgconfig,lib/cmake/psld,share/doc/psld}
+install -m 755 "$build/psld" "$prefix/bin/"
+install -m 644 include/psld.h include/psld.hpp "$prefix/include/"
+install -m 644 LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$prefix/share/doc/psld/"
+install -m 644 "$build/libpsld.a" "$prefix/lib/"
+
+# Linked here and not by cargo, whose libpsld.so has no SONAME: programs in the source tree are linked with that file.
+exports=$(mktemp)
+trap 'rm -f "$exports"' EXIT
+echo '{ global: psld_*; local: *; };' > "$exports"
+rm -f "$prefix"/lib/libpsld.so*
+"${CC:-cc}" -shared -o "$prefix/lib/libpsld.so.$version" -Wl,-soname,"libpsld.so.$soversion" \
+  -Wl,--version-script="$exports" -Wl,--whole-archive "$build/libpsld.a" -Wl,--no-whole-archive \
+  -Wl,--gc-sections,--as-needed,-z,relro,-z,now,-z,defs,--strip-debug -lgcc_s -lpthread -ldl -lm -lrt
+ln -s "libpsld.so.$version" "$prefix/lib/libpsld.so.$soversion"
+ln -s "libpsld.so.$soversion" "$prefix/lib/libpsld.so"
+
+fill() { sed -e "s/@VERSION@/$version/g" -e "s/@SOVERSION@/$soversion/g" -e "s/@MINOR@/$minor/g" "$1" > "$2"; }
+fill bindings/c/psld.pc.in "$prefix/lib/pkgconfig/psld.pc"
+fill bindings/c/cmake/psld-config.cmake.in "$prefix/lib/cmake/psld/psld-config.cmake"
+fill bindings/c/cmake/psld-config-version.cmake.in "$prefix/lib/cmake/psld/psld-config-version.cmake"
+echo "psld $version: $prefix"
