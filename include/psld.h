@@ -557,7 +557,8 @@ typedef struct psld_sampler_options {
    */
   double atol;
   /**
-   * Over what adaptive samplers take their error norm, "run"; NULL: "run".
+   * Over what adaptive samplers take their error norm: "run" (all samples share their steps) or "sample" (each has
+   * its own, and does not depend on the others); NULL: "run".
    */
   const char *error_norm;
   /**

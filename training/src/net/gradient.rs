@@ -24,7 +24,7 @@ pub(crate) fn gradient(
     };
     let Start { ops, z, t, .. } = Start::new(network, weights, element, ports)?;
     let mut tape = Tape { ops, entries: Vec::new(), count: 0 };
-    let state = tape.variable(z.clone());
+    let state = tape.variable(z);
     let logits = network.build(&mut tape, state.clone(), Traced { map: t, id: None }, None);
     let labels = tape.ops.g.input(ports.label, ElementType::I64, &["batch".into()]);
     // d/d logits of log softmax at the label: one there, less the softmax everywhere.

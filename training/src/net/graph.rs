@@ -177,6 +177,10 @@ impl GraphOps<'_> {
         }
         let output = self.g.cast(output, element);
         self.g.output(name, output, &dims(shape));
+        if let Some(features) = self.features.take() {
+            let value = self.g.cast(features.value, element);
+            self.g.output(FEATURES, value, &dims(&features.shape));
+        }
         Ok(self.g)
     }
 
