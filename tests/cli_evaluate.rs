@@ -110,6 +110,20 @@ fn a_sound_model_is_verified() {
     other.set_metadata(GOLDEN_KEY, &renamed.to_json());
     write(&folder, "logits.onnx", &other);
     assert_eq!(json("logits.onnx")["output"], "logits");
+    // Without a name it is the only one.
+    other.set_metadata(GOLDEN_KEY, &golden(&plain, 3, 0.5, None).to_json());
+    write(&folder, "only.onnx", &other);
+    assert_eq!(json("only.onnx")["output"], "logits");
+}
+
+#[test]
+fn the_bundled_models_are_sound() {
+    need_onnxruntime();
+    let folder = Folder::new();
+    for model in ["fashion-small", "fashion-classifier", "fashion-classifier-b"] {
+        let path = format!("{}/models/{model}.onnx", env!("CARGO_MANIFEST_DIR"));
+        folder.psld(["verify", &path]).success();
+    }
 }
 
 #[test]
