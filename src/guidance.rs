@@ -66,7 +66,7 @@ pub(crate) fn check_guide(kind: GuidanceKind, model: &ModelSpec, guide: &ModelSp
                 Status::ModelMismatch,
                 format!("guidance network: expected the output `grad` of a classifier's gradient, got `{output}`"),
             )
-            .hint("write one with `psld-training export --gradient`; for a second, weaker network the kind is `cfg`"))
+            .hint("a second, weaker network guides by kind `cfg`"))
         }
         GuidanceKind::Cfg if guide.is_gradient() => Err(Error::new(
             Status::ModelMismatch,

@@ -83,7 +83,7 @@ impl GuidanceFile {
         let kind = match (self.kind, &self.model) {
             (Some(GuidanceKind::Classifier), None) => {
                 return Err(Error::argument("guidance: kind `classifier` needs a guidance network")
-                    .hint("\"model\": FILE, which `psld-training export --gradient` writes"));
+                    .hint("\"model\": FILE, a network with the output `grad`"));
             }
             (Some(kind), _) => kind,
             (None, None) => GuidanceKind::Cfg,

@@ -2,7 +2,7 @@
 
 use psld::onnx::{ElementType, Model};
 pub use psld::spec::{GOLDEN_KEY, Golden};
-use psld::spec::{GRADIENT_OUTPUT, ModelSpec, SPEC_KEY};
+use psld::spec::{ModelSpec, SPEC_KEY};
 use psld::{Error, Result};
 
 use crate::net::{self, NetConfig, Network, Weights};
@@ -37,39 +37,6 @@ pub fn export(
         let output = classifier.then(|| LOGITS.to_owned());
         model.set_metadata(GOLDEN_KEY, &Golden { output, ..golden.clone() }.to_json());
     }
-    Ok(model)
-}
-
-/// The guidance network of a classifier: the gradient of log p(y | z_t, t) in the state, by reverse-mode
-/// differentiation written as an ONNX graph. It has the classifier's inputs and a label input, `y` unless `spec` names one,
-/// and the output `grad`, by which psld knows it.
-///
-/// # Errors
-/// Where `network` is no classifier, or does not fit `spec`.
-pub fn export_gradient(
-    network: &Network,
-    weights: &Weights,
-    spec: &ModelSpec,
-    element: ElementType,
-) -> Result<Model> {
-    check(network.config(), spec).map_err(|error| error.context("the network does not fit its spec"))?;
-    let NetConfig::Classifier(classifier) = network.config() else {
-        return Err(Error::argument("a gradient is exported of a classifier, and this network is none"));
-    };
-    let mut spec = spec.clone();
-    spec.network.output = GRADIENT_OUTPUT.into();
-    spec.network.label_input.get_or_insert_with(|| "y".into());
-    spec.network.classes = classifier.n_cls as u32;
-    // The output is the whole gradient, whatever a score network of this process predicts.
-    let spec = ModelSpec::parse(&spec.to_json())?;
-    let ports = net::Ports {
-        state: &spec.network.state_input,
-        time: &spec.network.time_input,
-        label: spec.network.label_input.as_deref().unwrap_or_default(),
-        output: GRADIENT_OUTPUT,
-    };
-    let mut model = net::gradient(network, weights, element, ports)?.finish()?;
-    model.set_metadata(SPEC_KEY, &spec.to_json());
     Ok(model)
 }
 

@@ -12,7 +12,7 @@ use psld::io::{NewFile, npy};
 use psld::onnx::ElementType;
 use psld::{Error, ModelSpec, Result, SamplerSpec, Status};
 use psld_training::data::{self, Dataset, Split};
-use psld_training::export::{export, export_gradient, golden};
+use psld_training::export::{export, golden};
 use psld_training::import::{Which, import, save};
 use psld_training::net::{NetConfig, Network};
 use psld_training::recipe::{DataKind, DataRecipe, Recipe, with_preset};
@@ -67,9 +67,6 @@ enum Command {
         /// The weights as they were last, not their running average.
         #[arg(long)]
         raw: bool,
-        /// Of a classifier, the gradient of log p(y | z_t, t) in the state: a guidance network for psld.
-        #[arg(long)]
-        gradient: bool,
         /// What `import` was told, for weights that it brought in.
         #[arg(long)]
         config: Option<PathBuf>,
@@ -247,7 +244,7 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
         Command::Resume { folder, changes } => {
             return train(Trainer::resume(&folder, &changes.overrides(), device)?, &folder, began);
         }
-        Command::Export { checkpoint, output, dtype, raw, gradient, config } => {
+        Command::Export { checkpoint, output, dtype, raw, config } => {
             let (spec, network, values) = match config {
                 Some(config) => {
                     let (spec, network) = described(&config)?;
@@ -265,12 +262,8 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
                 Dtype::F16 => ElementType::F16,
                 Dtype::Bf16 => ElementType::Bf16,
             };
-            let model = if gradient {
-                export_gradient(&network, &values, &spec, element)?
-            } else {
-                let golden = golden(&network, &values)?;
-                export(&network, &values, &spec, element, Some(&golden))?
-            };
+            let golden = golden(&network, &values)?;
+            let model = export(&network, &values, &spec, element, Some(&golden))?;
             let bytes = model.to_bytes();
             std::fs::write(&output, &bytes).map_err(|e| {
                 Error::new(Status::WriteFailed, format!("{}: cannot be written", output.display())).source(e)

@@ -17,8 +17,8 @@ use ort::session::Session;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use psld::onnx::{ElementType, Model};
 use psld::spec::{ModelSpec, SPEC_KEY};
-use psld_training::export::{GOLDEN_KEY, Golden, LOGITS, export, export_gradient};
-use psld_training::net::{Classifier, FEATURES, Ncsnpp, NetConfig, Network};
+use psld_training::export::{GOLDEN_KEY, Golden, LOGITS, export};
+use psld_training::net::{FEATURES, NetConfig, Network};
 
 fn environment() -> &'static Environment {
     static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
@@ -174,131 +174,6 @@ fn a_classifier_gives_logits_and_features() {
     let outputs = run_all(&case, &exported, |x| x, |x| x);
     assert_close("logits", &outputs[0], &logits, 1e-5);
     assert_close("features", &outputs[1], &features, 1e-5);
-}
-
-/// The sum over the batch of log p(y | z), by the plain interpreter.
-fn log_probability(case: &Case, labels: &[i64]) -> f64 {
-    let logits = reference::output(case);
-    let row = |(logits, label): (&[f64], &i64)| {
-        let largest = logits.iter().fold(f64::NEG_INFINITY, |m, x| m.max(*x));
-        let sum: f64 = logits.iter().map(|x| (x - largest).exp()).sum();
-        logits[*label as usize] - largest - sum.ln()
-    };
-    logits.chunks(logits.len() / case.batch).zip(labels).map(row).sum()
-}
-
-/// The step of those differences.
-const H: f64 = 0.02;
-
-/// Every kind of layer that a classifier can have, in batches of two and one: the graph's gradient against central
-/// differences of the interpreter, which computes in f64, along the gradient itself and along other directions.
-#[test]
-fn a_gradient_is_that_of_the_log_probability() {
-    let vectors = [vector("classifier").0];
-    let classifiers =
-        combinations().into_iter().step_by(151).enumerate().filter_map(|(i, (name, config))| {
-            let NetConfig::Ncsnpp(encoder) = config else { return None };
-            let encoder = Ncsnpp { classes: 0, ..encoder };
-            Some(random(&name, &NetConfig::Classifier(Classifier { encoder, n_cls: 5 }), i as u64))
-        });
-    let deep = random_networks()
-        .into_iter()
-        .filter(|case| matches!(case.network.config(), NetConfig::Classifier(_)));
-    for mut case in vectors.into_iter().chain(deep).chain(classifiers) {
-        let spec = spec(case.network.config());
-        let model = export_gradient(&case.network, &case.weights, &spec, ElementType::F32).unwrap();
-        let labels: Vec<i64> = (0..case.batch as i64).map(|i| (i + 1) % 5).collect();
-        case.y = Some(labels.clone());
-        let gradient = run(&case, &model, |x| x, |x| x);
-        // A batch of one.
-        let half = case.z.len() / case.batch;
-        let first = Case {
-            name: case.name.clone(),
-            network: case.network.clone(),
-            weights: case.weights.clone(),
-            z: case.z[..half].to_vec(),
-            t: case.t[..1].to_vec(),
-            y: Some(labels[..1].to_vec()),
-            batch: 1,
-        };
-        let alone: Vec<f64> = run(&first, &model, |x| x, |x| x).into_iter().map(f64::from).collect();
-        assert_close(&case.name, &gradient[..half], &alone, 1e-4);
-        let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-        assert!(norm > 1e-6, "{}: nothing to test", case.name);
-        let own: Vec<f64> = gradient.iter().map(|g| f64::from(*g) / norm).collect();
-        let other = |seed| {
-            let mut v = vec![0f32; gradient.len()];
-            psld::noise::fill_f32(seed, psld::noise::Purpose::Probe, 0, 0, &mut v);
-            let length = v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-            v.iter().map(|x| f64::from(*x) / length).collect()
-        };
-        for (i, direction) in [own, other(1), other(2)].into_iter().enumerate() {
-            let moved = |h: f64| -> Case {
-                let z = case.z.iter().zip(&direction).map(|(z, v)| (f64::from(*z) + h * v) as f32).collect();
-                Case {
-                    name: case.name.clone(),
-                    network: case.network.clone(),
-                    weights: case.weights.clone(),
-                    z,
-                    t: case.t.clone(),
-                    y: None,
-                    batch: case.batch,
-                }
-            };
-            // Differences over one step and over two, combined to the fourth order; along the way that was really gone,
-            // as states are rounded to f32.
-            let step = |h: f64| {
-                let (forth, back) = (moved(h), moved(-h));
-                let way = forth.z.iter().zip(&back.z).map(|(a, b)| f64::from(*a) - f64::from(*b));
-                let predicted: f64 = way.zip(&gradient).map(|(way, g)| way * f64::from(*g)).sum();
-                (predicted, log_probability(&forth, &labels) - log_probability(&back, &labels))
-            };
-            let (one, two) = (step(H), step(2.0 * H));
-            let [predicted, difference] = [8.0 * one.0 - two.0, 8.0 * one.1 - two.1];
-            let error = (predicted - difference).abs() / (12.0 * H * norm);
-            assert!(
-                error < 1e-4,
-                "{}, direction {i}: {predicted} and {difference}, error {error:e}",
-                case.name
-            );
-        }
-    }
-}
-
-#[test]
-fn a_gradient_describes_itself() {
-    let (case, _) = vector("classifier");
-    let spec = spec(case.network.config());
-    let model = export_gradient(&case.network, &case.weights, &spec, ElementType::F32).unwrap();
-    let model = Model::read(model.to_bytes()).unwrap();
-    let shape =
-        case.network.config().state_shape().iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
-    let ports = [model.inputs(), model.outputs()].concat();
-    assert_eq!(
-        ports.iter().map(|port| port.to_string()).collect::<Vec<_>>(),
-        [
-            format!("`z` [batch, {shape}] float32"),
-            "`t` [batch] float32".into(),
-            "`y` [batch] int64".into(),
-            format!("`grad` [batch, {shape}] float32"),
-        ]
-    );
-    let written = ModelSpec::parse(model.metadata(SPEC_KEY).unwrap()).unwrap();
-    assert!(written.is_gradient());
-    assert_eq!((written.network.label_input.as_deref(), written.network.classes), (Some("y"), 10));
-    // Weights are stored once, for both ways.
-    let forward = export(&case.network, &case.weights, &spec, ElementType::F32, None).unwrap();
-    let sizes = [model.to_bytes().len(), forward.to_bytes().len()];
-    assert!(sizes[0] < sizes[1] + sizes[1] / 4 + 100_000, "{sizes:?}");
-
-    let score = random("tiny", &NetConfig::preset("tiny").unwrap(), 0);
-    let error = export_gradient(
-        &score.network,
-        &score.weights,
-        &self::spec(score.network.config()),
-        ElementType::F32,
-    );
-    assert!(error.unwrap_err().to_string().contains("of a classifier"));
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Writes a network as an ONNX graph, in the forms that ONNX Runtime executes fastest.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use psld::onnx::{Conv2d, Dim, ElementType, Graph, Tensor, Value};
@@ -29,77 +28,55 @@ pub(crate) fn graph(
     element: ElementType,
     ports: Ports,
 ) -> Result<Graph> {
-    let Start { mut ops, z, t, y } = Start::new(network, weights, element, ports)?;
-    let output = network.build(&mut ops, z, t, y);
-    ops.finish(output.value, element, ports.output, &network.config().output_shape())
-}
-
-/// A graph with its inputs.
-pub(super) struct Start<'a> {
-    pub ops: GraphOps<'a>,
-    pub z: Map,
-    pub t: Map,
-    pub y: Option<Map>,
-}
-
-impl<'a> Start<'a> {
-    pub fn new(network: &Network, weights: &'a Weights, element: ElementType, ports: Ports) -> Result<Self> {
-        network.check(weights)?;
-        let compute = match element {
-            ElementType::F32 | ElementType::F16 => element,
-            ElementType::Bf16 => ElementType::F32,
-            other => {
-                let message = format!("a network is exported as float32, float16 or bfloat16, not {other}");
-                return Err(Error::argument(message));
-            }
-        };
-        let config = network.config();
-        let mut g = Graph::new("network");
-        let z = g.input(ports.state, element, &dims(&config.state_shape()));
-        let t = g.input(ports.time, ElementType::F32, &dims(&[]));
-        let y = (config.classes() > 0).then(|| g.input(ports.label, ElementType::I64, &dims(&[])));
-        let z = Map { value: g.cast(z, compute), shape: config.state_shape() };
-        let scalar = |value| Map { value, shape: Vec::new() };
-        let ops =
-            GraphOps { g, weights, element, compute, placed: HashMap::new(), features: None, error: None };
-        Ok(Self { ops, z, t: scalar(t), y: y.map(scalar) })
+    network.check(weights)?;
+    let compute = match element {
+        ElementType::F32 | ElementType::F16 => element,
+        ElementType::Bf16 => ElementType::F32,
+        other => {
+            let message = format!("a network is exported as float32, float16 or bfloat16, not {other}");
+            return Err(Error::argument(message));
+        }
+    };
+    let dims = |shape: &[usize]| -> Vec<Dim> {
+        std::iter::once("batch".into()).chain(shape.iter().map(|&dim| dim.into())).collect()
+    };
+    let config = network.config();
+    let mut g = Graph::new("network");
+    let z = g.input(ports.state, element, &dims(&config.state_shape()));
+    let t = g.input(ports.time, ElementType::F32, &dims(&[]));
+    let y = (config.classes() > 0).then(|| g.input(ports.label, ElementType::I64, &dims(&[])));
+    let z = Map { value: g.cast(z, compute), shape: config.state_shape() };
+    let scalar = |value| Map { value, shape: Vec::new() };
+    let mut ops = GraphOps { g, weights, element, compute, features: None, error: None };
+    let output = network.build(&mut ops, z, scalar(t), y.map(scalar));
+    if let Some(error) = ops.error {
+        return Err(error);
     }
+    let mut g = ops.g;
+    let output = g.cast(output.value, element);
+    g.output(ports.output, output, &dims(&config.output_shape()));
+    if let Some(features) = ops.features {
+        let value = g.cast(features.value, element);
+        g.output(FEATURES, value, &dims(&features.shape));
+    }
+    Ok(g)
 }
 
-/// [batch, shape...]
-fn dims(shape: &[usize]) -> Vec<Dim> {
-    std::iter::once("batch".into()).chain(shape.iter().map(|&dim| dim.into())).collect()
-}
-
-/// Where a weight is in memory, and the shape and type that it was stored with.
-type Place = (*const Vec<f64>, Vec<usize>, ElementType);
-
-pub(super) struct GraphOps<'a> {
-    pub g: Graph,
+struct GraphOps<'a> {
+    g: Graph,
     weights: &'a Weights,
     /// What weights are stored as.
     element: ElementType,
     compute: ElementType,
-    /// What is in the graph already, with the weight that keeps its place in memory its own.
-    placed: HashMap<Place, (Weight, Value)>,
     features: Option<Map>,
     error: Option<Error>,
 }
 
-/// What the derivative of an attention needs of it: [batch, C, pixels] or [batch, pixels, C] (rows).
-pub(super) struct Attention {
-    pub query_rows: Value,
-    pub key: Value,
-    pub value: Value,
-    /// [batch, pixels, pixels]: each row sums to 1.
-    pub weights: Value,
-}
-
 /// A tensor and the shape of a sample of it.
 #[derive(Clone, Debug)]
-pub(super) struct Map {
-    pub value: Value,
-    pub shape: Vec<usize>,
+struct Map {
+    value: Value,
+    shape: Vec<usize>,
 }
 
 impl Map {
@@ -110,9 +87,9 @@ impl Map {
 
 /// A weight that is not yet in the graph: layers fold what they can into it first.
 #[derive(Clone, Debug)]
-pub(super) struct Weight {
+struct Weight {
     name: String,
-    pub shape: Vec<usize>,
+    shape: Vec<usize>,
     values: Rc<Vec<f64>>,
 }
 
@@ -125,12 +102,12 @@ impl Weight {
         Self::new(&self.name, &self.shape, self.values.iter().map(|value| gain * value).collect())
     }
 
-    pub fn reshaped(&self, shape: &[usize]) -> Self {
+    fn reshaped(&self, shape: &[usize]) -> Self {
         Self { shape: shape.to_vec(), ..self.clone() }
     }
 
     /// Of a matrix.
-    pub fn transposed(&self) -> Self {
+    fn transposed(&self) -> Self {
         let (rows, columns) = (self.shape[0], self.shape[1]);
         let values = (0..rows * columns).map(|i| self.values[i % rows * columns + i / rows]).collect();
         Self::new(&self.name, &[columns, rows], values)
@@ -164,69 +141,10 @@ impl Weight {
 }
 
 impl GraphOps<'_> {
-    /// The graph with `output` as its output, a sample of which has this shape.
-    pub fn finish(
-        mut self,
-        output: Value,
-        element: ElementType,
-        name: &str,
-        shape: &[usize],
-    ) -> Result<Graph> {
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        let output = self.g.cast(output, element);
-        self.g.output(name, output, &dims(shape));
-        if let Some(features) = self.features.take() {
-            let value = self.g.cast(features.value, element);
-            self.g.output(FEATURES, value, &dims(&features.shape));
-        }
-        Ok(self.g)
-    }
-
-    /// `weight` in the graph, where it is stored once.
-    pub fn place(&mut self, weight: &Weight, shape: &[usize]) -> Value {
-        let key: Place = (Rc::as_ptr(&weight.values), shape.to_vec(), self.element);
-        if let Some((_, value)) = self.placed.get(&key) {
-            return *value;
-        }
+    /// Puts `weight` into the graph.
+    fn place(&mut self, weight: &Weight, shape: &[usize]) -> Value {
         let stored = self.store(weight, shape, self.element);
-        let value = self.g.cast(stored, self.compute);
-        self.placed.insert(key, (weight.clone(), value));
-        value
-    }
-
-    /// The derivative of a convolution of [C, H, W] (`shape`) with a square kernel of `size`: of its result's gradient,
-    /// that of its operand.
-    pub fn transposed_convolution(
-        &mut self,
-        gradient: Value,
-        weights: Value,
-        size: usize,
-        how: Conv,
-        groups: usize,
-        shape: &[usize],
-    ) -> Value {
-        // Rows that no stride reached have a gradient of zero, and are the last ones.
-        let room = |side: usize| {
-            let reached = how.stride * (how.size(side, size).unwrap_or(1) - 1) + size;
-            (side + how.before + how.after).saturating_sub(reached) as i64
-        };
-        let [before, after, stride] = [how.before, how.after, how.stride].map(|n| n as i64);
-        let attributes = [
-            ("strides", [stride; 2].as_slice().into()),
-            ("pads", [before, before, after, after].as_slice().into()),
-            ("output_padding", [room(shape[1]), room(shape[2])].as_slice().into()),
-            ("group", (groups as i64).into()),
-        ];
-        self.g.node("ConvTranspose", &[gradient, weights], &attributes)
-    }
-
-    /// The kernel of a filter over `channels`.
-    pub fn filter_weights(&mut self, kernel: &Kernel, channels: usize) -> Value {
-        let size = kernel.taps.len();
-        let values: Vec<f64> = (0..channels).flat_map(|_| kernel.values()).collect();
-        self.g.constant_as(self.compute, &[channels, 1, size, size], &values)
+        self.g.cast(stored, self.compute)
     }
 
     fn store(&mut self, weight: &Weight, shape: &[usize], element: ElementType) -> Value {
@@ -237,47 +155,6 @@ impl GraphOps<'_> {
                 self.g.constant_as(element, &[], &[0.0])
             }
         }
-    }
-
-    /// The maps of an attention as one, of query and value.
-    ///
-    /// With maps x -> x W + b of each pixel, in two products less than the definition:
-    /// * (x W_q + b_q) . (y W_k + b_k) is x (W_q W_k^T) . y + b_q W_k^T . y, up to what is the same for all y, which
-    ///   a softmax over y does not see. So the key is y itself, and 1 / sqrt C goes into the query's map.
-    /// * Weights of a mean sum to 1, so a mean of mapped values is the map of their mean, and so is its bias: the
-    ///   output's map goes into the value's.
-    pub fn folded_attention([query, key, value, output]: &[Layer<Weight>; 4]) -> Layer<Weight> {
-        let gain = 1.0 / (query.weight.shape[1] as f64).sqrt();
-        let back = key.weight.transposed();
-        let (query, query_bias) =
-            (query.weight.times(&back).scaled(gain), query.bias.times(&back).scaled(gain));
-        let value_bias = value.bias.times(&output.weight).plus(&output.bias);
-        let value = value.weight.times(&output.weight);
-        let scope = query.name.trim_end_matches(".NIN_0.W");
-        let weight = Weight::joined(
-            &format!("{scope}.query_value.weight"),
-            [&query.transposed(), &value.transposed()],
-        );
-        let weight = weight.reshaped(&[weight.shape[0], weight.shape[1], 1, 1]);
-        let bias = Weight::joined(&format!("{scope}.query_value.bias"), [&query_bias, &value_bias]);
-        Layer { weight, bias }
-    }
-
-    /// The means of the value, weighted by the softmax of query . key: `mapped` holds query and value, and `x` is the key.
-    pub fn attend(&mut self, x: &Map, mapped: &Map) -> (Map, Attention) {
-        let (channels, pixels) = (x.shape[0] as i64, (x.shape[1] * x.shape[2]) as i64);
-        let g = &mut self.g;
-        let mapped = g.reshape(mapped.value, &[0, 2 * channels, pixels]);
-        let [query, value] = g.split(mapped, 1, [x.shape[0]; 2]);
-        let key = g.reshape(x.value, &[0, channels, pixels]);
-        // ONNX Runtime folds both transpositions into the products.
-        let query_rows = g.transpose(query, &[0, 2, 1]);
-        let scores = g.matmul(query_rows, key);
-        let weights = g.softmax(scores, -1);
-        let back = g.transpose(weights, &[0, 2, 1]);
-        let mixed = g.matmul(value, back);
-        let shape: Vec<_> = std::iter::once(0).chain(x.shape.iter().map(|&dim| dim as i64)).collect();
-        (x.with(g.reshape(mixed, &shape)), Attention { query_rows, key, value, weights })
     }
 
     fn convolution(
@@ -346,10 +223,39 @@ impl Ops for GraphOps<'_> {
         x.with(self.g.group_norm(x.value, groups, &x.shape, scale, bias, NORM_EPSILON as f32))
     }
 
-    fn attention(&mut self, x: &Map, maps: &[Layer<Weight>; 4]) -> Map {
-        let Layer { weight, bias } = Self::folded_attention(maps);
+    /// With maps x -> x W + b of each pixel, in two products less than the definition:
+    /// * (x W_q + b_q) . (y W_k + b_k) is x (W_q W_k^T) . y + b_q W_k^T . y, up to what is the same for all y, which
+    ///   a softmax over y does not see. So the key is y itself, and 1 / sqrt C goes into the query's map.
+    /// * Weights of a mean sum to 1, so a mean of mapped values is the map of their mean, and so is its bias: the
+    ///   output's map goes into the value's.
+    fn attention(&mut self, x: &Map, [query, key, value, output]: &[Layer<Weight>; 4]) -> Map {
+        let (channels, pixels) = (x.shape[0] as i64, (x.shape[1] * x.shape[2]) as i64);
+        let gain = 1.0 / (channels as f64).sqrt();
+        let back = key.weight.transposed();
+        let (query, query_bias) =
+            (query.weight.times(&back).scaled(gain), query.bias.times(&back).scaled(gain));
+        let value_bias = value.bias.times(&output.weight).plus(&output.bias);
+        let value = value.weight.times(&output.weight);
+        let scope = query.name.trim_end_matches(".NIN_0.W");
+        let weight = Weight::joined(
+            &format!("{scope}.query_value.weight"),
+            [&query.transposed(), &value.transposed()],
+        );
+        let weight = weight.reshaped(&[weight.shape[0], weight.shape[1], 1, 1]);
+        let bias = Weight::joined(&format!("{scope}.query_value.bias"), [&query_bias, &value_bias]);
         let mapped = self.convolution(x, &weight, Some(&bias), Conv::pad(0), 1);
-        self.attend(x, &mapped).0
+        let g = &mut self.g;
+        let mapped = g.reshape(mapped.value, &[0, 2 * channels, pixels]);
+        let [query, value] = g.split(mapped, 1, [x.shape[0]; 2]);
+        let key = g.reshape(x.value, &[0, channels, pixels]);
+        // ONNX Runtime folds both transpositions into the products.
+        let query = g.transpose(query, &[0, 2, 1]);
+        let scores = g.matmul(query, key);
+        let weights = g.softmax(scores, -1);
+        let weights = g.transpose(weights, &[0, 2, 1]);
+        let mixed = g.matmul(value, weights);
+        let shape: Vec<_> = std::iter::once(0).chain(x.shape.iter().map(|&dim| dim as i64)).collect();
+        x.with(g.reshape(mixed, &shape))
     }
 
     fn silu(&mut self, x: &Map) -> Map {
@@ -421,7 +327,8 @@ impl Ops for GraphOps<'_> {
 
     fn filter(&mut self, x: &Map, kernel: &Kernel, how: Conv) -> Map {
         let (channels, size) = (x.shape[0], kernel.taps.len());
-        let weights = self.filter_weights(kernel, channels);
+        let values: Vec<f64> = (0..channels).flat_map(|_| kernel.values()).collect();
+        let weights = self.g.constant_as(self.compute, &[channels, 1, size, size], &values);
         let pads = [how.before, how.before, how.after, how.after];
         let form = Conv2d { stride: how.stride, pads, groups: channels };
         let value = self.g.conv2d(x.value, weights, None, form);

@@ -2,7 +2,6 @@
 
 mod config;
 mod declare;
-mod gradient;
 mod graph;
 mod mlp;
 mod ncsnpp;
@@ -19,7 +18,6 @@ pub use config::{
     Classifier, Combine, Embedding, Mlp, Ncsnpp, NetConfig, Nonlinearity, PRESETS, Progressive,
     ProgressiveInput, ResBlock,
 };
-pub(crate) use gradient::gradient;
 pub use graph::FEATURES;
 pub(crate) use graph::{Ports, graph};
 pub use ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
