@@ -64,7 +64,9 @@ pub(crate) fn check_guide(kind: GuidanceKind, model: &ModelSpec, guide: &ModelSp
             let output = &guide.network.output;
             Err(Error::new(
                 Status::ModelMismatch,
-                format!("guidance network: expected the output `grad` of a classifier's gradient, got `{output}`"),
+                format!(
+                    "guidance network: expected the output `grad` of a classifier's gradient, got `{output}`"
+                ),
             )
             .hint("a second, weaker network guides by kind `cfg`"))
         }

@@ -240,7 +240,7 @@ fn refused_plans() {
     /rows/0/into = 1: plan: row 0: state 1 is read before it is written
     /rows/0/mean = [[0.0,0.0],[0.0,0.0]]: plan: row 0: mean is 2 x 2, expected 2 x 1
     /rows/0/noise/2 = [[0.0,0.0]]: plan: row 0: C is 1 x 2, expected 2 x 2
-    /rows/0/kind = "clip": plan: unknown variant `clip`, expected `replace` at line 1 column 329
+    /rows/0/kind = "clip": plan: unknown variant `clip`, expected one of `replace`, `cfg`, `gradient` at line 1 column 329
     /rows/0/row = "filter": plan: unknown variant `filter`, expected one of `eval`, `update`, `map` at line 1 column 142
     /rows/0/extra = 1: plan: unknown field `extra`, expected one of `t`, `mean`, `noise` at line 1 column 342
     /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot` at line 1 column 404
