@@ -6,7 +6,7 @@
 use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
 use psld::onnx::networks::UNet;
 use psld::run::{What, sample};
-use psld::{Model, ModelOptions, ModelSpec, Result, Run, RunOptions, Sampler, SamplerSpec};
+use psld::{Model, ModelOptions, ModelSpec, Result, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -114,6 +114,7 @@ fn main() -> Result<()> {
     outside_the_network(&small)?;
     fused_update()?;
     tiny_step()?;
+    compile_times()?;
     against_python(&small)?;
     std::fs::remove_dir_all(&folder).expect("our own folder");
     Ok(())
@@ -189,6 +190,41 @@ fn tiny_step() -> Result<()> {
             1e6 * step,
             verdict(step <= 20e-6 && allocations == 0)
         );
+    }
+    Ok(())
+}
+
+/// Compiling plans of 100 steps.
+fn compile_times() -> Result<()> {
+    println!("\ncompile time of 100 steps, ms (goal 50)");
+    let third = r#"{"kind": "recipe", "d": [[0,0,0],[0,0,0],[0,0,5.2]], "q": [[0,-1,0],[1,0,-2.8],[0,2.8,0]],
+                    "s": [[1,0,0],[0,1,0],[0,0,1]], "beta_min": 4, "beta_max": 4}"#;
+    for (name, process) in
+        [("vp", r#"{"kind": "vp"}"#), ("psld", r#"{"kind": "psld"}"#), ("third order", third)]
+    {
+        let model = ModelSpec::parse(&SPEC.replace(r#"{"kind": "psld"}"#, process))?;
+        let mut line = String::new();
+        for info in psld::solver::list().filter(|info| !info.adaptive) {
+            let times = (0..5).map(|_| {
+                let began = Instant::now();
+                let compiled = Sampler::compile(&model, &options(info.name, 100), None);
+                (began.elapsed().as_secs_f64(), compiled)
+            });
+            let times: Vec<_> = times.collect();
+            match &times[0].1 {
+                Err(e) if e.status() == Status::Unsupported => continue,
+                Err(e) => return Err(psld::Error::new(e.status(), e.to_string())),
+                Ok(_) => {}
+            }
+            let time = median(times.iter().map(|(time, _)| *time).collect());
+            line += &format!(
+                " {} {:.1}{}",
+                info.name,
+                1e3 * time,
+                if time > 0.05 { " <-- goal missed" } else { "" }
+            );
+        }
+        println!("  {name}:{line}");
     }
     Ok(())
 }

@@ -61,6 +61,7 @@ fn help() {
 fn lists_and_descriptions() {
     let folder = folder();
     snapshot!("samplers", folder.psld(["samplers"]));
+    snapshot!("samplers_why", folder.psld(["samplers", "--why"]));
     let listed: serde_json::Value =
         serde_json::from_str(&folder.psld(["samplers", "--json"]).stdout).unwrap();
     let names: Vec<_> =

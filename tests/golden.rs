@@ -50,6 +50,22 @@ fn deterministic_integrators() {
     let (heun, nfe) = golden_run(fixed("heun"), &STARTS);
     assert_printed(&heun, &["0.876664786", "-0.018841003", "-1.200287448", "-0.072224506"], "heun");
     assert_eq!(nfe, 80);
+    // Multistep samplers: order is the degree of the table plus one.
+    for (name, order, expected) in [
+        ("gddim", 1, ["0.833574500", "-0.020619856", "-1.139920092", "-0.075187671"]),
+        ("gddim", 2, ["0.865160288", "-0.034548527", "-1.190940979", "-0.052894851"]),
+        ("gddim", 3, ["0.875819326", "-0.038765495", "-1.208012461", "-0.046399605"]),
+        ("deis", 2, ["0.807547674", "-0.028511069", "-1.088865923", "-0.048707309"]),
+        ("deis", 3, ["0.862863911", "-0.034434896", "-1.185845896", "-0.051085284"]),
+        ("dpmpp", 2, ["0.878845515", "-0.044372600", "-1.212564841", "-0.038957595"]),
+        ("dpmpp", 3, ["0.878676202", "-0.037118639", "-1.212527188", "-0.047958944"]),
+    ] {
+        let mut options = fixed(name);
+        options["order"] = json!(order);
+        let (z, nfe) = golden_run(options, &STARTS);
+        assert_printed(&z, &expected, &format!("{name}, order {order}"));
+        assert_eq!(nfe, 40);
+    }
     // The conjugate integrators and the splittings: options, expected, network calls.
     let rows = [
         (
@@ -228,4 +244,35 @@ fn ancestral_against_numpy() {
 #[test]
 fn inpainting_against_numpy() {
     replay("em", include_str!("data/golden/inpaint.json"), Some(InpaintMethod::Published));
+}
+
+/// Samplers for k = 1 as published, against transcriptions of the papers in numpy, from networks of every prediction.
+#[test]
+fn published_forms_against_numpy() {
+    #[derive(Deserialize)]
+    struct Case {
+        sampler: Value,
+        n: usize,
+        d: usize,
+        z0: Vec<f64>,
+        noise: Vec<f64>,
+        z: Vec<f64>,
+    }
+    let cases: Vec<Case> = serde_json::from_str(include_str!("data/golden/published.json")).unwrap();
+    for Case { mut sampler, n, d, z0, noise, z } in cases {
+        sampler["denoise"] = json!(false);
+        for prediction in ["epsilon", "score", "x0", "v"] {
+            let spec = spec(json!({ "kind": "vp" }), json!({ "prediction": prediction }), &[d]);
+            let compiled = support::sampler(&spec, sampler.clone());
+            let draws = noise.len() / z0.len();
+            assert_eq!(compiled.plan().unwrap().draws(), draws);
+            let run = RunOptions {
+                init: Some(tensor(&[n, d], &z0)),
+                noise: (draws > 0).then(|| tensor(&[draws, n, d], &noise)),
+                ..f64_run(n)
+            };
+            let (ours, _) = finish(&model(&spec, &plane()), &compiled, run);
+            assert_close(&ours, &z, 1e-9, &format!("{prediction}, {sampler}"));
+        }
+    }
 }

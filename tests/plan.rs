@@ -19,6 +19,10 @@ fn published() -> ModelSpec {
     spec(json!({ "kind": "psld", "gamma": 0.01, "nu": 4.01 }), json!({}), &[2])
 }
 
+fn vp() -> ModelSpec {
+    spec(json!({ "kind": "vp" }), json!({}), &[2])
+}
+
 fn four_steps(spec: &ModelSpec, name: &str) -> Plan {
     sampler(spec, json!({ "sampler": name, "steps": 4 })).plan().unwrap().clone()
 }
@@ -29,14 +33,39 @@ fn listed_samplers() {
         solver::list().map(|info| format!("{}\n", serde_json::to_string(info).unwrap())).collect();
     insta::assert_snapshot!(table);
     for info in solver::list() {
-        let compiled =
-            Sampler::compile(&published(), &options(json!({ "sampler": info.name })), None).unwrap();
-        assert_eq!(compiled.info(), info);
+        let spec = if info.name == "ddim" { vp() } else { published() };
+        let compiled = Sampler::compile(&spec, &options(json!({ "sampler": info.name })), None).unwrap();
+        if info.name != "auto" {
+            assert_eq!(compiled.info(), info);
+        }
         assert_eq!(compiled.plan().is_none(), info.adaptive);
         if let Some(plan) = compiled.plan() {
             assert_eq!(plan.draws() > 0, info.stochastic, "{}", info.name);
         }
     }
+}
+
+/// `auto` is what its table says, option for option; a grid that is given stays.
+#[test]
+fn auto_takes_what_was_measured() {
+    for (spec, k1) in [(published(), false), (vp(), true)] {
+        for nfe in 2..=130 {
+            let auto = sampler(&spec, json!({ "sampler": "auto", "nfe": nfe }));
+            let row = solver::auto::table().iter().find(|row| row.k1 == k1 && nfe <= row.up_to).unwrap();
+            let order = row.order.min(nfe - 1);
+            let explicit =
+                json!({ "sampler": row.sampler, "order": order, "time_grid": row.grid, "nfe": nfe });
+            let explicit = sampler(&spec, explicit);
+            assert_eq!(auto.hash(), explicit.hash(), "{nfe} calls");
+            assert_eq!((auto.info(), auto.options()), (explicit.info(), explicit.options()));
+            assert_eq!(auto.plan().unwrap().nfe, nfe as usize);
+        }
+    }
+    let grid = json!([1.0, 0.5, 0.25, 0.001]);
+    let given = sampler(&published(), json!({ "sampler": "auto", "time_grid": grid }));
+    assert_eq!(json!(given.plan().unwrap().grid), grid);
+    let refused = options(json!({ "sampler": "auto", "order": 2 }));
+    assert!(Sampler::compile(&published(), &refused, None).is_err());
 }
 
 /// Each sampler at four steps, as JSON and as the table for people.
@@ -47,11 +76,17 @@ fn plans_of_four_steps() {
     for kind in ["vp", "cld"] {
         cases.push((format!("{kind}-em"), spec(json!({ "kind": kind }), json!({}), &[2]), "em"));
     }
+    for name in ["ddim", "dpmpp", "unipc"] {
+        cases.push((format!("vp-{name}"), vp(), name));
+    }
     for (case, spec, name) in cases {
         let plan = four_steps(&spec, name);
         insta::assert_snapshot!(format!("{case}.json"), plan.to_json());
         insta::assert_snapshot!(format!("{case}.txt"), plan.explain());
     }
+    let clipped = sampler(&published(), json!({ "sampler": "dpmpp", "steps": 2, "clip": true }));
+    insta::assert_snapshot!("psld-dpmpp-clip.json", clipped.plan().unwrap().to_json());
+    insta::assert_snapshot!("psld-dpmpp-clip.txt", clipped.plan().unwrap().explain());
     let options = options(json!({ "sampler": "em", "steps": 4 }));
     let painter = Sampler::compile(&published(), &options, Some(InpaintMethod::Published)).unwrap();
     insta::assert_snapshot!("psld-em-inpaint.json", painter.plan().unwrap().to_json());
@@ -79,9 +114,9 @@ fn plans_survive_json() {
         spec(third_order(4.0), json!({}), &[2]),
     ];
     for spec in &specs {
-        for name in planned(spec) {
+        for name in planned(spec).into_iter().chain(["dpmpp clip=true"]) {
             // Quadratic and logarithmic grids have times with all their bits in use.
-            let compiled = sampler(spec, json!({ "sampler": name, "steps": 7, "time_grid": "log_snr" }));
+            let compiled = sampler(spec, with(named(name), json!({ "steps": 7, "time_grid": "log_snr" })));
             let plan = compiled.plan().unwrap();
             let text = plan.to_json();
             let again = Plan::parse(&text).unwrap();
@@ -174,7 +209,12 @@ fn refused_plans() {
         ("/rows/0/into", json!(1)),
         ("/rows/0/mean", zeros(2, 2)),
         ("/rows/0/noise/2", zeros(1, 2)),
+        ("/rows/0/kind", json!("blur")),
         ("/rows/0/kind", json!("clip")),
+        ("/rows/4/states", json!([[1, zeros(2, 1)]])),
+        ("/rows/4/states", json!([[7, zeros(2, 2)]])),
+        ("/rows/2/states", json!([[1, zeros(2, 2)]])),
+        ("/rows/4/states", json!([[0, zeros(2, 2)]])),
         ("/rows/0/row", json!("filter")),
         ("/rows/0/extra", json!(1)),
         ("/rows/1/extra", json!(1)),
@@ -240,11 +280,16 @@ fn refused_plans() {
     /rows/0/into = 1: plan: row 0: state 1 is read before it is written
     /rows/0/mean = [[0.0,0.0],[0.0,0.0]]: plan: row 0: mean is 2 x 2, expected 2 x 1
     /rows/0/noise/2 = [[0.0,0.0]]: plan: row 0: C is 1 x 2, expected 2 x 2
-    /rows/0/kind = "clip": plan: unknown variant `clip`, expected one of `replace`, `cfg`, `gradient` at line 1 column 329
+    /rows/0/kind = "blur": plan: unknown variant `blur`, expected `replace` or `clip` at line 1 column 329
+    /rows/0/kind = "clip": plan: unknown field `t`, expected `low` or `high` at line 1 column 329
+    /rows/4/states = [[1,[[0.0],[0.0]]]]: plan: row 4: A is 2 x 1, expected 2 x 2
+    /rows/4/states = [[7,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: there is no state 7; the plan has 2, counted from 0
+    /rows/2/states = [[1,[[0.0,0.0],[0.0,0.0]]]]: plan: row 2: state 1 is read before it is written
+    /rows/4/states = [[0,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: state 0 is among `states` and written: it can be `from`
     /rows/0/row = "filter": plan: unknown variant `filter`, expected one of `eval`, `update`, `map` at line 1 column 142
     /rows/0/extra = 1: plan: unknown field `extra`, expected one of `t`, `mean`, `noise` at line 1 column 342
-    /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot` at line 1 column 404
-    /rows/2/extra = 1: plan: unknown field `extra`, expected one of `step`, `from`, `A`, `terms`, `noise`, `into` at line 1 column 597
+    /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot`, `input` at line 1 column 404
+    /rows/2/extra = 1: plan: unknown field `extra`, expected one of `step`, `from`, `A`, `states`, `terms`, `noise`, `into` at line 1 column 597
     /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `model`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
     "#);
     let mut empty = good.clone();
@@ -274,7 +319,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
             let covariance = reversed.added_noise(u, t) + Mat::identity(k) * process.numerical_eps();
             let c = covariance.cholesky_lower().unwrap();
             let (a, noise) = (reversed.transition(u, t), vec![(Purpose::Solver, draw, c)]);
-            rows.push(Row::Update(Update { step, from, a, terms: vec![], noise, into }));
+            rows.push(Row::Update(Update { step, from, a, states: vec![], terms: vec![], noise, into }));
             draw += 1;
         };
         half(&mut rows, t, middle, 0, 1);
@@ -284,6 +329,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
             step,
             from: 1,
             a: Mat::identity(k) + pull * inverse_s,
+            states: vec![],
             terms: vec![(0, pull * process.score_from_eps(t))],
             noise: vec![],
             into: 2,
@@ -369,9 +415,19 @@ fn any_grid() -> impl Strategy<Value = Value> {
     )
 }
 
-fn any_planned() -> impl Strategy<Value = &'static str> {
-    let names: Vec<_> = solver::list().filter(|info| !info.adaptive).map(|info| info.name).collect();
-    prop::sample::select(names)
+fn any_sampler() -> impl Strategy<Value = &'static str> {
+    let special = [
+        "ddim eta=0.3",
+        "gddim eta=0.3",
+        "gddim eta=1",
+        "gddim order=1",
+        "dpmpp clip=true",
+        "dpmpp published=true",
+        "sde_dpmpp published=true",
+    ];
+    prop::sample::select(
+        solver::list().filter(|info| !info.adaptive).map(|info| info.name).chain(special).collect::<Vec<_>>(),
+    )
 }
 
 proptest! {
@@ -380,10 +436,9 @@ proptest! {
     /// Any valid process, grid and sampler: a plan with finite coefficients (`check` has looked), strictly
     /// decreasing times, and as many calls as promised.
     #[test]
-    fn any_plan_is_finite(process in any_process(), grid in any_grid(), name in any_planned()) {
+    fn any_plan_is_finite(process in any_process(), grid in any_grid(), name in any_sampler()) {
         let spec = spec(process, json!({}), &[1]);
-        let mut options = grid.clone();
-        options["sampler"] = json!(name);
+        let options = with(named(name), grid.clone());
         let sampler = match Sampler::compile(&spec, &support::options(options), None) {
             Err(e) if e.status() == Status::Unsupported => return Ok(()),
             compiled => compiled.unwrap(),
@@ -586,6 +641,21 @@ fn option_errors() {
         r#"{"sampler": "rk45", "max_nfe": 8}"#,
         r#"{"sampler": "rk45", "error_norm": "batch"}"#,
         r#"{"sampler": "rk45", "t_end": 1}"#,
+        r#"{"sampler": "gddim", "order": 4}"#,
+        r#"{"sampler": "gddim", "order": 0}"#,
+        r#"{"sampler": "gddim", "order": 3, "steps": 2}"#,
+        r#"{"sampler": "sde_dpmpp", "order": 3}"#,
+        r#"{"sampler": "gddim", "eta": 1.5}"#,
+        r#"{"sampler": "gddim", "eta": -0.5}"#,
+        r#"{"sampler": "gddim", "eta": 0.5, "order": 2}"#,
+        r#"{"sampler": "gddim", "clip": true}"#,
+        r#"{"sampler": "gddim", "published": true}"#,
+        r#"{"sampler": "dpmpp", "published": true}"#,
+        r#"{"sampler": "unipc", "published": true}"#,
+        r#"{"sampler": "unipc", "variant": "bh1"}"#,
+        r#"{"sampler": "unipc", "variant": "bh3"}"#,
+        r#"{"sampler": "ddim"}"#,
+        r#"{"sampler": "exp_heun", "order": 2}"#,
         r#"{"seed": -1}"#,
         r#"{"time_grid": {"name": "uniform"}}"#,
         r#"[1]"#,
@@ -623,7 +693,7 @@ fn option_errors() {
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
-    hint: known: em, sscs, ancestral, euler, heun, conjugate, rvv, roba, cvv, rk45
+    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, conjugate, rvv, roba, cvv, rk45, auto
     {"sampler": 3} [InvalidConfig]: sampler options: invalid type: integer `3`, expected a string
     {"kind": "heun", "sampler": "em"} [InvalidConfig]: sampler options: duplicate field `sampler`
     {"steps": 10, "nfe": 11} [InvalidArgument]: steps and nfe exclude each other: give one
@@ -668,6 +738,30 @@ fn option_errors() {
     {"sampler": "rk45", "max_nfe": 8} [InvalidArgument]: max_nfe = 8: one step of `rk45` takes 9 network calls with its two to begin
     {"sampler": "rk45", "error_norm": "batch"} [InvalidConfig]: sampler options: unknown variant `batch`, expected `run` or `sample`
     {"sampler": "rk45", "t_end": 1} [InvalidArgument]: t_start = 1.0, t_end = 1.0: expected 1e-7 <= t_end < t_start <= 1
+    {"sampler": "gddim", "order": 4} [InvalidArgument]: order = 4: sampler `gddim` takes orders 1 to 3
+    {"sampler": "gddim", "order": 0} [InvalidArgument]: order = 0: sampler `gddim` takes orders 1 to 3
+    {"sampler": "gddim", "order": 3, "steps": 2} [InvalidArgument]: order = 3: sampler `gddim` reaches it with at least 3 steps, the grid has 2
+    hint: take more steps, or order 2; without `order` it is at most the number of steps
+    {"sampler": "sde_dpmpp", "order": 3} [InvalidArgument]: order = 3: sampler `sde_dpmpp` takes orders 1 to 2
+    {"sampler": "gddim", "eta": 1.5} [InvalidArgument]: eta = 1.5: expected 0 (deterministic) to 1 (ancestral)
+    {"sampler": "gddim", "eta": -0.5} [InvalidArgument]: eta = -0.5: expected 0 (deterministic) to 1 (ancestral)
+    {"sampler": "gddim", "eta": 0.5, "order": 2} [InvalidArgument]: order: with eta > 0 `gddim` is of order 1
+    hint: leave `order` out; `sde_dpmpp` is the stochastic sampler of order 2
+    {"sampler": "gddim", "clip": true} [InvalidArgument]: `clip` is no option of sampler `gddim`
+    hint: it is an option of: dpmpp
+    {"sampler": "gddim", "published": true} [InvalidArgument]: `published` is no option of sampler `gddim`
+    hint: it is an option of: ddim, dpmpp, unipc, sde_dpmpp
+    {"sampler": "dpmpp", "published": true} [Unsupported]: published: the papers' forms are for k = 1, the process has k = 2
+    hint: leave `published` out: the general form is for any k
+    {"sampler": "unipc", "published": true} [Unsupported]: published: the papers' forms are for k = 1, the process has k = 2
+    hint: leave `published` out: the general form is for any k
+    {"sampler": "unipc", "variant": "bh1"} [Unsupported]: variant: B(h) of `unipc` is for k = 1, the process has k = 2
+    hint: leave `variant` out
+    {"sampler": "unipc", "variant": "bh3"} [InvalidConfig]: sampler options: unknown variant `bh3`, expected `bh1` or `bh2`
+    {"sampler": "ddim"} [Unsupported]: sampler `ddim` is for k = 1, the process has k = 2
+    hint: use `gddim`, its form for any k
+    {"sampler": "exp_heun", "order": 2} [InvalidArgument]: `order` is no option of sampler `exp_heun`
+    hint: it is an option of: gddim, deis, dpmpp, unipc, sde_dpmpp
     {"seed": -1} [InvalidConfig]: sampler options: invalid value: integer `-1`, expected u64
     {"time_grid": {"name": "uniform"}} [InvalidConfig]: sampler options: time_grid: expected the name of a grid or file, or an array of times
     [1] [InvalidConfig]: sampler options: expected a JSON object
@@ -679,6 +773,10 @@ fn option_errors() {
     calls of resampling [InvalidArgument]: nfe = 4: sampler `em` takes 4 network call(s) a step and one to close, so at least 5 and at most 1000000 steps of them
     "#);
 
+    // Without `order`, a grid of few steps lowers it.
+    for name in ["gddim", "deis", "dpmpp", "unipc", "sde_dpmpp"] {
+        assert_eq!(sampler(&published(), json!({ "sampler": name, "steps": 1 })).plan().unwrap().steps, 1);
+    }
     // The other name of `sampler`, and the least that works.
     assert_eq!(SamplerSpec::parse(r#"{"kind": "heun"}"#).unwrap().name(), "heun");
     for least in

@@ -418,12 +418,16 @@ fn noise_of_the_caller_in_plan_order() {
         ("em", None),
         ("sscs", None),
         ("ancestral", None),
+        ("sde_dpmpp", None),
         ("em", Some(Published)),
         ("sscs", Some(Published)),
         ("heun", Some(Published)),
+        ("unipc", Some(Published)),
+        ("sde_dpmpp", Some(Published)),
         ("em", Some(Corrected)),
         ("ancestral", Some(Corrected)),
         ("heun", Some(Corrected)),
+        ("unipc", Some(Corrected)),
     ] {
         let inpaint = method.is_some();
         let sampler = match method {

@@ -87,6 +87,7 @@ pub(super) struct Sample<'a, T, E> {
     /// The state read, unless it is the one written.
     pub from: Option<&'a [T]>,
     pub into: &'a mut [T],
+    pub states: &'a [Buffer],
     pub slots: &'a [Buffer],
     pub index: usize,
     pub d: usize,
@@ -120,35 +121,22 @@ const COLUMNS: usize = 4;
 
 impl<T: Float, E: Float> Sample<'_, T, E> {
     fn update<const K: usize>(self) -> bool {
-        let Self { row, from, into, slots, index, d, noise, .. } = self;
+        let Self { row, from, into, states, slots, index, d, noise, .. } = self;
         let isa = noise.isa;
-        let mut outputs = row.terms.iter().flat_map(|(slot, b)| {
+        let outputs = row.terms.iter().flat_map(|(slot, b)| {
             let x = slot_of::<E>(slots, *slot, b, index, d);
             (0..b.cols()).map(move |c| (&x[c * d..][..d], coefficients::<T, K>(b, c)))
         });
-        let mut from = from;
-        let mut a: [[T; K]; K] = std::array::from_fn(|c| coefficients(&row.a, c));
-        let mut finite = true;
-        loop {
-            let mut columns: [Column<'_, T, E, K>; COLUMNS] = [(&[], [T::default(); K]); COLUMNS];
-            let mut count = 0;
-            for (place, column) in columns.iter_mut().zip(&mut outputs) {
-                *place = column;
-                count += 1;
-            }
-            finite &= match columns {
-                [p, q, r, s] if count == 4 => isa.run(Affine { a, from, into, columns: [p, q, r, s], d }),
-                [p, q, r, _] if count == 3 => isa.run(Affine { a, from, into, columns: [p, q, r], d }),
-                [p, q, _, _] if count == 2 => isa.run(Affine { a, from, into, columns: [p, q], d }),
-                [p, _, _, _] if count == 1 => isa.run(Affine { a, from, into, columns: [p], d }),
-                _ => isa.run(Affine::<T, E, K, 0> { a, from, into, columns: [], d }),
-            };
-            if count < COLUMNS {
-                break;
-            }
-            // The next pass adds to what this one wrote.
-            from = None;
-            a = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
+        let mut finite = add_columns(isa, from, Some(&row.a), into, outputs, d);
+        if !row.states.is_empty() {
+            let others = row.states.iter().flat_map(|(state, a)| {
+                let x = &T::of(&states[*state])[index * K * d..][..K * d];
+                // A stored data estimate fills one block of its state: columns of zeros cost nothing.
+                (0..K)
+                    .filter(|c| (0..K).any(|b| a[(b, *c)] != 0.0))
+                    .map(move |c| (&x[c * d..][..d], coefficients::<T, K>(a, c)))
+            });
+            finite &= add_columns(isa, None, None, into, others, d);
         }
         for (nth, entry) in row.noise.iter().enumerate() {
             for (at, len) in chunks(d) {
@@ -156,6 +144,44 @@ impl<T: Float, E: Float> Sample<'_, T, E> {
             }
         }
         finite
+    }
+}
+
+/// z = A from + sum of columns (`from` of `None` is z itself, A of `None` the identity), as many passes as it takes;
+/// whether all that it wrote is finite.
+#[inline(always)]
+fn add_columns<'a, T: Float, E: Float, const K: usize>(
+    isa: Isa,
+    from: Option<&[T]>,
+    a: Option<&Mat>,
+    into: &mut [T],
+    columns: impl Iterator<Item = Column<'a, T, E, K>>,
+    d: usize,
+) -> bool {
+    let mut all = columns;
+    let mut from = from;
+    let identity = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
+    let mut a: [[T; K]; K] = a.map_or(identity, |a| std::array::from_fn(|c| coefficients(a, c)));
+    let mut finite = true;
+    loop {
+        let mut columns: [Column<'_, T, E, K>; COLUMNS] = [(&[], [T::default(); K]); COLUMNS];
+        let mut count = 0;
+        for (place, column) in columns.iter_mut().zip(&mut all) {
+            *place = column;
+            count += 1;
+        }
+        finite &= match columns {
+            [p, q, r, s] if count == 4 => isa.run(Affine { a, from, into, columns: [p, q, r, s], d }),
+            [p, q, r, _] if count == 3 => isa.run(Affine { a, from, into, columns: [p, q, r], d }),
+            [p, q, _, _] if count == 2 => isa.run(Affine { a, from, into, columns: [p, q], d }),
+            [p, _, _, _] if count == 1 => isa.run(Affine { a, from, into, columns: [p], d }),
+            _ => isa.run(Affine::<T, E, K, 0> { a, from, into, columns: [], d }),
+        };
+        if count < COLUMNS {
+            return finite;
+        }
+        // The next pass adds to what this one wrote.
+        (from, a) = (None, identity);
     }
 }
 
@@ -372,6 +398,30 @@ impl<T: Float> Kernel for Replace<'_, T> {
                     let mask = f64::from(*mask);
                     *z = T::from_f64(1.0 - mask) * *z + T::from_f64(mask) * *s;
                 }
+            }
+        }
+    }
+}
+
+/// values = clip(values, low, high).
+pub(super) struct Clip<'a, T> {
+    pub low: f64,
+    pub high: f64,
+    pub values: &'a mut [T],
+}
+
+impl<T: Float> Kernel for Clip<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        // Comparisons, not min and max: a NaN must stay one, so that the next row reports it.
+        for value in self.values {
+            let x = value.to_f64();
+            if x < self.low {
+                *value = T::from_f64(self.low);
+            } else if x > self.high {
+                *value = T::from_f64(self.high);
             }
         }
     }

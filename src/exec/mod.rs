@@ -13,7 +13,7 @@ use crate::noise::Purpose;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Amend, Amendment, Noise, Norm, Prior, Project, Replace, Sample, X0};
+use kernel::{Amend, Amendment, Clip, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -147,7 +147,7 @@ impl Executor {
         let mut into = std::mem::take(&mut batch.states[one.into]);
         let from = (one.from != one.into).then(|| T::of(&batch.states[one.from]));
         let first_bad = AtomicUsize::new(usize::MAX);
-        let work = 1 + one.terms.len() + NOISE_WORK * one.noise.len();
+        let work = 1 + one.states.len() + one.terms.len() + NOISE_WORK * one.noise.len();
         let view = &*batch;
         self.samples(T::of_mut(&mut into), len, work, |i, into| {
             let Some(row) = row(i) else { return };
@@ -155,6 +155,7 @@ impl Executor {
                 row,
                 from: from.map(|z| &z[i * len..][..len]),
                 into,
+                states: &view.states,
                 slots: &view.slots,
                 index: i,
                 d: view.d,
@@ -182,11 +183,23 @@ impl Executor {
                 }
                 batch.consumed += usize::from(noise.is_some());
             }
+            MapKind::Clip { low, high } => match &batch.states[into] {
+                Buffer::F32(_) => self.clip_in::<f32>(batch, [*low, *high], into),
+                Buffer::F64(_) => self.clip_in::<f64>(batch, [*low, *high], into),
+            },
             MapKind::Cfg { slot, rescale } => {
                 self.amend(batch, into, *slot, Amendment::Cfg { rescale: *rescale });
             }
             MapKind::Gradient { slot, b } => self.amend(batch, into, *slot, Amendment::Gradient(b)),
         }
+    }
+
+    /// Clips the first block of a state.
+    fn clip_in<T: Float>(&self, batch: &mut Batch, [low, high]: [f64; 2], into: usize) {
+        let Batch { states, k, d, .. } = batch;
+        self.samples(T::of_mut(&mut states[into]), *k * *d, 1, |_, into| {
+            self.isa.run(Clip { low, high, values: &mut into[..*d] });
+        });
     }
 
     /// Amends network outputs by those of the guide, sample by sample.

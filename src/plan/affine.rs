@@ -5,40 +5,59 @@ use crate::noise::Purpose;
 use crate::process::Mat;
 use std::ops::{Add, Mul};
 
-/// A state + sum of B slot + sum of C noise.
+/// Sum of A state + sum of B slot + sum of C noise.
 #[derive(Clone, Debug)]
 pub(crate) struct Affine {
-    from: usize,
-    a: Mat,
+    states: Vec<(usize, Mat)>,
     terms: Vec<(usize, Mat)>,
     noise: Vec<(Purpose, u32, Mat)>,
 }
 
 impl Affine {
-    /// The state that the expression reads.
-    pub fn from(&self) -> usize {
-        self.from
+    /// A whole state.
+    pub fn state(state: usize, k: usize) -> Self {
+        Self { states: vec![(state, Mat::identity(k))], terms: Vec::new(), noise: Vec::new() }
     }
 
-    pub fn state(from: usize, k: usize) -> Self {
-        Self { from, a: Mat::identity(k), terms: Vec::new(), noise: Vec::new() }
+    /// B slot.
+    pub fn slot(slot: usize, b: Mat) -> Self {
+        Self { states: Vec::new(), terms: vec![(slot, b)], noise: Vec::new() }
     }
 
-    /// B slot, with a zero coefficient on the state `from`.
-    pub fn slot(from: usize, slot: usize, b: Mat) -> Self {
-        Self { from, a: Mat::zeros(b.rows(), b.rows()), terms: vec![(slot, b)], noise: Vec::new() }
+    /// C xi.
+    pub fn noise(purpose: Purpose, draw: u32, c: Mat) -> Self {
+        Self { states: Vec::new(), terms: Vec::new(), noise: vec![(purpose, draw, c)] }
     }
 
-    pub fn noise(from: usize, purpose: Purpose, draw: u32, c: Mat) -> Self {
-        Self { from, a: Mat::zeros(c.rows(), c.rows()), terms: Vec::new(), noise: vec![(purpose, draw, c)] }
+    /// The number of rows of its value, in blocks.
+    pub fn rows(&self) -> usize {
+        let of = self.states.iter().chain(&self.terms).map(|(_, m)| m).chain(self.noise.iter().map(|n| &n.2));
+        of.map(Mat::rows).next().unwrap_or(1)
+    }
+
+    /// Whether the expression keeps its value when states change.
+    pub fn reads_no_state(&self) -> bool {
+        self.states.iter().all(|(_, a)| a.max_abs() == 0.0)
     }
 
     /// The update that writes this expression into a state.
     pub fn into_update(self, step: usize, into: usize) -> Update {
         // Zero coefficients arise by algebra (position noise of CLD, say) and must not cost a pass.
-        let terms = self.terms.into_iter().filter(|(_, b)| b.max_abs() > 0.0).collect();
-        let noise = self.noise.into_iter().filter(|(_, _, c)| c.max_abs() > 0.0).collect();
-        Update { step, from: self.from, a: self.a, terms, noise, into }
+        let rows = self.rows();
+        let terms: Vec<_> = self.terms.into_iter().filter(|(_, b)| b.max_abs() > 0.0).collect();
+        let noise: Vec<_> = self.noise.into_iter().filter(|(_, _, c)| c.max_abs() > 0.0).collect();
+        let mut states = self.states;
+        if !states.iter().all(|(_, a)| a.max_abs() == 0.0) {
+            states.retain(|(_, a)| a.max_abs() > 0.0);
+        }
+        // The state that is written comes first where it is read as well: a row updates it in place.
+        let first = states.iter().position(|(state, _)| *state == into).unwrap_or(0);
+        let (from, a) = match states.is_empty() {
+            true => (0, Mat::zeros(rows, rows)),
+            false => states.remove(first),
+        };
+        states.retain(|(_, a)| a.max_abs() > 0.0);
+        Update { step, from, a, states, terms, noise, into }
     }
 }
 
@@ -46,8 +65,7 @@ impl Mul<Affine> for Mat {
     type Output = Affine;
     fn mul(self, x: Affine) -> Affine {
         Affine {
-            from: x.from,
-            a: self * x.a,
+            states: x.states.into_iter().map(|(state, a)| (state, self * a)).collect(),
             terms: x.terms.into_iter().map(|(slot, b)| (slot, self * b)).collect(),
             noise: x.noise.into_iter().map(|(purpose, draw, c)| (purpose, draw, self * c)).collect(),
         }
@@ -56,24 +74,30 @@ impl Mul<Affine> for Mat {
 
 impl Mul<Affine> for f64 {
     type Output = Affine;
-    fn mul(self, x: Affine) -> Affine {
-        Mat::identity(x.a.rows()) * self * x
+    fn mul(self, mut x: Affine) -> Affine {
+        x.states.iter_mut().chain(&mut x.terms).for_each(|(_, m)| *m = *m * self);
+        x.noise.iter_mut().for_each(|(_, _, c)| *c = *c * self);
+        x
     }
 }
 
 impl Add for Affine {
     type Output = Affine;
     fn add(mut self, other: Affine) -> Affine {
-        debug_assert_eq!(self.from, other.from, "expressions in different states do not add");
-        self.a = self.a + other.a;
-        for (slot, b) in other.terms {
-            match self.terms.iter_mut().find(|(s, _)| *s == slot) {
-                Some((_, sum)) => *sum = *sum + b,
-                None => self.terms.push((slot, b)),
-            }
-        }
+        merge(&mut self.states, other.states);
+        merge(&mut self.terms, other.terms);
         self.noise.extend(other.noise);
         self
+    }
+}
+
+/// Adds what is read from the same place.
+fn merge(sums: &mut Vec<(usize, Mat)>, others: Vec<(usize, Mat)>) {
+    for (place, m) in others {
+        match sums.iter_mut().find(|(p, _)| *p == place) {
+            Some((_, sum)) => *sum = *sum + m,
+            None => sums.push((place, m)),
+        }
     }
 }
 
@@ -92,14 +116,10 @@ pub(crate) fn push(rows: &mut Vec<Row>, next: Update) {
 
 /// The update that does `first` and then `second` (which reads and overwrites what `first` wrote).
 fn compose(first: &Update, second: Update) -> Update {
-    let mapped = second.a
-        * Affine { from: first.from, a: first.a, terms: first.terms.clone(), noise: first.noise.clone() };
-    let added = Affine {
-        from: first.from,
-        a: Mat::zeros(second.a.rows(), second.a.rows()),
-        terms: second.terms,
-        noise: second.noise,
-    };
+    let mut states = vec![(first.from, first.a)];
+    merge(&mut states, first.states.clone());
+    let mapped = second.a * Affine { states, terms: first.terms.clone(), noise: first.noise.clone() };
+    let added = Affine { states: second.states, terms: second.terms, noise: second.noise };
     (mapped + added).into_update(first.step, second.into)
 }
 
@@ -113,6 +133,7 @@ mod tests {
             step: 0,
             from,
             a: m,
+            states: vec![],
             terms: vec![(0, m * 0.1)],
             noise: vec![(Purpose::Solver, draw, m * 0.2)],
             into,

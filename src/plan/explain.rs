@@ -49,6 +49,9 @@ pub(super) fn table(plan: &Plan) -> String {
             }
             Row::Update(row) => {
                 let _ = write!(out, "z{} = {} z{}", row.into, matrix(&row.a), row.from);
+                for (state, a) in &row.states {
+                    let _ = write!(out, " + {} z{state}", matrix(a));
+                }
                 for (slot, b) in &row.terms {
                     let _ = write!(out, " + {} slot{slot}", matrix(b));
                 }
@@ -63,6 +66,9 @@ pub(super) fn table(plan: &Plan) -> String {
                     let _ = write!(out, " + {} {purpose}{draw}", matrix(c));
                 }
                 writeln!(out, " (kernel at t = {t:.9})")
+            }
+            Row::Map(Map { kind: MapKind::Clip { low, high }, into, .. }) => {
+                writeln!(out, "z{into} = position clipped to [{low}, {high}]")
             }
             Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {
                 let _ = write!(out, "slot{into} = slot{into} + scale (slot{into} - slot{slot})");

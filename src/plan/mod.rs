@@ -92,7 +92,7 @@ pub struct Input {
     pub t: f64,
 }
 
-/// state `into` = A state `from` + sum of B slot + sum of C noise.
+/// state `into` = A state `from` + sum of A further states + sum of B slot + sum of C noise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Update {
@@ -103,6 +103,10 @@ pub struct Update {
     /// k x k.
     #[serde(rename = "A")]
     pub a: Mat,
+    /// Further states to read (what a multistep sampler keeps of earlier calls) with their k x k coefficients; none
+    /// of them is `into`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<(usize, Mat)>,
     /// Slots with their k x output_blocks coefficients B.
     pub terms: Vec<(usize, Mat)>,
     /// Noise draws (purpose, draw) with their k x k coefficients C.
@@ -127,6 +131,7 @@ pub struct Map {
 /// The kinds of [`Map`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant)] // Rows are few, and updates as large.
 pub enum MapKind {
     /// Inpainting: where the mask is 1, the state becomes mean * image + C noise.
     Replace {
@@ -136,6 +141,13 @@ pub enum MapKind {
         mean: Mat,
         /// (purpose, draw, C), or none for the kernel's mean.
         noise: Option<(Purpose, u32, Mat)>,
+    },
+    /// The first block of the state, where a data estimate stands, is clipped to [low, high]; its other blocks stay.
+    Clip {
+        /// Lower bound, of the data's range.
+        low: f64,
+        /// Upper bound; low < high.
+        high: f64,
     },
     /// Classifier-free guidance: slot `into` becomes (1 + w) slot `into` - w slot `slot`, with the scale w of each
     /// sample; samples of scale 0 stay as they are.
@@ -160,14 +172,14 @@ impl MapKind {
     fn noise(&self) -> Option<&(Purpose, u32, Mat)> {
         match self {
             Self::Replace { noise, .. } => noise.as_ref(),
-            Self::Cfg { .. } | Self::Gradient { .. } => None,
+            Self::Clip { .. } | Self::Cfg { .. } | Self::Gradient { .. } => None,
         }
     }
 
     /// What kind of guidance it is a part of.
     fn guidance(&self) -> Option<GuidanceKind> {
         match self {
-            Self::Replace { .. } => None,
+            Self::Replace { .. } | Self::Clip { .. } => None,
             Self::Cfg { .. } => Some(GuidanceKind::Cfg),
             Self::Gradient { .. } => Some(GuidanceKind::Classifier),
         }
@@ -379,6 +391,13 @@ impl Plan {
             Row::Update(update) => {
                 read(states, update.from, "state")?;
                 shape(&update.a, self.k, "A")?;
+                for (state, a) in &update.states {
+                    read(states, *state, "state")?;
+                    shape(a, self.k, "A")?;
+                    if *state == update.into {
+                        return Err(format!("state {state} is among `states` and written: it can be `from`"));
+                    }
+                }
                 for (slot, b) in &update.terms {
                     read_slot(slots, *slot, 0)?;
                     shape(b, self.output_blocks, "B")?;
@@ -394,6 +413,12 @@ impl Plan {
                 shape(mean, 1, "mean")?;
                 if let Some((_, _, c)) = noise {
                     shape(c, self.k, "C")?;
+                }
+            }
+            Row::Map(Map { kind: MapKind::Clip { low, high }, into, .. }) => {
+                read(states, *into, "state")?;
+                if !(low.is_finite() && high.is_finite() && low < high) {
+                    return Err(format!("low = {low:?}, high = {high:?}: expected finite low < high"));
                 }
             }
             Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {

@@ -607,6 +607,13 @@ impl Process {
         self.kernel_from(t, ScoreMatching::Hsm).covariance
     }
 
+    /// The triangular factor of [`data_covariance`](Self::data_covariance), and its inverse
+    /// ([`whitening`](Self::whitening)).
+    pub fn data_factor(&self, t: f64) -> (Mat, Mat) {
+        let kernel = self.kernel_from(t, ScoreMatching::Hsm);
+        (kernel.factor, kernel.inverse_factor)
+    }
+
     /// det Σ(t), without the cancellation of [`Mat::det`].
     pub fn determinant(&self, t: f64) -> f64 {
         self.kernel(t).determinant

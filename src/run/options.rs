@@ -238,7 +238,7 @@ impl RunOptions {
         match (guidance.kind, &self.guide) {
             (GuidanceKind::Classifier, None) => {
                 Err(Error::argument("guidance network: kind `classifier` needs one that gives `grad`")
-                    .hint("the README's section on conditioning says what it is"))
+                    .hint("the section Conditioning of the README says what it is"))
             }
             (GuidanceKind::Classifier, Some(guide)) => {
                 self.check_labels(guide.spec(), false).map_err(|e| e.context("guidance network"))?;

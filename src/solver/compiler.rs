@@ -2,7 +2,7 @@
 //! score, the closing step.
 
 use super::denoiser::Denoiser;
-use super::{Solver, Times, inpaint};
+use super::{SamplerInfo, Solver, Times, inpaint};
 use crate::guidance::{self, GUIDE};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Input, Map, MapKind, Plan, Row, push};
@@ -136,9 +136,12 @@ impl Decoder {
         if self.prediction == Prediction::X0 {
             return Ok((Mat::zeros(1, process.k()), Mat::identity(1)));
         }
+        // w (z + C score), with w the weights of least variance: the first row of Psi(t -> 0) (z - L eps) is the same for
+        // the exact network, but amplifies the errors of a trained one by a hundred more near t = 1.
         let (p, r) = self.epsilon(process, t)?;
-        let (on_z, on_eps) = process.x0_from_eps(t);
-        Ok((on_z + on_eps * p, on_eps * r))
+        let on_eps =
+            process.mean(t).transpose() * libm::exp(-2.0 * process.log_snr(t)) * process.score_from_eps(t);
+        Ok((process.x0_weights(t) + on_eps * p, on_eps * r))
     }
 }
 
@@ -146,7 +149,7 @@ impl Decoder {
     /// The data estimate as a state of a path of k = 1, by the call on state 0 at time `t` that filled `slot`.
     pub fn x0_of_slot(&self, process: &Process, t: f64, slot: usize) -> Result<Affine> {
         let (on_z, on_output) = self.x0(process, t)?;
-        Ok(on_z * Affine::state(0, 1) + Affine::slot(0, slot, on_output))
+        Ok(on_z * Affine::state(0, 1) + Affine::slot(slot, on_output))
     }
 }
 
@@ -155,6 +158,8 @@ pub(crate) struct Compiler<'a> {
     pub process: &'a Process,
     pub inpaint: Option<Inpainting>,
     pub options: &'a SamplerSpec,
+    /// Smallest and largest value of the data.
+    pub data_range: [f64; 2],
     guidance: Option<Guidance>,
     decoder: Decoder,
     output_blocks: usize,
@@ -181,6 +186,7 @@ impl<'a> Compiler<'a> {
             guidance: conditioning.guidance,
             failed: None,
             options,
+            data_range: model.data.range,
             decoder: Decoder::new(model)?,
             output_blocks: model.output_blocks(process.k()),
             grid: Vec::new(),
@@ -191,13 +197,13 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    pub fn compile(mut self, solver: &Solver, grid: Vec<f64>) -> Result<Plan> {
+    pub fn compile(mut self, solver: &Solver, info: &SamplerInfo, grid: Vec<f64>) -> Result<Plan> {
         self.grid.clone_from(&grid);
         inpaint::open(&mut self, &grid)?;
         self.before = (self.rows.len(), self.draws);
         (solver.steps)(&mut self, &grid)?;
         if self.options.denoise.unwrap_or(true) {
-            self.close(solver, grid[grid.len() - 1])?;
+            self.close(info, grid[grid.len() - 1])?;
         }
         if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
             self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
@@ -209,14 +215,16 @@ impl<'a> Compiler<'a> {
         let uses = |count: fn(&Row) -> usize| self.rows.iter().map(count).max().unwrap_or(0);
         let plan = Plan {
             format: FORMAT,
-            sampler: solver.info.name.into(),
+            sampler: info.name.into(),
             model: None,
             k: self.process.k(),
             output_blocks: self.output_blocks,
             states: uses(|row| match row {
                 Row::Eval(row) => row.from + 1,
-                Row::Update(row) => row.from.max(row.into) + 1,
-                Row::Map(Map { kind: MapKind::Replace { .. }, into, .. }) => into + 1,
+                Row::Update(row) => {
+                    row.states.iter().map(|(state, _)| *state).fold(row.from.max(row.into), usize::max) + 1
+                }
+                Row::Map(Map { kind: MapKind::Replace { .. } | MapKind::Clip { .. }, into, .. }) => into + 1,
                 Row::Map(_) => 1,
             }),
             slots: uses(|row| if let Row::Eval(row) = row { row.slot + 1 } else { 0 }),
@@ -234,7 +242,7 @@ impl<'a> Compiler<'a> {
     /// One noise-free Euler step of length t_end at t_end (methods: the published closing step): of the
     /// reverse-time SDE for stochastic samplers, of the probability flow for deterministic ones. On paths that are no
     /// recipes it ends with the data estimate, as their own samplers do.
-    fn close(&mut self, solver: &Solver, t_end: f64) -> Result<()> {
+    fn close(&mut self, info: &SamplerInfo, t_end: f64) -> Result<()> {
         if self.process.parameters().is_none() {
             self.eval(0, t_end, 0);
             let estimate = self.decoder.x0_of_slot(self.process, t_end, 0)?;
@@ -244,11 +252,11 @@ impl<'a> Compiler<'a> {
             return Ok(());
         }
         let (mut t, mut h) = (t_end, t_end);
-        if solver.info.stochastic && self.options.denoise_time == Some(DenoiseTime::Float32) {
+        if info.stochastic && self.options.denoise_time == Some(DenoiseTime::Float32) {
             (t, h) = (1.0 - f64::from((1.0 - t_end) as f32), f64::from(t_end as f32));
         }
         let z = self.state(0);
-        let weight = if solver.info.stochastic { 1.0 } else { 0.5 };
+        let weight = if info.stochastic { 1.0 } else { 0.5 };
         let drift = self.reverse_drift(0, t, 0, &z, weight)?;
         self.set(0, z + h * drift);
         inpaint::close(self, t)?;
@@ -300,12 +308,18 @@ impl<'a> Compiler<'a> {
     /// state of the wanted expression.
     pub fn epsilon(&self, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         let (p, r) = self.decoder.epsilon(self.process, t)?;
-        Ok(p * z.clone() + Affine::slot(z.from(), slot, r))
+        Ok(p * z.clone() + Affine::slot(slot, r))
     }
 
     /// The score of the same call.
     pub fn score(&self, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         Ok(self.process.score_from_eps(t) * self.epsilon(slot, t, z)?)
+    }
+
+    /// The data estimate of the same call: one row.
+    pub fn x0(&self, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
+        let (on_z, on_output) = self.decoder.x0(self.process, t)?;
+        Ok(on_z * z.clone() + Affine::slot(slot, on_output))
     }
 
     /// Calls the network on state `from` (which `z` expresses) and gives the drift of the reverse-time dynamics,
@@ -326,7 +340,7 @@ impl<'a> Compiler<'a> {
     /// A fresh solver draw, C xi.
     pub fn solver_noise(&mut self, c: Mat) -> Affine {
         let draw = self.draw(Purpose::Solver);
-        Affine::noise(0, Purpose::Solver, draw, c)
+        Affine::noise(Purpose::Solver, draw, c)
     }
 
     /// The number of the next draw for `purpose`.

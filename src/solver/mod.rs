@@ -2,21 +2,31 @@
 //! adaptive one emits rows while it runs.
 
 mod ancestral;
+pub mod auto;
 mod compiler;
 mod conjugate;
 mod cvv;
+mod ddim;
+mod deis;
 mod denoiser;
+mod dpmpp;
 mod em;
 mod euler;
+mod exp_heun;
+mod frame;
+mod gddim;
 mod heun;
 mod inpaint;
+mod multistep;
 mod quadrature;
 pub(crate) mod rk45;
 mod roba;
 mod rvv;
+mod sde_dpmpp;
 mod splitting;
 mod sscs;
 mod stability;
+mod unipc;
 
 pub(crate) use compiler::Decoder;
 
@@ -66,12 +76,19 @@ struct Solver {
     steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
 }
 
-const PLANNED: [Solver; 9] = [
+const PLANNED: [Solver; 16] = [
     em::SOLVER,
     sscs::SOLVER,
     ancestral::SOLVER,
     euler::SOLVER,
     heun::SOLVER,
+    ddim::SOLVER,
+    gddim::SOLVER,
+    deis::SOLVER,
+    exp_heun::SOLVER,
+    dpmpp::SOLVER,
+    unipc::SOLVER,
+    sde_dpmpp::SOLVER,
     conjugate::SOLVER,
     rvv::SOLVER,
     roba::SOLVER,
@@ -80,7 +97,7 @@ const PLANNED: [Solver; 9] = [
 
 /// The samplers, in the order in which they are listed to people.
 pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
-    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO])
+    PLANNED.iter().map(|solver| &solver.info).chain([&rk45::INFO, &auto::INFO])
 }
 
 /// A compiled sampler: immutable, shared by any number of threads and runs.
@@ -105,7 +122,8 @@ pub(crate) enum Rows {
 
 impl Sampler {
     /// Compiles the sampler that `options` describe for networks of spec `model`, and for what `conditioning` says
-    /// (an inpainting method, or a whole [`Conditioning`]).
+    /// (an inpainting method, or a whole [`Conditioning`]). With `auto`, the result's [`info`](Self::info) and
+    /// [`options`](Self::options) are those of what was chosen.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::Unsupported`] where the sampler is
@@ -119,6 +137,12 @@ impl Sampler {
     }
 
     fn compile_for(model: &ModelSpec, options: &SamplerSpec, conditioning: Conditioning) -> Result<Self> {
+        if options.name() == auto::INFO.name {
+            special(options, &auto::INFO)?;
+            let process = model.process()?;
+            let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
+            return Self::compile_for(model, &chosen, conditioning);
+        }
         let process = model.process()?;
         let inpaint = conditioning.inpaint;
         let resample = inpaint.map_or(1, |inpaint| inpaint.resample);
@@ -171,8 +195,12 @@ impl Sampler {
             let each = if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
             let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing: each };
             let grid = grid::resolve_for(options, &process, &times, calls)?;
-            let plan = Compiler::new(model, &process, options, &conditioning)?.compile(solver, grid)?;
-            (solver.info, Rows::Planned(Arc::new(plan)))
+            // Those that can do both are stochastic where they are asked for noise.
+            let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
+            let info = SamplerInfo { stochastic: noisy, ..solver.info };
+            let plan =
+                Compiler::new(model, &process, options, &conditioning)?.compile(solver, &info, grid)?;
+            (info, Rows::Planned(Arc::new(plan)))
         };
         let start = match &rows {
             Rows::Planned(plan) => plan.grid[0],

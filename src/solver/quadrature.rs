@@ -2,7 +2,7 @@
 
 use crate::process::Mat;
 
-/// Points of one panel.
+/// Points of one panel of [`integral`].
 const POINTS: usize = 16;
 
 /// The integral of `f` from t to u (in either order; the sign follows), for 0 < t, u.
@@ -11,47 +11,67 @@ const POINTS: usize = 16;
 /// data, and is smooth in ln t. Panels that end before t = 1 at most halve 1 - t as well: there the linear path has a
 /// pole, and is not used up to it.
 pub(super) fn integral(t: f64, u: f64, f: impl Fn(f64) -> Mat) -> Mat {
+    let rule = rule::<POINTS>();
     let (low, high) = (t.min(u), t.max(u));
-    let panels = libm::ceil(libm::log2(high / low)).clamp(1.0, 64.0) as usize;
+    let edges = edges(low, high, 1);
+    let terms = edges.windows(2).flat_map(|pair| {
+        let (middle, half) = (0.5 * (pair[0] + pair[1]), 0.5 * (pair[1] - pair[0]));
+        rule.map(|(x, weight)| f(middle + half * x) * (half * weight))
+    });
+    let sum = terms.reduce(|sum, term| sum + term).unwrap_or_else(|| f(low) * 0.0);
+    if t <= u { sum } else { -sum }
+}
+
+/// The edges of panels from `low` to `high` as [`integral`] takes them, at least `least` by their ratio.
+pub(super) fn edges(low: f64, high: f64, least: usize) -> Vec<f64> {
+    let panels = (libm::ceil(libm::log2(high / low)).clamp(1.0, 64.0) as usize).max(least);
     let ratio = libm::log(high / low) / panels as f64;
     let edge = |i: usize| match i {
         0 => low,
         i if i == panels => high,
         i => low * libm::exp(ratio * i as f64),
     };
-    let rule = rule();
-    let mut sum: Option<Mat> = None;
-    let pieces = (0..panels).flat_map(|i| {
+    let inner = (0..panels).flat_map(|i| {
         let (a, b) = (edge(i), edge(i + 1));
         let fall = if b < 1.0 { libm::log2((1.0 - a) / (1.0 - b)) } else { 0.0 };
         let parts = libm::ceil(fall).clamp(1.0, 64.0) as usize;
-        let inner = move |j: usize| match j {
-            0 => a,
+        (1..=parts).map(move |j| match j {
             j if j == parts => b,
             j => 1.0 - (1.0 - a) * libm::exp2(-fall * j as f64 / parts as f64),
-        };
-        (0..parts).map(move |j| (inner(j), inner(j + 1)))
+        })
     });
-    for (a, b) in pieces {
-        let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
-        for (x, weight) in rule {
-            let term = f(middle + half * x) * (half * weight);
-            sum = Some(sum.map_or(term, |sum| sum + term));
+    [low].into_iter().chain(inner).collect()
+}
+
+/// Row i: the weights of the integral from -1 to node i of what the rule's nodes interpolate.
+pub(super) fn cumulative<const N: usize>(rule: &[(f64, f64); N]) -> [[f64; N]; N] {
+    // The Lagrange polynomial of node j is w_j sum over n of (n + 1/2) P_n(x_j) P_n, and the integral of
+    // (2n + 1) P_n is P_(n+1) - P_(n-1).
+    let legendre = rule.each_ref().map(|&(x, _)| {
+        let mut p = vec![1.0; N + 1];
+        p[1] = x;
+        for n in 1..N {
+            p[n + 1] = ((2 * n + 1) as f64 * x * p[n] - n as f64 * p[n - 1]) / (n + 1) as f64;
         }
-    }
-    let sum = sum.unwrap_or_else(|| f(low) * 0.0);
-    if t <= u { sum } else { -sum }
+        p
+    });
+    std::array::from_fn(|i| {
+        std::array::from_fn(|j| {
+            let at = |n: usize| legendre[j][n] * (legendre[i][n + 1] - legendre[i][n - 1]);
+            0.5 * rule[j].1 * (1.0 + rule[i].0 + (1..N).map(at).sum::<f64>())
+        })
+    })
 }
 
 /// Nodes in (-1, 1) with their weights: the zeros of the Legendre polynomial, by Newton's method.
-fn rule() -> [(f64, f64); POINTS] {
+pub(super) fn rule<const N: usize>() -> [(f64, f64); N] {
     std::array::from_fn(|i| {
-        let n = POINTS as f64;
+        let n = N as f64;
         let mut x = -libm::cos(std::f64::consts::PI * (i as f64 + 0.75) / (n + 0.5));
         let mut slope = 1.0;
         for _ in 0..8 {
             let (mut p, mut before) = (1.0, 0.0);
-            for j in 0..POINTS {
+            for j in 0..N {
                 let j = j as f64;
                 (p, before) = (((2.0 * j + 1.0) * x * p - j * before) / (j + 1.0), p);
             }
@@ -77,6 +97,19 @@ mod tests {
                 let exact = (u.powf(power + 1.0) - t.powf(power + 1.0)) / (power + 1.0);
                 let error = (scalar(t, u, |s| s.powf(power)) / exact - 1.0).abs();
                 assert!(error < 1e-13, "s^{power} from {t} to {u}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn cumulative_integrals_of_polynomials() {
+        let rule = rule::<POINTS>();
+        let weights = cumulative(&rule);
+        for power in 0..POINTS as i32 {
+            for (row, (end, _)) in weights.iter().zip(rule) {
+                let sum: f64 = row.iter().zip(rule).map(|(w, (x, _))| w * x.powi(power)).sum();
+                let exact = (end.powi(power + 1) - (-1.0_f64).powi(power + 1)) / f64::from(power + 1);
+                assert!((sum - exact).abs() < 1e-14, "x^{power} to {end}: {sum} is not {exact}");
             }
         }
     }

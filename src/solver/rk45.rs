@@ -222,7 +222,7 @@ impl Rk45 {
     /// The drift of the probability flow in reversed time at the state that `z` expresses.
     fn drift(&self, process: &Process, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         let (p, r) = self.decoder.epsilon(process, t)?;
-        let eps = p * z.clone() + Affine::slot(z.from(), slot, r);
+        let eps = p * z.clone() + Affine::slot(slot, r);
         let score = process.score_from_eps(t) * eps;
         Ok(-process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score)
     }

@@ -9,40 +9,48 @@ use crate::process::Mat;
 const RIDGE: f64 = 1e-6;
 
 /// `row` with the A and B that bring its result nearest to `target`, [n, k, d], over all samples.
-pub(super) fn fit(row: &Update, from: &Buffer, slots: &[&Buffer], target: &[f32], d: usize) -> Update {
-    match (from, slots.first()) {
-        (Buffer::F64(z), Some(Buffer::F64(_)) | None) => fit_in::<f64, f64>(row, z, slots, target, d),
-        (Buffer::F64(z), _) => fit_in::<f64, f32>(row, z, slots, target, d),
-        (Buffer::F32(z), _) => fit_in::<f32, f32>(row, z, slots, target, d),
+///
+/// `states` are those that the row reads: `from`, then the further ones.
+pub(super) fn fit(row: &Update, states: &[&Buffer], slots: &[&Buffer], target: &[f32], d: usize) -> Update {
+    match (states.first(), slots.first()) {
+        (Some(Buffer::F64(_)), Some(Buffer::F64(_)) | None) => {
+            fit_in::<f64, f64>(row, states, slots, target, d)
+        }
+        (Some(Buffer::F64(_)), _) => fit_in::<f64, f32>(row, states, slots, target, d),
+        _ => fit_in::<f32, f32>(row, states, slots, target, d),
     }
 }
 
-fn fit_in<T: Float, E: Float>(row: &Update, z: &[T], slots: &[&Buffer], target: &[f32], d: usize) -> Update {
+/// All A and B of a row, in the order of the regressors.
+fn coefficients(row: &Update) -> impl Iterator<Item = &Mat> {
+    [&row.a].into_iter().chain(row.states.iter().chain(&row.terms).map(|(_, m)| m))
+}
+
+fn fit_in<T: Float, E: Float>(
+    row: &Update,
+    states: &[&Buffer],
+    slots: &[&Buffer],
+    target: &[f32],
+    d: usize,
+) -> Update {
     let k = row.a.rows();
-    // What a sample's result is a linear combination of: blocks of the state, then blocks of the outputs.
+    // What a sample's result is a linear combination of: blocks of the states, then blocks of the outputs.
     let columns: Vec<usize> = row.terms.iter().map(|(_, b)| b.cols()).collect();
-    let count = k + columns.iter().sum::<usize>();
-    let coefficient = |b: usize, j: usize| -> f64 {
-        if j < k {
-            return row.a[(b, j)];
-        }
-        let mut left = j - k;
-        for (_, m) in &row.terms {
-            if left < m.cols() {
-                return m[(b, left)];
-            }
-            left -= m.cols();
-        }
-        0.0
-    };
+    let count = k * states.len() + columns.iter().sum::<usize>();
+    let current: Vec<Vec<f64>> =
+        (0..k).map(|b| coefficients(row).flat_map(|m| m.row_slice(b)).copied().collect()).collect();
     let (mut gram, mut moments) = (vec![0.0; count * count], vec![0.0; k * count]);
     let mut x = vec![0.0; count];
-    for i in 0..z.len() / (k * d) {
+    for i in 0..target.len() / (k * d) {
         for e in 0..d {
-            for b in 0..k {
-                x[b] = z[(i * k + b) * d + e].to_f64();
+            let mut at = 0;
+            for state in states {
+                let z = T::of(state);
+                for b in 0..k {
+                    x[at] = z[(i * k + b) * d + e].to_f64();
+                    at += 1;
+                }
             }
-            let mut at = k;
             for (slot, columns) in slots.iter().zip(&columns) {
                 let outputs = E::of(slot);
                 for c in 0..*columns {
@@ -56,7 +64,7 @@ fn fit_in<T: Float, E: Float>(row: &Update, z: &[T], slots: &[&Buffer], target: 
                 }
             }
             for b in 0..k {
-                let made: f64 = x.iter().enumerate().map(|(j, x)| coefficient(b, j) * x).sum();
+                let made: f64 = x.iter().zip(&current[b]).map(|(x, c)| c * x).sum();
                 let missing = f64::from(target[(i * k + b) * d + e]) - made;
                 for (sum, x) in moments[b * count..][..count].iter_mut().zip(&x) {
                     *sum += missing * x;
@@ -72,19 +80,16 @@ fn fit_in<T: Float, E: Float>(row: &Update, z: &[T], slots: &[&Buffer], target: 
     let mut fitted = row.clone();
     for b in 0..k {
         let change = solve(&factor, &moments[b * count..][..count]);
-        for (j, change) in change.iter().take(k).enumerate() {
-            fitted.a[(b, j)] += change;
-        }
-        let mut at = k;
-        for (_, m) in &mut fitted.terms {
+        let mut at = 0;
+        let further = fitted.states.iter_mut().chain(&mut fitted.terms).map(|(_, m)| m);
+        for m in [&mut fitted.a].into_iter().chain(further) {
             for c in 0..m.cols() {
                 m[(b, c)] += change[at];
                 at += 1;
             }
         }
     }
-    let finite = |m: &Mat| m.is_finite();
-    if finite(&fitted.a) && fitted.terms.iter().all(|(_, m)| finite(m)) { fitted } else { row.clone() }
+    if coefficients(&fitted).all(Mat::is_finite) { fitted } else { row.clone() }
 }
 
 /// The lower factor of a symmetric positive definite matrix given by its lower half.
@@ -124,7 +129,7 @@ fn solve(factor: &[f64], right: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// A target that is a combination of state and output is found to the last digits; a column that is zero
+    /// A target that is a combination of states and output is found to the last digits; a column that is zero
     /// throughout keeps its coefficient.
     #[test]
     fn finds_the_combination() {
@@ -134,18 +139,20 @@ mod tests {
             crate::noise::fill_f32(seed, crate::noise::Purpose::Solver, 0, 0, &mut out);
             out
         };
-        let (z, mut eps) = (noise(1), noise(2));
+        let (z, mut eps, kept) = (noise(1), noise(2), noise(3));
         for sample in eps.chunks_mut(2 * d) {
             sample[d..].fill(0.0);
         }
         let (a, b) = (Mat::from_rows([[0.9, 0.2], [-0.1, 0.7]]), Mat::from_rows([[0.3, 5.0], [-0.4, 6.0]]));
+        let further = Mat::from_rows([[-0.2, 0.05], [0.1, 0.4]]);
         let mut target = vec![0.0; z.len()];
         for i in 0..n {
             for row in 0..2 {
                 for e in 0..d {
                     let at = |c: usize| (i * 2 + c) * d + e;
+                    let parts = [(&a, &z), (&b, &eps), (&further, &kept)];
                     target[at(row)] = (0..2)
-                        .map(|c| a[(row, c)] * f64::from(z[at(c)]) + b[(row, c)] * f64::from(eps[at(c)]))
+                        .map(|c| parts.iter().map(|(m, x)| m[(row, c)] * f64::from(x[at(c)])).sum::<f64>())
                         .sum::<f64>() as f32;
                 }
             }
@@ -154,12 +161,14 @@ mod tests {
             step: 0,
             from: 0,
             a: Mat::identity(2),
+            states: vec![(1, Mat::zeros(2, 2))],
             terms: vec![(0, Mat::from_rows([[0.0, 5.0], [0.0, 6.0]]))],
             noise: Vec::new(),
             into: 0,
         };
-        let fitted = fit(&start, &Buffer::F32(z), &[&Buffer::F32(eps)], &target, d);
+        let fitted = fit(&start, &[&Buffer::F32(z), &Buffer::F32(kept)], &[&Buffer::F32(eps)], &target, d);
         assert!((fitted.a - a).max_abs() < 1e-5, "{:?}", fitted.a);
+        assert!((fitted.states[0].1 - further).max_abs() < 1e-5, "{:?}", fitted.states[0].1);
         assert!((fitted.terms[0].1 - b).max_abs() < 1e-5, "{:?}", fitted.terms[0].1);
     }
 }

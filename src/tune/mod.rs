@@ -309,7 +309,10 @@ impl<'a> Tuner<'a> {
                     _ => &teacher.path[grid[update.step + 1]],
                 };
                 let slots: Vec<_> = update.terms.iter().map(|(slot, _)| run.slot_buffer(*slot)).collect();
-                let fitted = fit::fit(update, run.state_buffer(update.from), &slots, target, self.d);
+                let further = update.states.iter().map(|(state, _)| *state);
+                let states: Vec<_> =
+                    [update.from].into_iter().chain(further).map(|state| run.state_buffer(state)).collect();
+                let fitted = fit::fit(update, &states, &slots, target, self.d);
                 run.rewrite(Row::Update(fitted));
             }
             run.advance_row()?;

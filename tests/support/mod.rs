@@ -12,6 +12,24 @@ use psld::{Model, ModelSpec, Run, RunOptions, Sampler, SamplerSpec, Status, solv
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Options by name, as in `gddim eta=0.5 order=1`.
+pub fn named(name: &str) -> Value {
+    let mut words = name.split(' ');
+    let mut options = json!({ "sampler": words.next().unwrap() });
+    for (option, value) in words.map(|word| word.split_once('=').unwrap()) {
+        options[option] = serde_json::from_str(value).unwrap();
+    }
+    options
+}
+
+/// `base` with `fields` set.
+pub fn with(mut base: Value, fields: Value) -> Value {
+    for (name, value) in fields.as_object().unwrap() {
+        base[name] = value.clone();
+    }
+    base
+}
+
 /// A spec for data of `shape`.
 pub fn spec(process: Value, network: Value, shape: &[usize]) -> ModelSpec {
     let text = json!({ "format": 1, "process": process, "data": { "shape": shape }, "network": network });

@@ -246,6 +246,9 @@ fn plan_as_affine(plan: &Plan, network: &dyn Fn(f64) -> (Mat, Mat)) -> Affine {
             Row::Update(row) => {
                 let mut out = Affine::zeros(k);
                 out.add(&row.a, &states[row.from]);
+                for (state, a) in &row.states {
+                    out.add(a, &states[*state]);
+                }
                 for (slot, b) in &row.terms {
                     out.add(b, &slots[*slot]);
                 }
@@ -265,7 +268,7 @@ fn plan_as_affine(plan: &Plan, network: &dyn Fn(f64) -> (Mat, Mat)) -> Affine {
                 }
                 states[row.into] = out;
             }
-            Row::Map(_) => panic!("the known region of an image is not affine in the state"),
+            Row::Map(_) => panic!("maps are not affine in the state"),
         }
     }
     states.swap_remove(0)

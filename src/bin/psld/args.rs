@@ -418,6 +418,10 @@ pub struct SamplersArgs {
     /// Print one JSON array
     #[arg(long)]
     pub json: bool,
+
+    /// Print the measured table that `auto` chooses from instead
+    #[arg(long)]
+    pub why: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

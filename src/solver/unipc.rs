@@ -1,0 +1,185 @@
+//! Predictor-corrector at one call a step: UniPC (arXiv 2302.04867) for k = 1, its form in gDDIM's frame for k > 1.
+//!
+//! A step predicts from the newest calls. The call at the prediction then serves twice: it corrects the step before
+//! (one node more, so one order more), and it is the newest value of the next prediction. The last step is not
+//! corrected, which would take a call of its own.
+//!
+//! State 0 holds the prediction, which is what the network sees; state 1 the corrected solution.
+
+use super::frame::{Frame, Step};
+use super::gddim;
+use super::multistep::{self, History};
+use super::{Compiler, SamplerInfo, Solver, inpaint};
+use crate::plan::Affine;
+use crate::process::{Mat, Process};
+use crate::spec::Variant;
+use crate::{Error, Result, Status};
+
+pub(super) const SOLVER: Solver = Solver {
+    info: SamplerInfo {
+        name: "unipc",
+        title: "predictor-corrector, multistep (UniPC)",
+        order: "`order` + 1: 2 to 4 (`order` 1 to 3, default 2); exact for point data",
+        nfe_per_step: 1,
+        stochastic: false,
+        adaptive: false,
+        paper: "arXiv 2302.04867",
+        equation: "Algorithms 1 and 2; k > 1 in the frame of arXiv 2206.05564",
+        options: &["order", "variant", "published"],
+    },
+    steps,
+};
+
+/// One step from t down to u.
+trait Scheme {
+    /// What is interpolated, of a call at the step's beginning.
+    fn value(&self, c: &Compiler<'_>, slot: usize, z: &Affine) -> Result<Affine>;
+    /// The factor of the state at t.
+    fn carried(&self) -> Mat;
+    /// The weights of values at `times`, newest first: t, earlier ones.
+    fn predict(&self, times: &[f64]) -> Result<Vec<Mat>>;
+    /// The same with a value at u before them.
+    fn correct(&self, times: &[f64]) -> Result<Vec<Mat>>;
+}
+
+fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
+    let order = multistep::order(c, grid, 2, 3)?;
+    multistep::published(c)?;
+    let process = c.process;
+    if process.k() == 1 {
+        let variant = c.options.variant.unwrap_or_default();
+        return drive(c, grid, order, |t, u| UniPc { process, t, u, variant });
+    }
+    if c.options.variant.is_some() {
+        let message = format!("variant: B(h) of `unipc` is for k = 1, the process has k = {}", process.k());
+        return Err(Error::new(Status::Unsupported, message).hint("leave `variant` out"));
+    }
+    let mut frame = Frame::rotating(process);
+    drive(c, grid, order, |t, u| Rotated { process, step: frame.step(t, u) })
+}
+
+fn drive<S: Scheme>(
+    c: &mut Compiler<'_>,
+    grid: &[f64],
+    order: usize,
+    mut step: impl FnMut(f64, f64) -> S,
+) -> Result<()> {
+    let mut history = History::new(order + 1, 2, None);
+    let mut before: Option<(S, usize)> = None;
+    for (i, pair) in grid.windows(2).enumerate() {
+        let (t, u) = (pair[0], pair[1]);
+        let scheme = step(t, u);
+        history.call(c, t, &|c, slot, z| scheme.value(c, slot, z))?;
+        if let Some((before, order)) = before {
+            let weights = before.correct(&history.times(order + 1))?;
+            c.set(1, history.weighted(before.carried() * c.state(1), &weights));
+        } else {
+            c.set(1, c.state(0));
+        }
+        let order = order.min(i + 1);
+        let weights = scheme.predict(&history.times(order))?;
+        c.set(0, history.weighted(scheme.carried() * c.state(1), &weights));
+        inpaint::after_step(c, t)?;
+        c.end_step();
+        before = Some((scheme, order));
+    }
+    Ok(())
+}
+
+/// Epsilon in gDDIM's frame, interpolated in t.
+struct Rotated<'a> {
+    process: &'a Process,
+    step: Step,
+}
+
+impl Scheme for Rotated<'_> {
+    fn value(&self, c: &Compiler<'_>, slot: usize, z: &Affine) -> Result<Affine> {
+        gddim::epsilon(c, &self.step, slot, z)
+    }
+    fn carried(&self) -> Mat {
+        self.process.transition(self.step.t, self.step.u)
+    }
+    fn predict(&self, times: &[f64]) -> Result<Vec<Mat>> {
+        Ok(gddim::weights(self.process, &self.step, times))
+    }
+    fn correct(&self, times: &[f64]) -> Result<Vec<Mat>> {
+        self.predict(times)
+    }
+}
+
+/// The data estimate, interpolated in half the log-SNR as in the paper and its code.
+struct UniPc<'a> {
+    process: &'a Process,
+    t: f64,
+    u: f64,
+    variant: Variant,
+}
+
+impl UniPc<'_> {
+    /// The weights of x0 at u (where it is there) and at `times`, t being the first.
+    fn weights(&self, times: &[f64], corrects: bool) -> Result<Vec<f64>> {
+        let lambda = |t: f64| self.process.log_snr(t);
+        let (alpha, _) = multistep::scales(self.process, self.u);
+        let h = lambda(self.u) - lambda(self.t);
+        // The code's variables for data prediction: hh = -h.
+        let grown = libm::expm1(-h);
+        let b = match self.variant {
+            Variant::Bh1 => -h,
+            Variant::Bh2 => grown,
+        };
+        let order = times.len();
+        // Distances of the values whose differences from x0(t) are used, in steps: earlier ones, then u.
+        let mut distances: Vec<f64> =
+            times[1..].iter().map(|earlier| (lambda(*earlier) - lambda(self.t)) / h).collect();
+        if corrects {
+            distances.push(1.0);
+        }
+        let rho = match distances.len() {
+            0 => Vec::new(),
+            // Simplified, as published.
+            1 => vec![0.5],
+            n => {
+                // sum over i of rho_i r_i^(j - 1) = j! phi_(j + 1)(-h) (-h) / B.
+                let powers = Mat::from_fn(n, n, |j, i| libm::pow(distances[i], j as f64));
+                let mut phi = grown / -h - 1.0;
+                let mut factorial = 1.0;
+                let right = Mat::from_fn(n, 1, |j, _| {
+                    let value = phi * factorial / b;
+                    factorial *= (j + 2) as f64;
+                    phi = phi / -h - 1.0 / factorial;
+                    value
+                });
+                let rho = powers.inverse()? * right;
+                (0..n).map(|i| rho[(i, 0)]).collect()
+            }
+        };
+        let mut weights = vec![0.0; order];
+        weights[0] = -alpha * grown;
+        let mut newest = None;
+        for (i, (rho, distance)) in rho.iter().zip(&distances).enumerate() {
+            let weight = -alpha * b * rho / distance;
+            weights[0] -= weight;
+            match weights.get_mut(i + 1) {
+                Some(earlier) => *earlier += weight,
+                None => newest = Some(weight),
+            }
+        }
+        Ok(newest.into_iter().chain(weights).collect())
+    }
+}
+
+impl Scheme for UniPc<'_> {
+    fn value(&self, c: &Compiler<'_>, slot: usize, z: &Affine) -> Result<Affine> {
+        c.x0(slot, self.t, z)
+    }
+    fn carried(&self) -> Mat {
+        let sigma = |t| multistep::scales(self.process, t).1;
+        Mat::from_rows([[sigma(self.u) / sigma(self.t)]])
+    }
+    fn predict(&self, times: &[f64]) -> Result<Vec<Mat>> {
+        Ok(self.weights(times, false)?.into_iter().map(|w| Mat::from_rows([[w]])).collect())
+    }
+    fn correct(&self, times: &[f64]) -> Result<Vec<Mat>> {
+        Ok(self.weights(&times[1..], true)?.into_iter().map(|w| Mat::from_rows([[w]])).collect())
+    }
+}
