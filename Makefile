@@ -32,9 +32,9 @@ endef
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-demo: onnxruntime ## sample 64 images from the bundled network into demo.png
+demo: onnxruntime ## sample 100 images from the bundled trained network into demo.png
 	cargo build --release --locked
-	$(psld) sample models/fashion-small.onnx -n 64 --out demo.png
+	$(psld) sample models/fashion-small.onnx -n 100 --label 0-9 --out demo.png
 	@echo "look at demo.png"
 
 test: tools core test-install test-python ## the core: everything that needs neither a GPU nor libtorch
