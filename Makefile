@@ -64,7 +64,7 @@ test-training: networks libtorch ## the training crate, with and without libtorc
 psld-training: $(if $(TRAINING),,libtorch)
 	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)
 
-train-demo: psld-training ## train a small network on a CPU in minutes: runs/demo has model, loss plot, samples
+train-demo: psld-training ## train a small network on a CPU in ten minutes: runs/demo has model, loss plot, samples
 	$(training) data fetch fashion-mnist
 	scripts/train.sh $(training) 0 demo
 	@echo "look at runs/demo/loss.png and runs/demo/samples/"
