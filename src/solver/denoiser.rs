@@ -134,7 +134,11 @@ impl Denoiser {
         let Reading { eps: (on_y, on_output), .. } = self.reading(own);
         let (whitening, p, snr) = process.whitened_mean(t);
         let along = p * (1.0 / libm::sqrt(snr));
-        let across = Mat::identity(process.k()) - along * along.transpose();
+        // For k = 1 nothing is across, and no rounding may claim that epsilon depends on the state.
+        let across = match process.k() {
+            1 => Mat::zeros(1, 1),
+            k => Mat::identity(k) - along * along.transpose(),
+        };
         let y = process.x0_weights(t) * self.at(own).0;
         let path = process.eps_from_whitened(t);
         (path * (across * whitening + along * y * on_y), path * along * on_output)
