@@ -276,7 +276,7 @@ fn refused_plans() {
     /rows/4/states = [[0,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: state 0 is among `states` and written: it can be `from`
     /rows/0/row = "filter": plan: unknown variant `filter`, expected one of `eval`, `update`, `map` at line 1 column 142
     /rows/0/extra = 1: plan: unknown field `extra`, expected one of `t`, `mean`, `noise` at line 1 column 342
-    /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot` at line 1 column 404
+    /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot`, `input` at line 1 column 404
     /rows/2/extra = 1: plan: unknown field `extra`, expected one of `step`, `from`, `A`, `states`, `terms`, `noise`, `into` at line 1 column 597
     /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `model`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
     "#);

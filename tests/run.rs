@@ -18,9 +18,9 @@ use std::time::Duration;
 use support::moments::Gaussian;
 use support::*;
 
-/// Every sampler, with few steps.
+/// Every sampler for k = 2.
 fn samplers() -> impl Iterator<Item = &'static str> {
-    psld::solver::list().map(|info| info.name)
+    planned(&plane_spec()).into_iter().chain(["rk45"])
 }
 
 fn few_steps(name: &str) -> Value {
