@@ -34,7 +34,7 @@ help: ## this list
 
 demo: onnxruntime ## sample 64 images from the bundled network into demo.png
 	cargo build --release --locked
-	$(psld) sample models/cifar10-exact.onnx -n 64 --out demo.png
+	$(psld) sample models/fashion-small.onnx -n 64 --out demo.png
 	@echo "look at demo.png"
 
 test: tools core test-install test-python ## the core: everything that needs neither a GPU nor libtorch
@@ -58,6 +58,8 @@ test-training: networks libtorch ## the training crate, with and without libtorc
 	  --target-dir $(target)/training -- -D warnings)
 	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast \
 	  --target-dir $(target)/training)
+	$(call stage,training: end to end,cargo build --locked && python3 training/tests/end_to_end/run.py \
+	  $(target)/training/debug/psld-training $(target)/debug/psld)
 
 psld-training: $(if $(TRAINING),,libtorch)
 	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)

@@ -36,8 +36,8 @@
  *       return failed;
  *     }
  *
- * A network is called hundreds of times, so work is long. A program that wants to show progress, look at previews or
- * stop takes the steps itself:
+ * A network is called hundreds of times, so work is long. A program that wants to show progress, look at previews, save
+ * or stop takes the steps itself, or passes callbacks to psld_run_finish:
  *
  *     while (!p.done) {
  *       if (psld_run_step(run, 1, &p, &err)) break;
@@ -56,7 +56,8 @@
  * Structs  Options are passed by pointer. Call the struct's _init with its sizeof, then set fields. Structs grow at
  *          their end, so a program compiled with an older header keeps working.
  * Text     UTF-8 with a NUL at its end, paths included. Size-query form: with a NULL buffer and capacity 0 a function
- *          only writes the number of bytes needed, the NUL included; call it again with such a buffer.
+ *          only writes the number of bytes needed, the NUL included; call it again with such a buffer. A saved run is
+          bytes in the same form, without a NUL.
  * Arrays   Dense and row-major, channels first; counts are of elements, not of bytes. Arrays and strings that you
  *          pass are not needed after the call.
  * Threads  Each function says so in one line. A run is one thread at a time; all else may be shared. Callbacks
@@ -479,7 +480,7 @@ typedef struct psld_model_options {
   int32_t device;
   /**
    * Threads for network and solver, which take turns, 1 to 1024; default 0: all CPUs that this process may use.
-   * 1 starts none: all is computed on the threads that call.
+   * 1 starts none: all is computed on the threads that call. (ONNX Runtime may keep one asleep for its environment.)
    */
   int32_t threads;
   /**

@@ -703,6 +703,15 @@ fn checkpoints_that_do_not_fit() {
         assert_eq!(ran.code, Some(2), "{ran}");
         said += &format!("{args}\n{ran}");
     }
+    // A plan of the caller's stands in the checkpoint.
+    let plan = folder.psld("plan image.json --steps 20000 --json".split(' ')).success().stdout;
+    fs::write(folder.path("plan.json"), plan).unwrap();
+    let deadline = "sample image.json -n 4 --plan plan.json --deadline 0.2 --checkpoint own --out x.npy";
+    assert_eq!(folder.psld(deadline.split(' ')).code, Some(1));
+    fs::remove_file(folder.path("plan.json")).unwrap();
+    let ran = folder.psld("sample image.json --resume own --deadline 0.2 --out x.npy".split(' '));
+    assert!(ran.code == Some(1) && ran.stderr.contains("the deadline passed after step"), "{ran}");
+
     for args in ["sample vector.json", "sample image.json --steps 9"] {
         let ran = folder.psld(format!("{args} --resume saved --out y.npy").split(' '));
         assert_eq!(ran.code, Some(2), "{ran}");

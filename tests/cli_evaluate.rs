@@ -110,6 +110,20 @@ fn a_sound_model_is_verified() {
     other.set_metadata(GOLDEN_KEY, &renamed.to_json());
     write(&folder, "logits.onnx", &other);
     assert_eq!(json("logits.onnx")["output"], "logits");
+    // Without a name it is the only one.
+    other.set_metadata(GOLDEN_KEY, &golden(&plain, 3, 0.5, None).to_json());
+    write(&folder, "only.onnx", &other);
+    assert_eq!(json("only.onnx")["output"], "logits");
+}
+
+#[test]
+fn the_bundled_models_are_sound() {
+    need_onnxruntime();
+    let folder = Folder::new();
+    for model in ["fashion-small", "fashion-classifier", "fashion-classifier-b"] {
+        let path = format!("{}/models/{model}.onnx", env!("CARGO_MANIFEST_DIR"));
+        folder.psld(["verify", &path]).success();
+    }
 }
 
 #[test]
@@ -306,9 +320,12 @@ fn a_noise_conditional_network_sees_the_mean_state() {
     let spec = r#"{"format": 1, "process": {"kind": "psld"}, "data": {"shape": [1, 4, 4]}}"#;
     model.set_metadata("psld.spec", spec);
     write(&folder, "c.onnx", &model);
+    // Far from zero, so that the factors of the mean show.
+    let bright: Vec<f32> = images(150, 2, 1.0).iter().map(|x| x + 3.0).collect();
+    save(&folder, "bright.npy", &bright);
     let report = json(folder.psld([
         "fd",
-        "train.npy",
+        "bright.npy",
         "--features",
         "c.onnx",
         "--make-stats",
@@ -318,8 +335,8 @@ fn a_noise_conditional_network_sees_the_mean_state() {
     ]));
     assert_eq!((&report["features"]["t"], &report["width"]), (&1e-3.into(), &2.into()));
     let a = psld::ModelSpec::parse(spec).unwrap().process().unwrap().mean(1e-3);
-    let train = images(150, 2, 1.0);
-    let mean = train.iter().map(|x| f64::from(*x)).sum::<f64>() / train.len() as f64;
+    assert!(a[(0, 0)] < 1.0 - 1e-6 && a[(1, 0)] < -1e-4, "{a:?}");
+    let mean = bright.iter().map(|x| f64::from(*x)).sum::<f64>() / bright.len() as f64;
     let found = Statistics::read(&folder.path("c.npz")).unwrap().gaussian.mean;
     for (block, found) in found.iter().enumerate() {
         let expected = a[(block, 0)] * mean + 1e-3;

@@ -28,7 +28,7 @@ fn fnv1a(bytes: &[u8]) -> String {
 /// The hash of a case's output, or status and message.
 fn run(case: &Value) -> Result<String, (i32, String)> {
     let mut err = null_mut();
-    let mut check = |status: i32, err: &mut *mut psld_error| {
+    let check = |status: i32, err: &mut *mut psld_error| {
         if status == Status::Ok as i32 {
             return Ok(());
         }

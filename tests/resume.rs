@@ -36,6 +36,10 @@ fn everything() -> Vec<(ModelSpec, Arc<Sampler>)> {
         }
         assert!(all.len() > before, "{} runs on neither process", info.name);
     }
+    let each = json!({ "sampler": "rk45", "rtol": 1e-2, "atol": 1e-2, "error_norm": "sample" });
+    all.push((specs[0].clone(), sampler(&specs[0], each)));
+    let own = sampler(&specs[0], json!({ "sampler": "heun", "steps": 4 })).plan().unwrap().clone();
+    all.push((specs[0].clone(), Arc::new(Sampler::from_plan(&specs[0], own).unwrap())));
     // Steps of their own are more to remember.
     let each = json!({ "sampler": "rk45", "rtol": 1e-2, "atol": 1e-2, "error_norm": "sample" });
     all.push((specs[0].clone(), sampler(&specs[0], each)));
@@ -213,9 +217,14 @@ fn what_cannot_be_loaded() {
 fn samplings_resume() {
     let spec = spec(psld(), json!({}), &[2]);
     let model = model(&spec, &plane());
-    for name in ["heun", "sscs", "rk45"] {
-        let info = solver::list().find(|info| info.name == name).unwrap();
-        let sampler = sampler(&spec, few_steps(info));
+    for name in ["heun", "sscs", "rk45", "plan"] {
+        let sampler = match solver::list().find(|info| info.name == name) {
+            Some(info) => sampler(&spec, few_steps(info)),
+            None => {
+                let plan = sampler(&spec, json!({ "sampler": "heun", "steps": 4 })).plan().unwrap().clone();
+                Arc::new(Sampler::from_plan(&spec, plan).unwrap())
+            }
+        };
         let o = RunOptions { seed: 3, batch: Some(2), ..f64_run(5) };
         let go = |_| ControlFlow::Continue(());
         let expected = sample::<f64>(&model, &sampler, &o, What::State, go).unwrap();
@@ -226,6 +235,7 @@ fn samplings_resume() {
             let checkpoint = Checkpoint::read(&bytes).unwrap();
             assert_eq!((checkpoint.options().n, checkpoint.options().seed), (5, 3));
             assert_eq!(checkpoint.sampler(), sampler.options());
+            assert_eq!(checkpoint.plan(), sampler.plan().filter(|_| name == "plan"));
             let mut out = vec![0f64; 20];
             let mut again = checkpoint.resume(&model, &sampler, checkpoint.options(), &mut out).unwrap();
             while again.step(&mut out).unwrap().is_some() {}

@@ -384,7 +384,7 @@ fn reading() {
     let run = Run::start(&model, &sampler, f64_run(1)).unwrap();
     insta::assert_snapshot!(run.read(What::X0, &mut [0.0_f32; 2]).unwrap_err(), @r#"
     this run keeps no data estimates
-    hint: start it with `previews`
+    hint: start it with `previews` or `anytime`
     "#);
 }
 

@@ -24,7 +24,7 @@ pub struct psld_model_options {
     /// Which device of the provider; default 0.
     pub device: i32,
     /// Threads for network and solver, which take turns, 1 to 1024; default 0: all CPUs that this process may use.
-    /// 1 starts none: all is computed on the threads that call.
+    /// 1 starts none: all is computed on the threads that call. (ONNX Runtime may keep one asleep for its environment.)
     pub threads: i32,
     /// Network calls that may be in flight at once, for several runs on one model, 1 to 1024; others wait for their
     /// turn; default 0: 1. More than one needs the provider "cpu", and pays where `threads` is less than the CPUs.

@@ -5,6 +5,7 @@ use super::{Element, Inpaint, Progress, Run, RunOptions, Tensor, What, fits};
 use crate::Model;
 use crate::exec::Buffer;
 use crate::network::Precision;
+use crate::plan::Plan;
 use crate::solver::{Rows, Sampler};
 use crate::spec::{InpaintMethod, SamplerSpec};
 use crate::{Error, Result, Status};
@@ -178,6 +179,8 @@ pub struct Sampling<'a> {
 #[serde(deny_unknown_fields)]
 struct SavedSampling {
     sampler: SamplerSpec,
+    /// A plan of the caller's, which the options do not describe.
+    own_plan: Option<Plan>,
     plan: String,
     model: String,
     inpaint: Option<InpaintMethod>,
@@ -310,7 +313,7 @@ impl<'a> Sampling<'a> {
     /// caller's arrays among them.
     ///
     /// # Errors
-    /// Those of [`Run::save`]; [`Status::Unsupported`] for a caller's own plan or for `anytime`.
+    /// Those of [`Run::save`]; [`Status::Unsupported`] for `anytime`.
     pub fn save<T: Element>(&self, out: &[T]) -> Result<Vec<u8>> {
         let RunOptions {
             n,
@@ -327,9 +330,8 @@ impl<'a> Sampling<'a> {
             previews: _,
             anytime,
         } = self.options;
-        if *anytime || self.sampler.info().name == "plan" {
-            let what = if *anytime { "an anytime sampling" } else { "a plan of the caller's" };
-            return Err(Error::new(Status::Unsupported, format!("{what} has no checkpoint")));
+        if *anytime {
+            return Err(Error::new(Status::Unsupported, "an anytime sampling has no checkpoint"));
         }
         let shape = |t: &Tensor| t.shape().to_vec();
         let arrays = [
@@ -341,6 +343,7 @@ impl<'a> Sampling<'a> {
         let elements = out.len() / n * self.finished;
         let saved = SavedSampling {
             sampler: self.sampler.options().clone(),
+            own_plan: self.sampler.plan().filter(|_| self.sampler.info().name == "plan").cloned(),
             plan: self.sampler.hash(),
             model: self.model.hash()?,
             inpaint: self.sampler.inpaint,
@@ -418,6 +421,11 @@ impl Checkpoint {
     /// The sampler's options.
     pub fn sampler(&self) -> &SamplerSpec {
         &self.saved.sampler
+    }
+
+    /// The plan, where it was the caller's own; [`Self::sampler`] says nothing then.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.saved.own_plan.as_ref()
     }
 
     /// How the known region enters, where images are completed.

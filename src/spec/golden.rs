@@ -29,7 +29,8 @@ pub struct Golden {
     /// The label, if the network takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub y: Option<i64>,
-    /// The output that is meant, if it is not the one that the spec names (a classifier's logits).
+    /// The output that is meant, such as a classifier's logits; by default the model's only one, or else the one that
+    /// the spec names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
     /// Places in the output.

@@ -235,6 +235,12 @@ fn the_mlp_learns_a_mixture_to_a_stated_error() {
     assert!(error < 0.05, "{error}");
 }
 
+#[test]
+fn a_process_that_is_no_recipe_is_refused() {
+    let error = Objective::new(&spec(r#"{"kind": "flow"}"#, "[2]"), Weighting::Eps, false).unwrap_err();
+    assert_eq!(error.status(), Status::Unsupported, "{error}");
+}
+
 /// Small images with labels: a recipe that uses everything that is random.
 fn images(folder: &Path) -> Recipe {
     let pixels: Vec<u8> = (0..40 * 64u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -441,7 +447,7 @@ fn classifiers_and_likelihood_weights_train() {
     assert!((losses[0] - 3f64.ln()).abs() < 0.2, "{losses:?}");
 
     // |G^T (s_net - s)|^2 where the network is off by a constant, for k = 1: beta / sigma^2 times its square.
-    let spec = spec(r#"{"kind": "vp"}"#, "[2]");
+    let spec = spec(r#"{"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}"#, "[2]");
     let config = r#"{"kind": "mlp", "in_ch": 2, "out_ch": 2, "width": 4, "blocks": 1}"#;
     let network = Network::new(&serde_json::from_str(config).unwrap()).unwrap();
     let parameters = TorchParams::of_weights(&network, &network.initial_values(1)).unwrap();
@@ -452,6 +458,7 @@ fn classifiers_and_likelihood_weights_train() {
         objective.loss_at(&network, &parameters, &batch, &normals, Mode::Eval, Kind::Float).double_value(&[])
     });
     let process = spec.process().unwrap();
-    let expected = process.beta(0.3) / process.covariance(0.3)[(0, 0)];
+    let beta = 0.1 + 0.3 * 19.9;
+    let expected = beta / process.covariance(0.3)[(0, 0)];
     assert!((weighted / plain / expected - 1.0).abs() < 1e-5, "{} against {expected}", weighted / plain);
 }

@@ -65,8 +65,8 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
         psld::io::check_writable(path, 0)?;
     }
     let resumed = args.resume.as_deref().map(read_checkpoint).transpose()?;
-    let spec =
-        resumed.as_ref().map_or(Ok(&config.sampler), |checkpoint| sampler_of(checkpoint, &config.sampler))?;
+    // What is not said again stands in the checkpoint.
+    let kept = resumed.as_ref().filter(|_| config.plan.is_none() && !says_how(&config.sampler));
     let method = method.or(resumed.as_ref().and_then(Checkpoint::inpaint));
     if !args.quiet {
         report::forward_runtime_log();
@@ -76,10 +76,11 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let model = Model::from_file(&args.model.model, options)?;
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
-    let sampler = Arc::new(match &config.plan {
-        // Where a run is resumed, the hashes of the plans are compared.
-        Some(_) => Sampler::from_config(model.spec(), &config)?,
-        None => Sampler::compile(model.spec(), spec, method)?,
+    let sampler = Arc::new(match kept.map(|checkpoint| (checkpoint.plan(), checkpoint.sampler())) {
+        None if config.plan.is_some() => Sampler::from_config(model.spec(), &config)?,
+        None => Sampler::compile(model.spec(), &config.sampler, method)?,
+        Some((Some(plan), _)) => Sampler::from_plan(model.spec(), plan.clone())?,
+        Some((None, spec)) => Sampler::compile(model.spec(), spec, method)?,
     });
     let compile = compiling.elapsed().as_secs_f64();
 
@@ -212,10 +213,9 @@ fn read_checkpoint(path: &Path) -> Result<Checkpoint> {
     Checkpoint::read(&std::fs::read(path).map_err(failed)?).map_err(|e| e.context(path.display()))
 }
 
-/// The checkpoint's sampler, unless the command line names one: the plans are compared then.
-fn sampler_of<'a>(checkpoint: &'a Checkpoint, given: &'a SamplerSpec) -> Result<&'a SamplerSpec> {
-    let said = SamplerSpec { seed: None, ..given.clone() } != SamplerSpec::default();
-    Ok(if said { given } else { checkpoint.sampler() })
+/// Whether the command line says anything about the sampler; the plans are compared then.
+fn says_how(given: &SamplerSpec) -> bool {
+    SamplerSpec { seed: None, ..given.clone() } != SamplerSpec::default()
 }
 
 /// Refuses what is said again and differs from the checkpoint.

@@ -47,7 +47,10 @@ pub fn verify(
         Some(spec) => spec.clone(),
         None => ModelSpec::from_metadata(model.metadata(SPEC_KEY)).map_err(|e| e.context(&name))?,
     };
-    let output = golden.output.clone().unwrap_or_else(|| spec.network.output.clone());
+    let output = golden.output.clone().unwrap_or_else(|| match &model.outputs()[..] {
+        [only] => only.name.clone(),
+        _ => spec.network.output.clone(),
+    });
     if let Some(y) = golden.y
         && (spec.network.label_input.is_none() || !(0..=i64::from(spec.network.classes)).contains(&y))
     {

@@ -7,7 +7,7 @@
 
 use psld::process::{Mat, Process, ScoreMatching};
 use psld::spec::Predicts;
-use psld::{Error, ModelSpec, Result};
+use psld::{Error, ModelSpec, Result, Status};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::net::{Mode, Network, TorchParams};
@@ -46,7 +46,12 @@ impl Objective {
             Some(Predicts::Position) => 0..1,
             _ => 0..k,
         };
-        let parameters = process.parameters();
+        let Some(parameters) = process.parameters() else {
+            let message =
+                "process: networks are trained for processes with D, Q and S (vp, cld, psld, recipe)";
+            return Err(Error::new(Status::Unsupported, message)
+                .hint("networks of other processes are deployed with a spec at their side"));
+        };
         let draws_momentum =
             k > 1 && process.score_matching() == ScoreMatching::Dsm && parameters.kappa > 0.0;
         let momentum = draws_momentum

@@ -3,9 +3,9 @@
     python3 training/tests/end_to_end/run.py PSLD_TRAINING PSLD
 
 Trains a small network and a classifier on images made here, exports them and the network's first weights, verifies the
-models in ONNX Runtime, samples with a C program that links the libpsld beside PSLD, and compares: samples of the trained
-network must be far nearer to the data than those of the first weights, by features of the classifier. Needs a C
-compiler and PSLD_ONNXRUNTIME; no packages.
+models in ONNX Runtime, samples with a C program that links the libpsld beside PSLD, and compares: by features of the
+classifier, samples of the trained network must be near the data and far nearer than those of the first weights. Needs a
+C compiler and PSLD_ONNXRUNTIME; no packages.
 """
 
 import json
@@ -106,9 +106,10 @@ def main():
             report = run(psld, "fd", f"{name}.npy", "--features", "classifier.onnx", "--train", "train.npy",
                          "--test", "test.npy", "--resamples", "50", "--json", "--quiet")
             distance = json.loads(report)["figures"]["frechet_distance"]
-            distances[name] = distance["value"]
-            print(f"{name}: Frechet distance {distance['value']:.4g}, floor {distance['floor']['value']:.4g}", flush=True)
-        assert distances["trained"] < 0.1 * distances["first"], distances
+            distances[name], floor = distance["value"], distance["floor"]["value"]
+            print(f"{name}: Frechet distance {distance['value']:.4g}, floor {floor:.4g}", flush=True)
+        # That of first weights is without bound; 60 floors were measured after training.
+        assert distances["trained"] < min(0.1 * distances["first"], 300 * floor), (distances, floor)
 
 
 if __name__ == "__main__":
