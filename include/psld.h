@@ -567,8 +567,8 @@ typedef struct psld_sampler_options {
    */
   uint64_t seed;
   /**
-   * Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
-   * psld_run_options.inpaint_image and inpaint_mask.
+   * Compiles for the completion of images, by this method: "corrected" (known pixels are kept exactly) or "published"
+   * (the code of the paper); NULL: no completion. Runs then need psld_run_options.inpaint_image and inpaint_mask.
    */
   const char *inpaint;
   /**
@@ -603,6 +603,29 @@ typedef struct psld_sampler_options {
    * Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
    */
   int32_t clip;
+  /**
+   * With `inpaint`, how often each step is taken, the state taken back by the forward process in between; it
+   * multiplies the network calls. 0: 1.
+   */
+  int32_t inpaint_resample;
+  /**
+   * Compiles with guidance: "cfg" (classifier-free, or by a second, weaker network) or "classifier" (by the gradient of
+   * one); NULL: none. Runs then need psld_run_options.scales. A guided evaluation is two network calls, and `nfe` counts
+   * both.
+   */
+  const char *guidance;
+  /**
+   * Forward time from which on guidance acts; NaN: 0.
+   */
+  double guidance_from;
+  /**
+   * Forward time up to which guidance acts; NaN: 1.
+   */
+  double guidance_to;
+  /**
+   * For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
+   */
+  double guidance_rescale;
 } psld_sampler_options;
 
 /**
@@ -655,7 +678,8 @@ typedef struct psld_run_options {
    */
   const struct psld_tensor *noise;
   /**
-   * Class of each sample, of a class-conditional model; default NULL: the null class.
+   * Class of each sample, of a class-conditional model; default NULL: the null class. With classifier guidance it is the
+   * guidance network's, and the model runs with the null class.
    */
   const int64_t *labels;
   /**
@@ -675,6 +699,20 @@ typedef struct psld_run_options {
    * run, the result of psld_sample. At least one network call is made. Default 0: the run stops, and that is all.
    */
   int32_t anytime;
+  /**
+   * Guidance scale of each sample, of a sampler compiled with `guidance`; 0 leaves a sample to the model. Default NULL:
+   * none.
+   */
+  const double *scales;
+  /**
+   * Number of scales: n, or 1 for all.
+   */
+  size_t scales_len;
+  /**
+   * The guidance network: a classifier's gradient, or for "cfg" a second, weaker network; default NULL: for "cfg" the
+   * model with the null class. It may be freed while the run lives.
+   */
+  const struct psld_model *guide;
 } psld_run_options;
 
 /**

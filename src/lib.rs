@@ -9,6 +9,7 @@ pub mod error;
 pub mod evaluation;
 mod exec;
 pub mod grid;
+mod guidance;
 pub mod io;
 pub mod isa;
 mod model;

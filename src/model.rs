@@ -185,6 +185,12 @@ impl Model {
     }
 }
 
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("backend", &self.backend()).finish_non_exhaustive()
+    }
+}
+
 #[cfg(not(feature = "onnxruntime"))]
 fn no_onnxruntime() -> Error {
     Error::new(Status::Unsupported, "this build of psld has no ONNX Runtime support")

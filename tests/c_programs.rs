@@ -258,6 +258,29 @@ fn the_example_compiles_and_runs() {
     assert!(image.starts_with(b"P6\n4 4\n255\n") && image.len() == 11 + 48, "{} bytes", image.len());
 }
 
+/// Guided by the model itself and by a classifier; what was known of a completed image is checked by the program.
+#[test]
+fn the_examples_of_conditioning_run() {
+    let classes = Path::new("bindings/c/examples/classes.c");
+    let program_of = |source: &Path| compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    let path = program_of(classes);
+    for guide in [None, Some("tests/data/models/classifier.json")] {
+        let out = work("out").join("classes.ppm");
+        let mut command = program(&path);
+        command.arg("tests/data/models/labelled.json").arg(&out).arg("2").args(guide);
+        run(&mut command);
+        // Four by four images of four by four pixels, all of the brightest class.
+        let picture = fs::read(&out).unwrap();
+        assert!(picture.starts_with(b"P6\n16 16\n255\n") && picture.len() == 13 + 768);
+        let mean = picture[13..].iter().map(|level| f64::from(*level)).sum::<f64>() / 768.0;
+        assert!((mean - 1.6 * 127.5).abs() < 8.0, "guide {guide:?}: {mean}");
+    }
+    let inpaint = program_of(Path::new("bindings/c/examples/inpaint.c"));
+    let out = work("out").join("inpaint.ppm");
+    run(program(&inpaint).arg(MODEL).arg(&out).arg("3"));
+    assert_eq!(fs::metadata(&out).unwrap().len(), 11 + 4 * 4 * 12);
+}
+
 #[test]
 fn the_shared_library_exports_nothing_else() {
     let mut nm = Command::new("nm");

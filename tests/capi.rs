@@ -90,13 +90,14 @@ fn structs_keep_their_layout() {
     pinned!(psld_model_options 40: struct_size 0, spec_json 8, providers 16, device 24, threads 28,
         concurrent_calls 32);
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
-    pinned!(psld_sampler_options 184: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
+    pinned!(psld_sampler_options 216: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
-        matrix 160, variant 168, clip 176);
-    pinned!(psld_run_options 120: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
+        matrix 160, variant 168, clip 176, inpaint_resample 180, guidance 184, guidance_from 192, guidance_to 200,
+        guidance_rescale 208);
+    pinned!(psld_run_options 144: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
         deadline_seconds 48, cancel 56, init 64, noise 72, labels 80, labels_len 88, inpaint_image 96,
-        inpaint_mask 104, anytime 112);
+        inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136);
 }
 
 #[test]
@@ -306,6 +307,12 @@ fn messages_name_the_field() {
         create(&|o| (o.time_points, o.time_points_len) = (points.as_ptr(), 1)),
         create(&|o| (o.time_points, o.time_points_len) = (null(), 2)),
         create(&|o| o.inpaint = c"publish".as_ptr()),
+        create(&|o| o.inpaint_resample = 2),
+        create(&|o| o.guidance = c"classifer".as_ptr()),
+        create(&|o| o.guidance_from = 0.5),
+        create(&|o| (o.guidance, o.guidance_to) = (c"cfg".as_ptr(), f64::INFINITY)),
+        create(&|o| (o.guidance, o.guidance_rescale) = (c"cfg".as_ptr(), 2.0)),
+        create(&|o| (o.inpaint, o.inpaint_resample) = (c"corrected".as_ptr(), -1)),
     ]
     .join("\n");
     insta::assert_snapshot!(messages);
@@ -317,7 +324,7 @@ fn messages_name_the_field() {
     let no_type = psld_tensor { dtype: 9, ..tensor };
     let no_data = psld_tensor { data: null(), ..tensor };
     let no_size = psld_tensor { struct_size: 8, ..tensor };
-    let label = [1i64];
+    let (label, scale) = ([1i64], 1.0);
     let (negative, enormous) = ([2i64, -6, 2, 2], [i64::MAX, 6, 2, 2]);
     let ragged = psld_tensor { shape: negative.as_ptr(), ..tensor };
     let huge = psld_tensor { shape: enormous.as_ptr(), ..tensor };
@@ -349,6 +356,10 @@ fn messages_name_the_field() {
         begin(&|o| (o.labels, o.labels_len) = (null(), 3)),
         begin(&|o| (o.labels, o.labels_len) = (label.as_ptr(), 1)),
         begin(&|o| o.inpaint_image = &tensor),
+        begin(&|o| (o.scales, o.scales_len) = (null(), 2)),
+        begin(&|o| (o.scales, o.scales_len) = (&scale, 1)),
+        begin(&|o| o.guide = sampler.cast()),
+        begin(&|o| o.guide = model),
     ]
     .join("\n");
     insta::assert_snapshot!(messages);

@@ -30,7 +30,7 @@ macro_rules! snapshot {
 /// A folder with the models of `tests/data/models`.
 fn folder() -> Folder {
     let folder = Folder::new();
-    for model in ["image", "labelled", "vector"] {
+    for model in ["image", "labelled", "classifier", "vector"] {
         folder.copy(&format!("tests/data/models/{model}.json"), &format!("{model}.json"));
     }
     folder
@@ -305,27 +305,77 @@ fn completing_images() {
     let folder = folder();
     array(&folder, "image.npy", &[3, 4, 4], |i| i as f32 / 48.0 - 0.5);
     array(&folder, "mask.npy", &[4, 4], |i| f32::from(i % 4 < 2));
-    let run = |name: &str, mask: &str| {
-        let inpaint =
-            ["--inpaint-image", "image.npy", "--inpaint-mask", mask, "--inpaint-method", "published"];
+    let run = |name: &str, mask: &str, more: &[&str]| {
+        let inpaint = ["--inpaint-image", "image.npy", "--inpaint-mask", mask];
         let args = ["sample", "image.json", "-n", "2", "--nfe", "50", "--out", name];
-        folder.psld(args.iter().chain(&inpaint)).success();
+        folder.psld(args.iter().chain(&inpaint).chain(more)).success();
         values(&folder.path(name)).1
     };
-    let samples = run("x.npy", "mask.npy");
-    for (i, x) in samples.iter().enumerate().filter(|(i, _)| i % 4 < 2) {
-        let image = (i % 48) as f32 / 48.0 - 0.5;
-        assert!((x - image).abs() < 0.05, "element {i}: {x}, known {image}");
-    }
+    // Known pixels are kept exactly by default, and nearly by the published method.
+    let kept = |samples: &[f32]| {
+        let known = samples.iter().enumerate().filter(|(i, _)| i % 4 < 2);
+        known.map(|(i, x)| (x - ((i % 48) as f32 / 48.0 - 0.5)).abs()).fold(0.0, f32::max)
+    };
+    let samples = run("c.npy", "mask.npy", &[]);
+    assert_eq!(kept(&samples), 0.0);
+    assert_eq!(run("d.npy", "mask.npy", &["--inpaint-method", "corrected"]), samples);
+    assert_eq!(run("d.npy", "mask.npy", &["--inpaint-resample", "1"]), samples);
+    let twice = run("e.npy", "mask.npy", &["--inpaint-resample", "2"]);
+    assert!(kept(&twice) == 0.0 && twice != samples);
+    let published = ["--inpaint-method", "published"];
+    let samples = run("x.npy", "mask.npy", &published);
+    assert!((1e-6..0.05).contains(&kept(&samples)), "{}", kept(&samples));
     // The same mask as a PNG.
     let grey = psld::spec::DataSpec { shape: vec![1, 4, 4], range: [0.0, 1.0] };
     let mask: Vec<f32> = (0..16).map(|i| f32::from(i % 4 < 2)).collect();
     NewFile::write_with(&folder.path("mask.png"), |out| psld::io::png::write_image(out, &grey, &mask))
         .unwrap();
-    assert_eq!(run("y.npy", "mask.png"), samples);
+    assert_eq!(run("y.npy", "mask.png", &published), samples);
     let plan = ["plan", "image.json", "--steps", "2", "--explain", "--config", "inpaint.json"];
     fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"method": "published"}}"#).unwrap();
     snapshot!("plan_inpaint", folder.psld(plan));
+    fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"resample": 2}}"#).unwrap();
+    snapshot!("plan_inpaint_corrected", folder.psld(plan));
+}
+
+/// Classes by label, by classifier-free guidance and by a classifier: samples are near their class's mean, which differ.
+#[test]
+fn classes() {
+    let folder = folder();
+    let run = |args: &str| {
+        let command = format!("sample labelled.json --steps 40 --sampler sscs --out x.npy --json {args}");
+        let report: serde_json::Value =
+            serde_json::from_str(&folder.psld(command.split(' ')).success().stdout).unwrap();
+        let means: Vec<f32> =
+            values(&folder.path("x.npy")).1.chunks(16).map(|x| x.iter().sum::<f32>() / 16.0).collect();
+        let classes: Vec<i32> = means.iter().map(|mean| (mean / 0.6).round() as i32 + 1).collect();
+        (classes, report["nfe"].as_u64().unwrap())
+    };
+    assert_eq!(run("-n 3 --label 2"), (vec![2, 2, 2], 41));
+    assert_eq!(run("-n 4 --label 0-2"), (vec![0, 1, 2, 0], 41));
+    assert_eq!(run("-n 3 --label 0,2"), (vec![0, 2, 0], 41));
+    assert_eq!(run("-n 3 --label 2 --scale 0"), (vec![2, 2, 2], 41));
+    assert_eq!(run("-n 3 --label 1,0,2 --scale 0,0.5,1"), (vec![1, 0, 2], 82));
+    let config = |name: &str, text: &str| fs::write(folder.path(name), text).unwrap();
+    config(
+        "cfg.json",
+        r#"{"guidance": {"kind": "cfg", "scale": 1, "label": [2, 0], "interval": [0.0, 0.5]}}"#,
+    );
+    let (classes, nfe) = run("-n 3 --config cfg.json");
+    assert!(classes == [2, 0, 2] && 41 < nfe && nfe < 82, "{classes:?}, {nfe}");
+    // The command line replaces what the file says.
+    assert_eq!(run("-n 2 --config cfg.json --label 1 --scale 0"), (vec![1, 1], 41));
+    fs::create_dir_all(folder.path("sub")).unwrap();
+    config(
+        "sub/bayes.json",
+        r#"{"guidance": {"kind": "classifier", "scale": 1, "label": 0, "model": "../classifier.json"}}"#,
+    );
+    assert_eq!(run("-n 3 --config sub/bayes.json"), (vec![0, 0, 0], 82));
+    assert_eq!(run("-n 3 --config sub/bayes.json --label 0-2"), (vec![0, 1, 2], 82));
+    snapshot!(
+        "plan_guided",
+        folder.psld("plan labelled.json --steps 2 --explain --config cfg.json".split(' '))
+    );
 }
 
 #[test]
@@ -376,12 +426,22 @@ fn bad_input() {
     )
     .unwrap();
     fs::write(folder.path("field.json"), r#"{"sampler": {"kind": "em", "stepz": 4}}"#).unwrap();
+    for (name, guidance) in [
+        ("field", r#"{"scales": 1}"#),
+        ("kind", r#"{"kind": "clasifier", "scale": 1}"#),
+        ("no_scale", r#"{"kind": "cfg", "label": 1}"#),
+        ("no_model", r#"{"kind": "classifier", "scale": 1, "label": 1}"#),
+        ("no_kind", r#"{"scale": 1, "label": 1, "model": "classifier.json"}"#),
+        ("missing", r#"{"kind": "classifier", "scale": 1, "label": 1, "model": "nowhere.json"}"#),
+        ("interval", r#"{"kind": "cfg", "scale": 1, "label": 1, "interval": [0.5, 0.1]}"#),
+        ("other", r#"{"kind": "classifier", "scale": 1, "label": 1, "model": "classifier.json"}"#),
+    ] {
+        let text = format!(r#"{{"guidance": {guidance}}}"#);
+        fs::write(folder.path(&format!("guidance_{name}.json")), text).unwrap();
+    }
     fs::write(folder.path("section.json"), r#"{"samplers": {}}"#).unwrap();
-    fs::write(
-        folder.path("method.json"),
-        r#"{"inpaint": {"image": "a", "mask": "b", "method": "corrected"}}"#,
-    )
-    .unwrap();
+    fs::write(folder.path("method.json"), r#"{"inpaint": {"image": "a", "mask": "b", "method": "correct"}}"#)
+        .unwrap();
     fs::write(folder.path("text.txt"), "hello").unwrap();
     let nan = |i| if i == 100 { f32::NAN } else { 0.0 };
     array(&folder, "good.npy", &[2, 6, 4, 4], |_| 0.0);
@@ -476,14 +536,27 @@ fn bad_input() {
         ("label_unconditional", sample("--label 1")),
         ("label_range", "sample labelled.json --label 4".into()),
         ("label_negative", "sample labelled.json --label -1".into()),
-        ("inpaint_method", sample("--inpaint-image data.npy --inpaint-mask data.npy")),
+        ("label_word", "sample labelled.json --label cat".into()),
+        ("scale_word", "sample labelled.json --label 1 --scale much".into()),
+        ("scale_nan", "sample labelled.json --label 1 --scale nan".into()),
+        ("scale_no_label", "sample labelled.json --scale 2".into()),
+        ("scale_unconditional", sample("--label 1 --scale 2")),
+        ("guidance_field", sample("--config guidance_field.json")),
+        ("guidance_kind", sample("--config guidance_kind.json")),
+        ("guidance_no_scale", sample("--config guidance_no_scale.json")),
+        ("guidance_no_model", sample("--config guidance_no_model.json")),
+        ("guidance_no_kind", sample("--config guidance_no_kind.json")),
+        ("guidance_missing", sample("--config guidance_missing.json")),
+        ("guidance_interval", sample("--config guidance_interval.json")),
+        ("guidance_other", sample("--config guidance_other.json")),
+        ("guidance_alone", "sample classifier.json".into()),
+        ("inpaint_method", sample("--inpaint-image data.npy --inpaint-mask data.npy --inpaint-method exact")),
+        ("inpaint_resample", sample("--inpaint-image data.npy --inpaint-mask data.npy --inpaint-resample 0")),
         ("inpaint_method_later", sample("--config method.json")),
-        ("inpaint_no_mask", sample("--inpaint-method published --inpaint-image data.npy")),
-        ("inpaint_no_image", sample("--inpaint-method published --inpaint-mask data.npy")),
-        (
-            "inpaint_shape",
-            sample("--inpaint-method published --inpaint-image good.npy --inpaint-mask data.npy"),
-        ),
+        ("inpaint_no_mask", sample("--inpaint-image data.npy")),
+        ("inpaint_no_image", sample("--inpaint-mask data.npy")),
+        ("inpaint_no_files", sample("--inpaint-method corrected")),
+        ("inpaint_shape", sample("--inpaint-image good.npy --inpaint-mask data.npy")),
         ("out_extension", "sample image.json --out x.jpg".into()),
         ("out_folder_missing", "sample image.json --out no/x.png".into()),
         ("out_folder_missing_deep", "sample image.json --out no/deeper/".into()),

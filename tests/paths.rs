@@ -373,7 +373,6 @@ fn refused_specs() {
     refuse(ddpm(json!({ "betas": [0.1] })), json!({}));
     refuse(ddpm(json!({ "betas": [0.1, 1.0] })), json!({}));
     refuse(ddpm(json!({ "betas": [0.1, 0.0] })), json!({}));
-    refuse(ddpm(json!({ "betas": [0.1, 1e-320] })), json!({}));
     refuse(ddpm(json!({ "betas": vec![0.999; 200] })), json!({}));
     refuse(ddpm(json!({ "betas": [0.1, "x"] })), json!({}));
     refuse(ddpm(json!({ "betas": [0.1, 0.2], "schedule": "linear" })), json!({}));

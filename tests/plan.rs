@@ -7,7 +7,7 @@ use psld::noise::Purpose;
 use psld::plan::{Eval, FORMAT, Plan, Row, Update};
 use psld::process::{Mat, Process};
 use psld::solver::Times;
-use psld::spec::{Grid, InpaintMethod};
+use psld::spec::{Conditioning, Grid, InpaintMethod, Inpainting};
 use psld::{ModelSpec, Sampler, SamplerSpec, Status, grid, solver};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -91,6 +91,16 @@ fn plans_of_four_steps() {
     let painter = Sampler::compile(&published(), &options, Some(InpaintMethod::Published)).unwrap();
     insta::assert_snapshot!("psld-em-inpaint.json", painter.plan().unwrap().to_json());
     insta::assert_snapshot!("psld-em-inpaint.txt", painter.plan().unwrap().explain());
+    for (case, method, resample) in
+        [("corrected", InpaintMethod::Corrected, 1), ("resampled", InpaintMethod::Corrected, 2)]
+    {
+        let painter = Sampler::compile(&published(), &options, painting(method, resample)).unwrap();
+        insta::assert_snapshot!(format!("psld-em-inpaint-{case}.txt"), painter.plan().unwrap().explain());
+    }
+}
+
+fn painting(method: InpaintMethod, resample: u32) -> Conditioning {
+    Conditioning { inpaint: Some(Inpainting { method, resample }), ..Conditioning::default() }
 }
 
 /// JSON keeps every bit: a plan that is read back is the same, hash included, and runs to the same bits.
@@ -125,9 +135,11 @@ fn plans_survive_json() {
     }
     // Inpainting too.
     let options = options(json!({ "sampler": "em", "steps": 4 }));
-    let painter = Sampler::compile(&published(), &options, Some(InpaintMethod::Published)).unwrap();
-    let plan = painter.plan().unwrap();
-    assert_eq!(&Plan::parse(&plan.to_json()).unwrap(), plan);
+    for method in [InpaintMethod::Published, InpaintMethod::Corrected] {
+        let painter = Sampler::compile(&published(), &options, Some(method)).unwrap();
+        let plan = painter.plan().unwrap();
+        assert_eq!(&Plan::parse(&plan.to_json()).unwrap(), plan);
+    }
 }
 
 #[test]
@@ -242,7 +254,7 @@ fn refused_plans() {
     /slots = 1000000: plan: 2 states and 1000000 slots: expected 1 to 64 and at most 64
     /nfe = 3: plan: nfe = 3, but the rows call the network 4 times
     /rows = []: plan: nfe = 4, but the rows call the network 0 times
-    /rows/1/network = 1: plan: row 1: network 1: this version runs network 0 only
+    /rows/1/network = 1: plan: row 2: slot 0 holds the guide's output
     /rows/1/from = 1: plan: row 1: state 1 is read before it is written
     /rows/1/from = 7: plan: row 1: there is no state 7; the plan has 2, counted from 0
     /rows/1/slot = 2: plan: row 1: there is no slot 2; the plan has 2, counted from 0
@@ -664,6 +676,15 @@ fn option_errors() {
     let rk45 = options(json!({ "sampler": "rk45" }));
     let error = Sampler::compile(&published(), &rk45, Some(InpaintMethod::Published)).unwrap_err();
     writeln!(messages, "inpainting by rk45 [{:?}]: {error}", error.status()).unwrap();
+    for resample in [0, 1001] {
+        let em = options(json!({}));
+        let painting = painting(InpaintMethod::Corrected, resample);
+        let error = Sampler::compile(&published(), &em, painting).unwrap_err();
+        writeln!(messages, "resampling [{:?}]: {error}", error.status()).unwrap();
+    }
+    let short = options(json!({ "nfe": 4 }));
+    let error = Sampler::compile(&published(), &short, painting(InpaintMethod::Corrected, 4)).unwrap_err();
+    writeln!(messages, "calls of resampling [{:?}]: {error}", error.status()).unwrap();
     insta::assert_snapshot!(messages, @r#"
     {"sampler": "em", "step": 10} [InvalidConfig]: sampler options: unknown field `step`
     hint: did you mean `steps`?
@@ -747,6 +768,9 @@ fn option_errors() {
     {"steps": 10 [InvalidConfig]: sampler options: not valid JSON: EOF while parsing an object at line 1 column 12
     inpainting by rk45 [Unsupported]: inpainting needs a sampler with fixed steps, not `rk45`
     hint: use `em` or `sscs`
+    resampling [InvalidArgument]: inpaint: resample = 0: expected 1 to 1000
+    resampling [InvalidArgument]: inpaint: resample = 1001: expected 1 to 1000
+    calls of resampling [InvalidArgument]: nfe = 4: sampler `em` takes 4 network call(s) a step and one to close, so at least 5 and at most 1000000 steps of them
     "#);
 
     // Without `order`, a grid of few steps lowers it.

@@ -43,7 +43,8 @@ pub struct psld_run_options {
     pub init: *const psld_tensor,
     /// Noise [draws, n, k*C, ...] in the order in which the plan consumes it; default NULL: psld_noise_fill's.
     pub noise: *const psld_tensor,
-    /// Class of each sample, of a class-conditional model; default NULL: the null class.
+    /// Class of each sample, of a class-conditional model; default NULL: the null class. With classifier guidance it is the
+    /// guidance network's, and the model runs with the null class.
     pub labels: *const i64,
     /// Number of labels: n, or 1 for all.
     pub labels_len: usize,
@@ -54,6 +55,14 @@ pub struct psld_run_options {
     /// 1: when the deadline passes, the best data estimate so far is there, with PSLD_STATUS_PARTIAL: PSLD_OUTPUT_X0 of a
     /// run, the result of psld_sample. At least one network call is made. Default 0: the run stops, and that is all.
     pub anytime: i32,
+    /// Guidance scale of each sample, of a sampler compiled with `guidance`; 0 leaves a sample to the model. Default NULL:
+    /// none.
+    pub scales: *const f64,
+    /// Number of scales: n, or 1 for all.
+    pub scales_len: usize,
+    /// The guidance network: a classifier's gradient, or for "cfg" a second, weaker network; default NULL: for "cfg" the
+    /// model with the null class. It may be freed while the run lives.
+    pub guide: *const psld_model,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -79,6 +88,9 @@ unsafe impl Struct for psld_run_options {
             inpaint_image: null(),
             inpaint_mask: null(),
             anytime: 0,
+            scales: null(),
+            scales_len: 0,
+            guide: null(),
         }
     }
 }
@@ -685,6 +697,7 @@ fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOption
     let o = if options.is_null() { Struct::defaults() } else { psld_run_options::read(options)? };
     let n = usize::try_from(o.n).map_err(|_| Error::argument(format!("n = {}: expected at least 1", o.n)))?;
     let labels = convert::slice(o.labels, o.labels_len, "labels")?;
+    let scales = convert::slice(o.scales, o.scales_len, "scales")?;
     let inpaint = match (
         convert::tensor(o.inpaint_image, "inpaint_image")?,
         convert::tensor(o.inpaint_mask, "inpaint_mask")?,
@@ -705,6 +718,8 @@ fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOption
         noise: convert::tensor(o.noise, "noise")?,
         labels: (!labels.is_empty()).then(|| labels.to_vec()),
         inpaint,
+        scales: (!scales.is_empty()).then(|| scales.to_vec()),
+        guide: handle::get_optional(o.guide, "guide")?,
         previews: convert::flag(o.previews, "previews")?,
         anytime: convert::flag(o.anytime, "anytime")?,
     })

@@ -5,7 +5,7 @@ use super::guard::guard;
 use super::handle;
 use super::types::{psld_error, psld_model, psld_sampler};
 use crate::plan::Plan;
-use crate::spec::InpaintMethod;
+use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
 use std::ffi::c_char;
@@ -55,8 +55,8 @@ pub struct psld_sampler_options {
     pub error_norm: *const c_char,
     /// Seed of the first sample of runs that give none; sample i has seed + i; default 0.
     pub seed: u64,
-    /// Compiles for the completion of images, by this method: "published"; NULL: no completion. Runs then need
-    /// psld_run_options.inpaint_image and inpaint_mask.
+    /// Compiles for the completion of images, by this method: "corrected" (known pixels are kept exactly) or "published"
+    /// (the code of the paper); NULL: no completion. Runs then need psld_run_options.inpaint_image and inpaint_mask.
     pub inpaint: *const c_char,
     /// Order of the scheme; 0: the sampler's default.
     pub order: i32,
@@ -74,6 +74,19 @@ pub struct psld_sampler_options {
     pub variant: *const c_char,
     /// Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
     pub clip: i32,
+    /// With `inpaint`, how often each step is taken, the state taken back by the forward process in between; it
+    /// multiplies the network calls. 0: 1.
+    pub inpaint_resample: i32,
+    /// Compiles with guidance: "cfg" (classifier-free, or by a second, weaker network) or "classifier" (by the gradient of
+    /// one); NULL: none. Runs then need psld_run_options.scales. A guided evaluation is two network calls, and `nfe` counts
+    /// both.
+    pub guidance: *const c_char,
+    /// Forward time from which on guidance acts; NaN: 0.
+    pub guidance_from: f64,
+    /// Forward time up to which guidance acts; NaN: 1.
+    pub guidance_to: f64,
+    /// For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
+    pub guidance_rescale: f64,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -109,6 +122,11 @@ unsafe impl Struct for psld_sampler_options {
             matrix: null(),
             variant: null(),
             clip: -1,
+            inpaint_resample: 0,
+            guidance: null(),
+            guidance_from: f64::NAN,
+            guidance_to: f64::NAN,
+            guidance_rescale: f64::NAN,
         }
     }
 }
@@ -170,7 +188,7 @@ pub extern "C" fn psld_sampler_create(
         let model = handle::get(model, "model")?;
         let options =
             if options.is_null() { Struct::defaults() } else { psld_sampler_options::read(options)? };
-        let sampler = Sampler::compile(model.spec(), &spec(&options)?, inpaint(&options)?)?;
+        let sampler = Sampler::compile(model.spec(), &spec(&options)?, conditioning(&options)?)?;
         out.set(handle::create(Arc::new(sampler))?);
         Ok(())
     })
@@ -371,7 +389,35 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
     SamplerSpec::from_json(Value::Object(fields))
 }
 
-fn inpaint(options: &psld_sampler_options) -> Result<Option<InpaintMethod>> {
-    let Some(name) = convert::optional_text(options.inpaint, "inpaint")? else { return Ok(None) };
-    serde_json::from_value(name.into()).map(Some).map_err(|e| Error::argument(format!("inpaint: {e}")))
+/// What the sampler is compiled for.
+fn conditioning(options: &psld_sampler_options) -> Result<Conditioning> {
+    let resample = convert::count::<u32>(options.inpaint_resample, "inpaint_resample")?;
+    let inpaint = match convert::optional_text(options.inpaint, "inpaint")? {
+        Some(name) => {
+            let method: InpaintMethod =
+                serde_json::from_value(name.into()).map_err(|e| Error::argument(format!("inpaint: {e}")))?;
+            Some(Inpainting { method, resample: resample.unwrap_or(1) })
+        }
+        None if resample.is_some() => {
+            return Err(Error::argument("inpaint_resample is given, but no `inpaint`"));
+        }
+        None => None,
+    };
+    let or = |value: f64, default: f64| if value.is_nan() { default } else { value };
+    let numbers = [options.guidance_from, options.guidance_to, options.guidance_rescale];
+    let guidance = match convert::optional_text(options.guidance, "guidance")? {
+        Some(name) => {
+            let kind: GuidanceKind =
+                serde_json::from_value(name.into()).map_err(|e| Error::argument(format!("guidance: {e}")))?;
+            let interval = [or(options.guidance_from, 0.0), or(options.guidance_to, 1.0)];
+            Some(Guidance { kind, interval, rescale: or(options.guidance_rescale, 0.0) })
+        }
+        None if numbers.iter().any(|x| !x.is_nan()) => {
+            return Err(Error::argument(
+                "guidance_from, guidance_to or guidance_rescale is given, but no `guidance`",
+            ));
+        }
+        None => None,
+    };
+    Ok(Conditioning { inpaint, guidance })
 }

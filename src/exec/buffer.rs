@@ -36,6 +36,21 @@ impl Buffer {
         })
     }
 
+    /// Copies the values `range` of another buffer to `at` on.
+    pub fn copy_from(&mut self, at: usize, from: &Buffer, range: Range<usize>) {
+        let to = at..at + range.len();
+        match (self, from) {
+            (Buffer::F32(out), Buffer::F32(from)) => out[to].copy_from_slice(&from[range]),
+            (Buffer::F64(out), Buffer::F64(from)) => out[to].copy_from_slice(&from[range]),
+            (Buffer::F32(out), Buffer::F64(from)) => {
+                out[to].iter_mut().zip(&from[range]).for_each(|(o, x)| *o = *x as f32);
+            }
+            (Buffer::F64(out), Buffer::F32(from)) => {
+                out[to].iter_mut().zip(&from[range]).for_each(|(o, x)| *o = f64::from(*x));
+            }
+        }
+    }
+
     pub fn values(&self, range: Range<usize>) -> Values<'_> {
         match self {
             Buffer::F32(values) => Values::F32(&values[range]),

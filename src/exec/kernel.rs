@@ -427,6 +427,68 @@ impl<T: Float> Kernel for Clip<'_, T> {
     }
 }
 
+/// How a guide amends a network's output.
+#[derive(Clone, Copy)]
+pub(super) enum Amendment<'a> {
+    /// (1 + w) output - w guide, brought back by `rescale` to the output's own spread.
+    Cfg { rescale: f64 },
+    /// output + w B guide.
+    Gradient(&'a Mat),
+}
+
+/// An amendment of one sample's output by its guide, with scale w.
+pub(super) struct Amend<'a, E, G> {
+    pub how: Amendment<'a>,
+    pub scale: f64,
+    pub guide: &'a [G],
+    pub out: &'a mut [E],
+    pub d: usize,
+}
+
+impl<E: Float, G: Float> Kernel for Amend<'_, E, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { how, scale, guide, out, d } = self;
+        match how {
+            Amendment::Cfg { rescale } => {
+                let before = if rescale > 0.0 { variance(out) } else { 0.0 };
+                let (own, other) = (E::from_f64(1.0 + scale), E::from_f64(-scale));
+                for (o, g) in out.iter_mut().zip(guide) {
+                    *o = own * *o + other * E::from_f64(g.to_f64());
+                }
+                if rescale > 0.0 {
+                    let after = variance(out);
+                    // An output without spread has none to be brought back to.
+                    if after > 0.0 {
+                        let factor = E::from_f64(1.0 - rescale + rescale * (before / after).sqrt());
+                        out.iter_mut().for_each(|o| *o = factor * *o);
+                    }
+                }
+            }
+            Amendment::Gradient(b) => {
+                for row in 0..b.rows() {
+                    for column in 0..b.cols() {
+                        let coefficient = scale * b[(row, column)];
+                        if coefficient != 0.0 {
+                            add_scaled(&mut out[row * d..][..d], coefficient, &guide[column * d..][..d]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The variance over the elements, summed in their order.
+#[inline(always)]
+fn variance<E: Float>(values: &[E]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|x| x.to_f64()).sum::<f64>() / n;
+    values.iter().map(|x| (x.to_f64() - mean) * (x.to_f64() - mean)).sum::<f64>() / n
+}
+
 /// on_z z + on_output output on one sample.
 pub(super) struct X0<'a, T, E> {
     pub on_z: &'a Mat,

@@ -9,10 +9,11 @@ mod kernel;
 pub(crate) use buffer::{Buffer, Float};
 
 use crate::isa::Isa;
+use crate::noise::Purpose;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
 use crate::{Error, Result, Status};
-use kernel::{Clip, Noise, Norm, Prior, Project, Replace, Sample, X0};
+use kernel::{Amend, Amendment, Clip, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -47,6 +48,8 @@ pub(crate) struct Batch {
     /// How many of those have been consumed.
     pub consumed: usize,
     pub known: Option<Known>,
+    /// Guidance scale of each sample; empty without guidance.
+    pub scales: Vec<f64>,
     /// One number a sample, for norms.
     pub partial: Vec<f64>,
 }
@@ -172,29 +175,66 @@ impl Executor {
 
     /// Executes a map row.
     pub fn map(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
-        match &batch.states[into] {
-            Buffer::F32(_) => self.map_in::<f32>(batch, kind, into),
-            Buffer::F64(_) => self.map_in::<f64>(batch, kind, into),
-        }
-        if let MapKind::Replace { noise: Some(_), .. } = kind {
-            batch.consumed += 1;
+        match kind {
+            MapKind::Replace { mean, noise, .. } => {
+                match &batch.states[into] {
+                    Buffer::F32(_) => self.replace_in::<f32>(batch, mean, noise, into),
+                    Buffer::F64(_) => self.replace_in::<f64>(batch, mean, noise, into),
+                }
+                batch.consumed += usize::from(noise.is_some());
+            }
+            MapKind::Clip { low, high } => match &batch.states[into] {
+                Buffer::F32(_) => self.clip_in::<f32>(batch, [*low, *high], into),
+                Buffer::F64(_) => self.clip_in::<f64>(batch, [*low, *high], into),
+            },
+            MapKind::Cfg { slot, rescale } => {
+                self.amend(batch, into, *slot, Amendment::Cfg { rescale: *rescale });
+            }
+            MapKind::Gradient { slot, b } => self.amend(batch, into, *slot, Amendment::Gradient(b)),
         }
     }
 
-    fn map_in<T: Float>(&self, batch: &mut Batch, kind: &MapKind, into: usize) {
+    /// Clips the first block of a state.
+    fn clip_in<T: Float>(&self, batch: &mut Batch, [low, high]: [f64; 2], into: usize) {
+        let Batch { states, k, d, .. } = batch;
+        self.samples(T::of_mut(&mut states[into]), *k * *d, 1, |_, into| {
+            self.isa.run(Clip { low, high, values: &mut into[..*d] });
+        });
+    }
+
+    /// Amends network outputs by those of the guide, sample by sample.
+    fn amend(&self, batch: &mut Batch, into: usize, by: usize, how: Amendment<'_>) {
+        let mut slot = std::mem::take(&mut batch.slots[into]);
+        match (&mut slot, &batch.slots[by]) {
+            (Buffer::F32(out), Buffer::F32(guide)) => self.amend_in(batch, out, guide, how),
+            (Buffer::F32(out), Buffer::F64(guide)) => self.amend_in(batch, out, guide, how),
+            (Buffer::F64(out), Buffer::F32(guide)) => self.amend_in(batch, out, guide, how),
+            (Buffer::F64(out), Buffer::F64(guide)) => self.amend_in(batch, out, guide, how),
+        }
+        batch.slots[into] = slot;
+    }
+
+    fn amend_in<E: Float, G: Float>(&self, batch: &Batch, out: &mut [E], guide: &[G], how: Amendment<'_>) {
+        let (len, guide_len) = (out.len() / batch.n, guide.len() / batch.n);
+        self.samples(out, len, 2, |i, out| {
+            let (scale, guide) = (batch.scales[i], &guide[i * guide_len..][..guide_len]);
+            // Not only for speed: without guidance a sample stays as it is, to the bit.
+            if scale != 0.0 {
+                self.isa.run(Amend { how, scale, guide, out, d: batch.d });
+            }
+        });
+    }
+
+    fn replace_in<T: Float>(
+        &self,
+        batch: &mut Batch,
+        mean: &Mat,
+        noise: &Option<(Purpose, u32, Mat)>,
+        into: usize,
+    ) {
         let mut state = std::mem::take(&mut batch.states[into]);
         let view = &*batch;
         let d = view.d;
-        let (mean, noise) = match kind {
-            MapKind::Replace { mean, noise, .. } => (mean, noise),
-            MapKind::Clip { low, high } => {
-                self.samples(T::of_mut(&mut state), view.k * d, 1, |_, into| {
-                    self.isa.run(Clip { low: *low, high: *high, values: &mut into[..d] });
-                });
-                batch.states[into] = state;
-                return;
-            }
-        };
         if let Some(known) = &view.known {
             let shared = |values: &'_ [f32]| values.len() == d;
             self.samples(T::of_mut(&mut state), view.k * d, 1 + NOISE_WORK, |i, into| {

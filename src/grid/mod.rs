@@ -9,7 +9,16 @@ use crate::{Error, Result, Status};
 /// The named grids.
 pub const NAMES: [&str; 5] = ["uniform", "quadratic", "order2", "log_snr", "karras"];
 
-/// Resolves the grid of a sampler that takes `calls_per_step` network calls a step.
+/// Network calls of a sampler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// Of one step.
+    pub step: u32,
+    /// Of the closing step.
+    pub closing: u32,
+}
+
+/// Resolves the grid of a sampler that takes `calls_per_step` network calls a step and one to close.
 ///
 /// The number of steps comes from `steps`, from `nfe` (default 100) less the closing call, or from a grid given
 /// by its points; more than one of them must agree.
@@ -22,12 +31,20 @@ pub fn resolve(
     times: &Times,
     calls_per_step: u32,
 ) -> Result<Vec<f64>> {
+    resolve_for(spec, process, times, Calls { step: calls_per_step, closing: 1 })
+}
+
+/// [`resolve`] for a sampler whose closing step may take several calls.
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn resolve_for(spec: &SamplerSpec, process: &Process, times: &Times, calls: Calls) -> Result<Vec<f64>> {
     match spec.time_grid.as_ref() {
         Some(Grid::Points(points)) => given(spec, times, points.clone()),
         Some(Grid::Name(name)) if !NAMES.contains(&name.as_str()) => given(spec, times, read(name)?),
         named => {
             let (start, end) = times.interval(spec)?;
-            let n = steps(spec, calls_per_step)?;
+            let n = steps(spec, calls)?;
             let name = match named {
                 Some(Grid::Name(name)) => name.as_str(),
                 // Where the noise level spans decades in time, quadratic steps are all spent on its upper end.
@@ -45,8 +62,9 @@ pub fn resolve(
     }
 }
 
-fn steps(spec: &SamplerSpec, calls_per_step: u32) -> Result<usize> {
-    let closing = u32::from(spec.denoise.unwrap_or(true));
+fn steps(spec: &SamplerSpec, calls: Calls) -> Result<usize> {
+    let Calls { step: calls_per_step, closing } = calls;
+    let closing = if spec.denoise.unwrap_or(true) { closing } else { 0 };
     let steps = match (spec.steps, spec.nfe) {
         (Some(_), Some(_)) => return Err(Error::argument("steps and nfe exclude each other: give one")),
         (Some(steps), None) => steps,
@@ -54,7 +72,7 @@ fn steps(spec: &SamplerSpec, calls_per_step: u32) -> Result<usize> {
     };
     // A plan of a million rows is some hundred MB: past it lies a typing error, not a sampler.
     if !(1..=1_000_000).contains(&steps) {
-        let least = calls_per_step + closing;
+        let least = calls_per_step.saturating_add(closing);
         return Err(Error::argument(match spec.steps {
             Some(steps) => format!("steps = {steps}: expected 1 to 1000000"),
             None => format!(
@@ -62,7 +80,11 @@ fn steps(spec: &SamplerSpec, calls_per_step: u32) -> Result<usize> {
                  most 1000000 steps of them",
                 spec.nfe.unwrap_or(100),
                 spec.name(),
-                if closing == 1 { " and one to close" } else { "" },
+                match closing {
+                    0 => String::new(),
+                    1 => " and one to close".into(),
+                    n => format!(" and {n} to close"),
+                },
             ),
         }));
     }

@@ -4,6 +4,10 @@
 //! component j, e_j = y - p mu_j. Then the component's whitened residual is e_j - v_j p (p . e_j) / (1 + v_j |p|^2),
 //! its data estimate mu_j + v_j (p . e_j) / (1 + v_j |p|^2), and its responsibility follows from
 //! |e_j|^2 - v_j (p . e_j)^2 / (1 + v_j |p|^2): no mixture covariance is ever inverted, so nothing cancels at small t.
+//!
+//! Components may have classes. Under a spec with a label input the network is that of the class's components; with the
+//! output `grad` it is the guidance network of the exact classifier, grad log p(y | z_t, t): the score among the class's
+//! components less the score of all.
 
 use super::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
 use crate::process::{MAX_K, Mat, Process};
@@ -167,6 +171,7 @@ impl Network for MixtureNetwork {
             residual: vec![0.0; k * d],
             x0: vec![0.0; d],
             log_weights: vec![0.0; count],
+            gradient: vec![0.0; if self.0.spec.is_gradient() { k * d } else { 0 }],
         }))
     }
 }
@@ -180,6 +185,8 @@ struct MixtureEvaluator {
     x0: Vec<f64>,
     /// Log weights of the components, then their responsibilities.
     log_weights: Vec<f64>,
+    /// The gradient of log p(y | z_t, t), [k, d]; empty for a score network.
+    gradient: Vec<f64>,
 }
 
 impl Evaluator for MixtureEvaluator {
@@ -194,8 +201,21 @@ impl Evaluator for MixtureEvaluator {
                 Values::F32(z) => self.whiten(&kernel, |j| kernel.input * f64::from(z[i * state_len + j])),
                 Values::F64(z) => self.whiten(&kernel, |j| kernel.input * z[i * state_len + j]),
             }
-            self.estimate(&kernel, label);
             let first = i * output_len;
+            if model.spec.is_gradient() {
+                self.gradient(&kernel, label);
+                match &mut out {
+                    ValuesMut::F32(o) => {
+                        o[first..][..output_len]
+                            .iter_mut()
+                            .zip(&self.gradient)
+                            .for_each(|(o, x)| *o = *x as f32);
+                    }
+                    ValuesMut::F64(o) => o[first..][..output_len].copy_from_slice(&self.gradient),
+                }
+                continue;
+            }
+            self.estimate(&kernel, label);
             match &mut out {
                 ValuesMut::F32(o) => self.write(&kernel, |j, x| o[first + j] = x as f32),
                 ValuesMut::F64(o) => self.write(&kernel, |j, x| o[first + j] = x),
@@ -308,6 +328,20 @@ impl MixtureEvaluator {
                 let step = shrink(i) * along;
                 self.x0[j] += share * (mu + step);
                 (0..k).for_each(|b| self.residual[b * d + j] += share * (e[b] - p[b] * step));
+            }
+        }
+    }
+
+    /// The gradient of the exact classifier: the class's score less that of all components.
+    fn gradient(&mut self, kernel: &Kernel, label: Option<i64>) {
+        let (k, d) = (kernel.k, self.x0.len());
+        self.estimate(kernel, label);
+        let own = self.residual.clone();
+        self.estimate(kernel, None);
+        for j in 0..d {
+            for b in 0..k {
+                let difference = |c: usize| own[c * d + j] - self.residual[c * d + j];
+                self.gradient[b * d + j] = (0..k).map(|c| kernel.score[(b, c)] * difference(c)).sum();
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A plan as text: JSON with one row a line, and a table for people.
 
 use super::{Input, Map, MapKind, Plan, Row};
+use crate::guidance::GUIDE;
 use crate::process::Mat;
 use std::fmt::Write;
 
@@ -32,11 +33,12 @@ pub(super) fn table(plan: &Plan) -> String {
         let _ = write!(out, "{:>4}  ", row.step());
         let _ = match row {
             Row::Eval(row) => {
+                let network = if row.network == GUIDE { "guide" } else { "network" };
                 let _ = match &row.input {
-                    None => write!(out, "slot{} = network(z{}, t = {:.9})", row.slot, row.from, row.t),
+                    None => write!(out, "slot{} = {network}(z{}, t = {:.9})", row.slot, row.from, row.t),
                     Some(Input { project, t }) => write!(
                         out,
-                        "slot{} = network({} z{}, its t = {t:.9}), t = {:.9}",
+                        "slot{} = {network}({} z{}, its t = {t:.9}), t = {:.9}",
                         row.slot,
                         matrix(project),
                         row.from,
@@ -67,6 +69,15 @@ pub(super) fn table(plan: &Plan) -> String {
             }
             Row::Map(Map { kind: MapKind::Clip { low, high }, into, .. }) => {
                 writeln!(out, "z{into} = position clipped to [{low}, {high}]")
+            }
+            Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {
+                let _ = write!(out, "slot{into} = slot{into} + scale (slot{into} - slot{slot})");
+                let rescaled =
+                    if *rescale > 0.0 { format!(", rescaled by {rescale}") } else { String::new() };
+                writeln!(out, "{rescaled}")
+            }
+            Row::Map(Map { kind: MapKind::Gradient { slot, b }, into, .. }) => {
+                writeln!(out, "slot{into} = slot{into} + scale {} slot{slot}", matrix(b))
             }
         };
     }

@@ -9,8 +9,10 @@ mod explain;
 
 pub(crate) use affine::{Affine, push};
 
+use crate::guidance::GUIDE;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
+use crate::spec::GuidanceKind;
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -67,7 +69,7 @@ pub enum Row {
 pub struct Eval {
     /// The step that the row belongs to, from 0; the closing step is the last.
     pub step: usize,
-    /// Which network; 0 is the model's own.
+    /// Which network: 0 is the model, 1 its guide (the model with the null class, or a network that the run is given).
     pub network: usize,
     /// State to read.
     pub from: usize,
@@ -122,7 +124,7 @@ pub struct Map {
     /// What is done.
     #[serde(flatten)]
     pub kind: MapKind,
-    /// State to change.
+    /// State to change; of the kinds that guide, slot.
     pub into: usize,
 }
 
@@ -147,6 +149,41 @@ pub enum MapKind {
         /// Upper bound; low < high.
         high: f64,
     },
+    /// Classifier-free guidance: slot `into` becomes (1 + w) slot `into` - w slot `slot`, with the scale w of each
+    /// sample; samples of scale 0 stay as they are.
+    Cfg {
+        /// The guide's output.
+        slot: usize,
+        /// How far the result is brought back to the spread that slot `into` had over one sample, 0 to 1.
+        rescale: f64,
+    },
+    /// Classifier guidance: slot `into` gains w B slot `slot`, with the scale w of each sample.
+    Gradient {
+        /// The guide's output, the gradient of log p(y | z_t, t): k blocks.
+        slot: usize,
+        /// output_blocks x k: what the gradient is in terms of the network's output.
+        #[serde(rename = "B")]
+        b: Mat,
+    },
+}
+
+impl MapKind {
+    /// The draw that the map consumes.
+    fn noise(&self) -> Option<&(Purpose, u32, Mat)> {
+        match self {
+            Self::Replace { noise, .. } => noise.as_ref(),
+            Self::Clip { .. } | Self::Cfg { .. } | Self::Gradient { .. } => None,
+        }
+    }
+
+    /// What kind of guidance it is a part of.
+    fn guidance(&self) -> Option<GuidanceKind> {
+        match self {
+            Self::Replace { .. } | Self::Clip { .. } => None,
+            Self::Cfg { .. } => Some(GuidanceKind::Cfg),
+            Self::Gradient { .. } => Some(GuidanceKind::Classifier),
+        }
+    }
 }
 
 impl Row {
@@ -164,10 +201,20 @@ impl Row {
         let (many, one) = match self {
             Row::Eval(_) => (&[][..], None),
             Row::Update(row) => (&row.noise[..], None),
-            Row::Map(Map { kind: MapKind::Replace { noise, .. }, .. }) => (&[][..], noise.as_ref()),
-            Row::Map(Map { kind: MapKind::Clip { .. }, .. }) => (&[][..], None),
+            Row::Map(Map { kind, .. }) => (&[][..], kind.noise()),
         };
         many.iter().chain(one).map(|(purpose, draw, _)| (*purpose, *draw))
+    }
+
+    /// The numbers of those draws, to change.
+    pub(crate) fn draws_mut(&mut self) -> impl Iterator<Item = (Purpose, &mut u32)> {
+        let (many, one) = match self {
+            Row::Eval(_) => (&mut [][..], None),
+            Row::Update(row) => (&mut row.noise[..], None),
+            Row::Map(Map { kind: MapKind::Replace { noise, .. }, .. }) => (&mut [][..], noise.as_mut()),
+            Row::Map(_) => (&mut [][..], None),
+        };
+        many.iter_mut().chain(one).map(|(purpose, draw, _)| (*purpose, draw))
     }
 }
 
@@ -202,6 +249,31 @@ impl Plan {
     /// Number of noise draws of shape [k*C, ...] that a run consumes, the prior not included.
     pub fn draws(&self) -> usize {
         self.rows.iter().map(|row| row.draws().count()).sum()
+    }
+
+    /// The kind of guidance whose maps the plan holds.
+    pub(crate) fn guidance(&self) -> Option<GuidanceKind> {
+        self.maps().find_map(MapKind::guidance)
+    }
+
+    /// Whether a map completes images.
+    pub(crate) fn inpaints(&self) -> bool {
+        self.maps().any(|kind| matches!(kind, MapKind::Replace { .. }))
+    }
+
+    fn maps(&self) -> impl Iterator<Item = &MapKind> {
+        self.rows.iter().filter_map(|row| if let Row::Map(map) = row { Some(&map.kind) } else { None })
+    }
+
+    /// The network whose outputs each slot holds.
+    pub(crate) fn slot_networks(&self) -> Vec<usize> {
+        let mut networks = vec![0; self.slots];
+        for row in &self.rows {
+            if let Row::Eval(eval) = row {
+                networks[eval.slot] = eval.network;
+            }
+        }
+        networks
     }
 
     /// Whether a network call sees a part of the state only.
@@ -249,31 +321,51 @@ impl Plan {
         }
         let mut written_states = vec![false; self.states];
         written_states[0] = true;
-        let mut written_slots = vec![false; self.slots];
+        let mut written_slots = vec![None; self.slots];
         for (i, row) in self.rows.iter().enumerate() {
             self.check_row(row, &mut written_states, &mut written_slots)
                 .or_else(|what| bad(format!("row {i}: {what}")))?;
         }
+        let kinds = |kind| self.maps().filter_map(MapKind::guidance).any(|k| k == kind);
+        let kinds = (kinds(GuidanceKind::Cfg), kinds(GuidanceKind::Classifier));
+        if kinds == (true, true) {
+            return bad("maps of kinds `cfg` and `gradient`: the guide of a plan is one network".into());
+        }
+        if kinds == (false, false) && written_slots.contains(&Some(GUIDE)) {
+            return bad("the guide (network 1) is called, but no map reads its output".into());
+        }
         Ok(())
     }
 
-    fn check_row(&self, row: &Row, states: &mut [bool], slots: &mut [bool]) -> Result<(), String> {
+    /// `slots` holds the network that wrote each slot.
+    fn check_row(&self, row: &Row, states: &mut [bool], slots: &mut [Option<usize>]) -> Result<(), String> {
         let read = |written: &[bool], index: usize, what: &str| match written.get(index) {
             None => Err(missing(what, index, written.len())),
             Some(false) => Err(format!("{what} {index} is read before it is written")),
             Some(true) => Ok(()),
         };
-        let shape = |m: &Mat, cols: usize, what: &str| {
-            if (m.rows(), m.cols()) != (self.k, cols) {
-                return Err(format!("{what} is {} x {}, expected {} x {cols}", m.rows(), m.cols(), self.k));
+        let read_slot = |slots: &[Option<usize>], index: usize, network: usize| match slots.get(index) {
+            None => Err(missing("slot", index, slots.len())),
+            Some(None) => Err(format!("slot {index} is read before it is written")),
+            Some(Some(written)) if *written != network => {
+                let holds = if network == GUIDE { "the model's" } else { "the guide's" };
+                Err(format!("slot {index} holds {holds} output"))
+            }
+            Some(_) => Ok(()),
+        };
+        let sized = |m: &Mat, rows: usize, cols: usize, what: &str| {
+            if (m.rows(), m.cols()) != (rows, cols) {
+                return Err(format!("{what} is {} x {}, expected {rows} x {cols}", m.rows(), m.cols()));
             }
             if !m.is_finite() { Err(format!("{what} is not finite")) } else { Ok(()) }
         };
+        let shape = |m: &Mat, cols: usize, what: &str| sized(m, self.k, cols, what);
         match row {
             Row::Eval(eval) => {
                 read(states, eval.from, "state")?;
-                if eval.network != 0 {
-                    return Err(format!("network {}: this version runs network 0 only", eval.network));
+                if eval.network > GUIDE {
+                    let network = eval.network;
+                    return Err(format!("network {network}: there are 0 (the model) and 1 (its guide)"));
                 }
                 let times = [("t", Some(eval.t)), ("input.t", eval.input.as_ref().map(|input| input.t))];
                 for (name, t) in times {
@@ -290,7 +382,11 @@ impl Plan {
                         return Err("input.project is not finite".into());
                     }
                 }
-                *slots.get_mut(eval.slot).ok_or_else(|| missing("slot", eval.slot, self.slots))? = true;
+                let slot = slots.get_mut(eval.slot).ok_or_else(|| missing("slot", eval.slot, self.slots))?;
+                if slot.is_some_and(|network| network != eval.network) {
+                    return Err(format!("slot {} is written by the model and by its guide", eval.slot));
+                }
+                *slot = Some(eval.network);
             }
             Row::Update(update) => {
                 read(states, update.from, "state")?;
@@ -303,7 +399,7 @@ impl Plan {
                     }
                 }
                 for (slot, b) in &update.terms {
-                    read(slots, *slot, "slot")?;
+                    read_slot(slots, *slot, 0)?;
                     shape(b, self.output_blocks, "B")?;
                 }
                 for (_, _, c) in &update.noise {
@@ -324,6 +420,18 @@ impl Plan {
                 if !(low.is_finite() && high.is_finite() && low < high) {
                     return Err(format!("low = {low:?}, high = {high:?}: expected finite low < high"));
                 }
+            }
+            Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {
+                read_slot(slots, *into, 0)?;
+                read_slot(slots, *slot, GUIDE)?;
+                if !(0.0..=1.0).contains(rescale) {
+                    return Err(format!("rescale = {rescale:?}: expected 0 to 1"));
+                }
+            }
+            Row::Map(Map { kind: MapKind::Gradient { slot, b }, into, .. }) => {
+                read_slot(slots, *into, 0)?;
+                read_slot(slots, *slot, GUIDE)?;
+                sized(b, self.output_blocks, self.k, "B")?;
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod checkpoint;
+mod guide;
 mod options;
 mod sample;
 mod save;
@@ -16,12 +17,15 @@ pub use sample::{
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
+use crate::guidance::{self, GUIDE};
 use crate::network::{Evaluator, Inputs, Network, Precision};
-use crate::plan::{Eval, Plan, Row, Update};
+use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
-use crate::solver::{Decoder, Rows, Sampler};
+use crate::solver::{CALLS_OF_GUIDED, Decoder, Rows, Sampler};
+use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
 use cancel::Watch;
+use guide::{Guide, Lengths, Twice};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -88,9 +92,11 @@ struct Calls {
     decoder: Decoder,
     /// Samples of one network call.
     size: usize,
-    output_blocks: usize,
     times: Vec<f64>,
     labels: Option<Vec<i64>>,
+    guide: Option<Guide>,
+    /// State and time of the model's last call.
+    seen: (usize, f64),
     /// What the network sees where that is not the state: one block for each sample.
     projected: Option<Buffer>,
     /// The data estimate, where it is wanted.
@@ -136,7 +142,6 @@ impl Run {
         // First: other checks may take memory for each sample.
         options.check_memory(n as u128 * sampler.elements())?;
         options.check(spec, sampler)?;
-        let output_blocks = spec.output_blocks(k);
         let (states, slots) = sampler.buffers();
         let output_precision = network.output_precision(options.precision);
         if (options.precision, output_precision) == (Precision::F32, Precision::F64) {
@@ -155,7 +160,13 @@ impl Run {
             k,
             d,
             states: buffers(states, options.precision, k)?,
-            slots: buffers(slots, output_precision, output_blocks)?,
+            slots: slots
+                .iter()
+                .map(|of| {
+                    let precision = precision_of(*of, model, options.guide.as_ref(), options.precision);
+                    Buffer::zeros(precision, n * sampler.blocks_of(*of) * d)
+                })
+                .collect::<Result<_>>()?,
             seeds: (0..n as u64).map(|i| options.seed.wrapping_add(i)).collect(),
             draws: options.noise.map(Tensor::into_buffer),
             consumed: 0,
@@ -163,6 +174,10 @@ impl Run {
                 image: inpaint.image.into_f32(),
                 mask: inpaint.mask.broadcast_mask(&spec.data.shape),
             }),
+            scales: match &options.scales {
+                Some(scales) if scales.len() == 1 => vec![scales[0]; n],
+                scales => scales.clone().unwrap_or_default(),
+            },
             partial: vec![0.0; n],
         };
         let executor = model.executor().clone();
@@ -171,6 +186,16 @@ impl Run {
             None => executor.prior(&mut batch, &sampler.prior_factor),
         }
         let size = options.batch.unwrap_or(n).min(n);
+        let labels = options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l });
+        let (labels, guide) = match (sampler.conditioning.guidance, &options.guide) {
+            (None, _) => (labels, None),
+            // By Bayes' rule a classifier's class is none of the model's own business.
+            (Some(Guidance { kind: GuidanceKind::Classifier, .. }), Some(guide)) => {
+                (None, Some(Guide::other(guide, labels)?))
+            }
+            (Some(_), Some(guide)) => (labels.clone(), Some(Guide::other(guide, labels)?)),
+            (Some(_), None) => (labels, Some(own_guide(model, sampler, size, options.precision)?)),
+        };
         let projected =
             if sampler.projects() { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
         let previews = options.previews || options.anytime;
@@ -192,9 +217,10 @@ impl Run {
                 evaluator: network.evaluator()?,
                 decoder,
                 size,
-                output_blocks,
                 times: vec![0.0; size],
-                labels: options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l }),
+                labels,
+                guide,
+                seen: (0, t),
                 projected,
                 x0,
                 seconds: Duration::ZERO,
@@ -240,17 +266,24 @@ impl Run {
         self.interrupted()?;
         match &mut self.rows {
             Cursor::Planned { plan, next } => {
-                let plan = plan.clone();
-                let row = &plan.rows[*next];
-                let following = plan.rows.get(*next + 1).map(Row::step);
+                let (plan, first) = (plan.clone(), *next);
+                let row = &plan.rows[first];
+                let mut done = 1;
                 match row {
-                    Row::Eval(eval) => self.eval(eval)?,
+                    Row::Eval(eval) => match plan.rows.get(first + 1) {
+                        Some(Row::Eval(guide)) if self.at_once(eval, guide) => {
+                            self.eval_both(eval, guide)?;
+                            done = 2;
+                        }
+                        _ => self.eval(eval)?,
+                    },
                     Row::Update(update) => self.update(update)?,
-                    Row::Map(map) => self.executor.map(&mut self.batch, &map.kind, map.into),
+                    Row::Map(map) => self.map(map)?,
                 }
+                let following = plan.rows.get(first + done).map(Row::step);
                 // Only now: a call that was interrupted in flight is made again.
                 if let Cursor::Planned { next, .. } = &mut self.rows {
-                    *next += 1;
+                    *next += done;
                 }
                 self.progress.done = following.is_none();
                 if following != Some(row.step()) {
@@ -295,7 +328,11 @@ impl Run {
         Ok(())
     }
 
+    /// Calls the network of `row`; a guide that would change nothing is not called.
     fn eval(&mut self, row: &Eval) -> Result<()> {
+        if row.network == GUIDE && !self.guides() {
+            return Ok(());
+        }
         self.progress.t = row.t;
         let began = Instant::now();
         let n = self.batch.n;
@@ -303,7 +340,7 @@ impl Run {
             self.executor.project(&self.batch, row.from, &input.project, projected);
         }
         let t = row.input.as_ref().map_or(row.t, |input| input.t);
-        let output_len = self.calls.output_blocks * self.batch.d;
+        let output_len = self.sampler.blocks_of(row.network) * self.batch.d;
         let mut first = 0;
         while first < n {
             let samples = first..(first + self.calls.size).min(n);
@@ -311,16 +348,23 @@ impl Run {
             let calls = &mut self.calls;
             let times = &mut calls.times[..samples.len()];
             times.fill(t);
+            let (evaluator, labels) = match &mut calls.guide {
+                Some(Guide::Other { evaluator, labels, .. }) if row.network == GUIDE => {
+                    (evaluator, labels.as_deref())
+                }
+                Some(Guide::Model(_)) if row.network == GUIDE => (&mut calls.evaluator, None),
+                _ => (&mut calls.evaluator, calls.labels.as_deref()),
+            };
             let inputs = Inputs {
                 z: match (&row.input, &calls.projected) {
                     (Some(_), Some(projected)) => projected.values(of(self.batch.d)),
                     _ => self.batch.states[row.from].values(of(self.batch.k * self.batch.d)),
                 },
                 t: times,
-                labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
+                labels: labels.map(|labels| &labels[samples.clone()]),
             };
             let out = self.batch.slots[row.slot].values_mut(of(output_len));
-            if let Err(e) = calls.evaluator.evaluate(inputs, out) {
+            if let Err(e) = evaluator.evaluate(inputs, out) {
                 // Of a call that was ended on request; where it failed by itself, it will again.
                 self.interrupted()?;
                 return Err(e.context(place(&self.progress)));
@@ -329,9 +373,73 @@ impl Run {
         }
         self.calls.seconds += began.elapsed();
         self.progress.nfe += 1;
+        if row.network == GUIDE {
+            return Ok(());
+        }
+        self.calls.seen = (row.from, row.t);
+        self.preview(row.slot)
+    }
+
+    /// Whether guidance changes anything: without a scale other than zero the guide is not called.
+    fn guides(&self) -> bool {
+        self.batch.scales.iter().any(|w| *w != 0.0)
+    }
+
+    /// Whether the calls of two rows are of one network on the same states and times.
+    fn at_once(&self, own: &Eval, guide: &Eval) -> bool {
+        let same = (own.network, guide.network) == (0, GUIDE)
+            && (own.from, own.t, &own.input) == (guide.from, guide.t, &guide.input);
+        same && self.guides() && matches!(self.calls.guide, Some(Guide::Model(_)))
+    }
+
+    /// Calls the model with the samples' classes and without, at once, in batches of twice the samples.
+    fn eval_both(&mut self, own: &Eval, guide: &Eval) -> Result<()> {
+        let Some(Guide::Model(twice)) = &mut self.calls.guide else {
+            return Err(Error::new(Status::Internal, "a guide of its own is called on its own"));
+        };
+        self.progress.t = own.t;
+        let began = Instant::now();
+        let n = self.batch.n;
+        let mut state = &self.batch.states[own.from];
+        if let (Some(input), Some(projected)) = (&own.input, &mut self.calls.projected) {
+            self.executor.project(&self.batch, own.from, &input.project, projected);
+            state = projected;
+        }
+        let t = own.input.as_ref().map_or(own.t, |input| input.t);
+        let mut first = 0;
+        while first < n {
+            let samples = first..(first + self.calls.size).min(n);
+            let labels = self.calls.labels.as_deref();
+            let called = twice.evaluate(&mut *self.calls.evaluator, &samples, state, t, labels);
+            if let Err(e) = called {
+                self.interrupted()?;
+                return Err(e.context(place(&self.progress)));
+            }
+            twice.read(&samples, &mut self.batch.slots, own.slot, guide.slot);
+            first = samples.end;
+        }
+        self.calls.seconds += began.elapsed();
+        self.progress.nfe += 2;
+        self.calls.seen = (own.from, own.t);
+        self.preview(own.slot)
+    }
+
+    /// Executes a map row; one that guides changes the data estimate, too.
+    fn map(&mut self, row: &Map) -> Result<()> {
+        let guides = matches!(row.kind, MapKind::Cfg { .. } | MapKind::Gradient { .. });
+        if guides && !self.guides() {
+            return Ok(());
+        }
+        self.executor.map(&mut self.batch, &row.kind, row.into);
+        if guides { self.preview(row.into) } else { Ok(()) }
+    }
+
+    /// Makes the data estimate of the model's last call, whose output is in `slot`, where it is wanted.
+    fn preview(&mut self, slot: usize) -> Result<()> {
+        let (from, t) = self.calls.seen;
         if let Some(x0) = &mut self.calls.x0 {
-            let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, row.t)?;
-            self.executor.x0(&self.batch, row.from, row.slot, &on_z, &on_output, x0);
+            let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, t)?;
+            self.executor.x0(&self.batch, from, slot, &on_z, &on_output, x0);
         }
         Ok(())
     }
@@ -352,7 +460,7 @@ impl Run {
         // The network's own times; who has none is given one that the network knows.
         let own = |i: usize| inputs[i].as_ref().map_or(times[i], |input| Some(input.t));
         let spare = (0..n).find_map(own).unwrap_or(latest);
-        let output_len = self.calls.output_blocks * self.batch.d;
+        let output_len = self.sampler.blocks_of(0) * self.batch.d;
         let mut first = 0;
         while first < n {
             let samples = first..(first + self.calls.size).min(n);
@@ -397,7 +505,7 @@ impl Run {
 
     /// Says which sample became non-finite by `row`, and whether the network's outputs were it already.
     fn non_finite(&self, row: &Update, sample: usize) -> Error {
-        let output_len = self.calls.output_blocks * self.batch.d;
+        let output_len = self.sampler.blocks_of(0) * self.batch.d;
         let range = sample * output_len..(sample + 1) * output_len;
         let guilty = row
             .terms
@@ -442,7 +550,7 @@ impl Run {
 
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`
     /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count), `precision`,
-    /// `batch`, `labels`, `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the same model and these
+    /// `batch`, `labels`, `conditioning`, `scales`, `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the same model and these
     /// numbers anyone gets the same samples.
     ///
     /// # Errors
@@ -459,7 +567,9 @@ impl Run {
             "backend": self.network.backend(),
             "noise": if self.batch.draws.is_some() { "caller" } else { "philox" },
             "seeds": { "first": self.batch.seeds.first(), "count": self.batch.n },
-            "inpaint": self.sampler.inpaint,
+            "conditioning": self.sampler.conditioning,
+            "scales": (!self.batch.scales.is_empty()).then_some(&self.batch.scales),
+            "guide": self.calls.guide.as_ref().map(Guide::hash).transpose()?.flatten(),
             "precision": self.precision(),
             "batch": self.calls.size,
             "labels": self.calls.labels,
@@ -547,6 +657,22 @@ fn no_estimates() -> Error {
         .hint("start it with `previews` or `anytime`")
 }
 
+/// The precision of the outputs of a plan's network, for states of precision `state`.
+fn precision_of(network: usize, model: &Model, guide: Option<&Model>, state: Precision) -> Precision {
+    let network = if network == GUIDE { guide.unwrap_or(model) } else { model };
+    network.network().output_precision(state)
+}
+
+/// The model as its own guide, for calls of `size` samples.
+fn own_guide(model: &Model, sampler: &Sampler, size: usize, state: Precision) -> Result<Guide> {
+    let (spec, d) = (model.spec(), model.spec().data_len());
+    let k = sampler.process.k();
+    let input = if sampler.projects() { d } else { k * d };
+    let lengths = Lengths { size, input, output: spec.output_blocks(k) * d };
+    let precisions = (state, precision_of(0, model, None, state));
+    Ok(Guide::Model(Twice::new(lengths, precisions, spec.network.classes.into())?))
+}
+
 /// A buffer of another length than the result's is a mistake, too, where it is longer: of type or shape.
 fn fits(len: usize, wanted: u128) -> Result<()> {
     if len as u128 == wanted {
@@ -605,16 +731,34 @@ fn place(progress: &Progress) -> String {
 }
 
 impl rk45::Rows for Run {
-    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<()> {
+    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<u32> {
         self.interrupted()?;
-        match times {
-            [Some(t)] => {
-                let step = self.progress.step;
-                let input = self.calls.decoder.input(&self.sampler.process, *t);
-                Run::eval(self, &Eval { step, network: 0, from: state, t: *t, slot, input })
+        let [Some(t)] = *times else {
+            // Guidance is refused where samples have times of their own.
+            self.eval_each(state, times, slot)?;
+            return Ok(1);
+        };
+        let step = self.progress.step;
+        let input = self.calls.decoder.input(&self.sampler.process, t);
+        let eval = Eval { step, network: 0, from: state, t, slot, input };
+        let guided = match &self.sampler.conditioning.guidance {
+            Some(guidance) if self.guides() => {
+                guidance::rows(guidance, &self.calls.decoder, &self.sampler.process, &eval, rk45::SLOTS)?
             }
-            _ => self.eval_each(state, times, slot),
+            _ => None,
+        };
+        let Some((guide, map)) = guided else {
+            Run::eval(self, &eval)?;
+            return Ok(1);
+        };
+        if self.at_once(&eval, &guide) {
+            self.eval_both(&eval, &guide)?;
+        } else {
+            Run::eval(self, &eval)?;
+            Run::eval(self, &guide)?;
         }
+        self.map(&map)?;
+        Ok(CALLS_OF_GUIDED)
     }
 
     fn update(&mut self, rows: &[Option<Update>]) -> Result<()> {
@@ -647,7 +791,7 @@ impl rk45::Rows for Run {
     }
 
     fn copy_slot(&mut self, from: usize, to: usize, systems: &[bool]) {
-        let len = self.calls.output_blocks * self.batch.d;
+        let len = self.sampler.blocks_of(0) * self.batch.d;
         let all = 0..self.batch.n * len;
         match systems {
             [wanted] => {

@@ -1,10 +1,12 @@
 //! What a run is started with.
 
 use super::Cancel;
+use crate::Model;
 use crate::exec::Buffer;
+use crate::guidance;
 use crate::network::Precision;
 use crate::solver::{Rows, Sampler};
-use crate::spec::ModelSpec;
+use crate::spec::{Guidance, GuidanceKind, ModelSpec};
 use crate::{Error, Result, Status};
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 use std::ops::Range;
@@ -121,10 +123,17 @@ pub struct RunOptions {
     pub init: Option<Tensor>,
     /// Noise [draws, n, k*C, ...], in the order in which the plan consumes it, instead of Philox's.
     pub noise: Option<Tensor>,
-    /// Class of each sample, n or one for all; `None`: the null class.
+    /// Class of each sample, n or one for all; `None`: the null class. With [`GuidanceKind::Classifier`] it is the
+    /// guidance network's, and a class-conditional model runs with the null class.
     pub labels: Option<Vec<i64>>,
     /// Image and mask of a sampler that was compiled for inpainting.
     pub inpaint: Option<Inpaint>,
+    /// Guidance scale of each sample, n or one for all, of a sampler that was compiled with guidance. 0 leaves a sample to
+    /// the model; where all are 0 the guide is not called.
+    pub scales: Option<Vec<f64>>,
+    /// The guidance network: a classifier's gradient, or for [`GuidanceKind::Cfg`] a second, weaker network in place of
+    /// the model with the null class.
+    pub guide: Option<Model>,
     /// Whether to keep the data estimate at each network call, for [`What::X0`](super::What::X0).
     pub previews: bool,
     /// Whether the deadline leaves the best data estimate so far ([`Status::Partial`]) instead of nothing; at least one
@@ -147,6 +156,8 @@ impl RunOptions {
             noise: None,
             labels: None,
             inpaint: None,
+            scales: None,
+            guide: None,
             previews: false,
             anytime: false,
         }
@@ -176,8 +187,8 @@ impl RunOptions {
             expect("noise", noise.shape(), &shape)?;
             finite("noise", noise)?;
         }
-        self.check_labels(spec)?;
-        match (&self.inpaint, sampler.inpaint) {
+        self.check_guidance(spec, sampler.conditioning.guidance)?;
+        match (&self.inpaint, sampler.conditioning.inpaint) {
             (None, None) => {}
             (Some(_), None) => {
                 return Err(Error::argument("inpaint: the sampler was not compiled for inpainting"));
@@ -201,22 +212,72 @@ impl RunOptions {
         Ok(())
     }
 
-    fn check_labels(&self, spec: &ModelSpec) -> Result<()> {
+    fn check_guidance(&self, spec: &ModelSpec, guidance: Option<Guidance>) -> Result<()> {
+        let n = self.n;
+        let Some(guidance) = guidance else {
+            let given = [("scale", self.scales.is_some()), ("guidance network", self.guide.is_some())];
+            if let Some((name, _)) = given.iter().find(|(_, given)| *given) {
+                return Err(Error::argument(format!(
+                    "{name}: the sampler was not compiled with guidance, which it would be for"
+                )));
+            }
+            return self.check_labels(spec, true);
+        };
+        let Some(scales) = &self.scales else {
+            return Err(Error::argument("scale: the sampler guides and needs a scale"));
+        };
+        if scales.len() != n && scales.len() != 1 {
+            return Err(Error::argument(format!("scale: expected 1 or {n} scales, got {}", scales.len())));
+        }
+        if let Some(scale) = scales.iter().find(|scale| !scale.is_finite()) {
+            return Err(Error::argument(format!("scale = {scale}: expected a finite number")));
+        }
+        if let Some(guide) = &self.guide {
+            guidance::check_guide(guidance.kind, spec, guide.spec())?;
+        }
+        match (guidance.kind, &self.guide) {
+            (GuidanceKind::Classifier, None) => {
+                Err(Error::argument("guidance network: kind `classifier` needs one that gives `grad`")
+                    .hint("the section Conditioning of the README says what it is"))
+            }
+            (GuidanceKind::Classifier, Some(guide)) => {
+                self.check_labels(guide.spec(), false).map_err(|e| e.context("guidance network"))?;
+                match &self.labels {
+                    Some(_) => Ok(()),
+                    None => Err(Error::argument("label: kind `classifier` guides to a class and needs one")),
+                }
+            }
+            (GuidanceKind::Cfg, None) if self.labels.is_none() => {
+                self.labelled(spec)?;
+                Err(Error::argument("label: classifier-free guidance needs the class to guide to"))
+            }
+            // A second network guides without classes, too.
+            (GuidanceKind::Cfg, _) => self.check_labels(spec, true),
+        }
+    }
+
+    /// Refuses a network that takes no classes.
+    fn labelled(&self, spec: &ModelSpec) -> Result<()> {
+        match spec.network.label_input {
+            Some(_) => Ok(()),
+            None => Err(Error::argument(
+                "label: the model is not class-conditional (its spec has no label_input)",
+            )),
+        }
+    }
+
+    /// Checks the labels against the classes of a network, which may know the null class as well.
+    fn check_labels(&self, spec: &ModelSpec, null: bool) -> Result<()> {
         let (n, classes) = (self.n, spec.network.classes);
         let Some(labels) = &self.labels else { return Ok(()) };
-        if spec.network.label_input.is_none() {
-            return Err(Error::argument(
-                "label: the model is not class-conditional (its spec has no label_input)",
-            ));
-        }
+        self.labelled(spec)?;
         if labels.len() != n && labels.len() != 1 {
             return Err(Error::argument(format!("label: expected 1 or {n} labels, got {}", labels.len())));
         }
-        if let Some(label) = labels.iter().find(|label| !(0..=i64::from(classes)).contains(*label)) {
-            return Err(Error::argument(format!(
-                "label {label}: expected 0 to {}, or {classes} for the null class",
-                classes - 1
-            )));
+        let end = i64::from(classes) + i64::from(null);
+        if let Some(label) = labels.iter().find(|label| !(0..end).contains(*label)) {
+            let or_null = if null { format!(", or {classes} for the null class") } else { String::new() };
+            return Err(Error::argument(format!("label {label}: expected 0 to {}{or_null}", classes - 1)));
         }
         Ok(())
     }
@@ -251,10 +312,9 @@ impl RunOptions {
             seed: self.seed.wrapping_add(range.start as u64),
             init: self.init.as_ref().map(|t| t.slice(0, range.clone())),
             noise: self.noise.as_ref().map(|t| t.slice(1, range.clone())),
-            labels: self
-                .labels
-                .as_ref()
-                .map(|l| if l.len() == 1 { l.clone() } else { l[range.clone()].to_vec() }),
+            labels: self.labels.as_deref().map(|labels| part(labels, &range)),
+            scales: self.scales.as_deref().map(|scales| part(scales, &range)),
+            guide: self.guide.clone(),
             inpaint: self
                 .inpaint
                 .as_ref()
@@ -263,6 +323,11 @@ impl RunOptions {
             ..*self
         }
     }
+}
+
+/// Of one value each the samples `range`, or the one value for all.
+fn part<T: Clone>(values: &[T], range: &Range<usize>) -> Vec<T> {
+    if values.len() == 1 { values.to_vec() } else { values[range.clone()].to_vec() }
 }
 
 /// Nine tenths of the machine's memory.

@@ -7,7 +7,7 @@ use crate::exec::Buffer;
 use crate::network::Precision;
 use crate::plan::Plan;
 use crate::solver::{Rows, Sampler};
-use crate::spec::{InpaintMethod, SamplerSpec};
+use crate::spec::{Conditioning, SamplerSpec};
 use crate::{Error, Result, Status};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
@@ -183,13 +183,14 @@ struct SavedSampling {
     own_plan: Option<Plan>,
     plan: String,
     model: String,
-    inpaint: Option<InpaintMethod>,
+    conditioning: Conditioning,
     what: What,
     n: usize,
     seed: u64,
     precision: Precision,
     batch: Option<usize>,
     labels: Option<Vec<i64>>,
+    scales: Option<Vec<f64>>,
     /// Shapes of the arrays that the caller gave.
     init: Option<Vec<usize>>,
     noise: Option<Vec<usize>>,
@@ -327,6 +328,8 @@ impl<'a> Sampling<'a> {
             noise,
             labels,
             inpaint,
+            scales,
+            guide: _,
             previews: _,
             anytime,
         } = self.options;
@@ -346,13 +349,14 @@ impl<'a> Sampling<'a> {
             own_plan: self.sampler.plan().filter(|_| self.sampler.info().name == "plan").cloned(),
             plan: self.sampler.hash(),
             model: self.model.hash()?,
-            inpaint: self.sampler.inpaint,
+            conditioning: self.sampler.conditioning.clone(),
             what: self.what,
             n: *n,
             seed: *seed,
             precision: *precision,
             batch: *batch,
             labels: labels.clone(),
+            scales: scales.clone(),
             init: arrays[0].1.map(shape),
             noise: arrays[1].1.map(shape),
             image: arrays[2].1.map(shape),
@@ -411,6 +415,7 @@ impl Checkpoint {
             init: tensor("init", &saved.init)?,
             noise: tensor("noise", &saved.noise)?,
             labels: saved.labels.clone(),
+            scales: saved.scales.clone(),
             inpaint,
             ..RunOptions::new(saved.n)
         };
@@ -428,9 +433,9 @@ impl Checkpoint {
         self.saved.own_plan.as_ref()
     }
 
-    /// How the known region enters, where images are completed.
-    pub fn inpaint(&self) -> Option<InpaintMethod> {
-        self.saved.inpaint
+    /// What the sampler was compiled for.
+    pub fn conditioning(&self) -> &Conditioning {
+        &self.saved.conditioning
     }
 
     /// What is sampled.
@@ -438,13 +443,14 @@ impl Checkpoint {
         self.saved.what
     }
 
-    /// The run's options, with neither deadline, token nor limit of memory.
+    /// The run's options, with neither deadline, token, limit of memory nor guidance network.
     pub fn options(&self) -> &RunOptions {
         &self.options
     }
 
     /// Goes on, with the samples that were finished in `out`: exactly the elements of the whole result. `options` are
-    /// [`Self::options`], with a deadline, token and limit of memory of its own.
+    /// [`Self::options`], with a deadline, token, limit of memory and the
+    /// guidance network of its own.
     ///
     /// # Errors
     /// [`Status::CheckpointInvalid`] where it is of another model or sampler; those of [`Sampling::new`].
@@ -474,7 +480,7 @@ impl Checkpoint {
         sampling.finished = saved.finished;
         sampling.nfe = saved.nfe;
         if let Some(run) = &self.run {
-            let mut run = Run::load(model, sampler, run)?;
+            let mut run = Run::load_guided(model, sampler, options.guide.as_ref(), run)?;
             if run.samples() != sampling.at_once.min(saved.n - saved.finished) {
                 return Err(invalid("its run has another number of samples"));
             }

@@ -2,11 +2,14 @@
 //! through ONNX Runtime for the same batch and threads.
 
 use super::checkpoint::{Reader, Writer, invalid};
-use super::{Calls, Cursor, Progress, Run};
+use super::guide::Guide;
+use super::{Calls, Cursor, Progress, Run, own_guide, precision_of};
 use crate::exec::{Batch, Buffer, Known};
+use crate::guidance::check_guide;
 use crate::network::Precision;
 use crate::solver::rk45::{self, Rk45};
 use crate::solver::{Decoder, Rows, Sampler};
+use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Model, Result, Status};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
@@ -27,6 +30,12 @@ struct Saved {
     first_sample: usize,
     seeds: Vec<u64>,
     labels: Option<Vec<i64>>,
+    scales: Vec<f64>,
+    /// Hash and labels of a guidance network.
+    guide: Option<String>,
+    guide_labels: Option<Vec<i64>>,
+    /// State and time of the model's last call.
+    seen: (usize, f64),
     rows: SavedCursor,
     progress: Progress,
     network_seconds: f64,
@@ -65,14 +74,16 @@ impl Run {
             poisoned,
             hashes: _,
         } = self;
-        let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, partial: _ } = batch;
+        let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, scales, partial: _ } =
+            batch;
         let Calls {
             evaluator: _,
             decoder: _,
             size,
-            output_blocks: _,
             times: _,
             labels,
+            guide,
+            seen,
             projected: _,
             x0,
             seconds,
@@ -90,6 +101,13 @@ impl Run {
             first_sample: *first_sample,
             seeds: seeds.clone(),
             labels: labels.clone(),
+            scales: scales.clone(),
+            guide: guide.as_ref().map(Guide::hash).transpose()?.flatten(),
+            guide_labels: match guide {
+                Some(Guide::Other { labels, .. }) => labels.clone(),
+                _ => None,
+            },
+            seen: *seen,
             rows: match rows {
                 Cursor::Planned { plan: _, next } => SavedCursor::Planned(*next),
                 Cursor::Adaptive(solver) => SavedCursor::Adaptive(solver.save()),
@@ -115,7 +133,7 @@ impl Run {
         if let Some(x0) = x0 {
             writer.buffer("x0", x0)?;
         }
-        debug_assert_eq!(sampler.buffers(), (states.len(), slots.len()));
+        debug_assert_eq!((sampler.buffers().0, sampler.buffers().1.len()), (states.len(), slots.len()));
         writer.finish(KIND, &saved)
     }
 
@@ -125,6 +143,19 @@ impl Run {
     /// # Errors
     /// [`Status::CheckpointInvalid`] where the bytes are torn or edited, or of another model or sampler than these.
     pub fn load(model: &Model, sampler: &Arc<Sampler>, bytes: &[u8]) -> Result<Self> {
+        Self::load_guided(model, sampler, None, bytes)
+    }
+
+    /// [`Self::load`] of a run that had a guidance network of its own.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`]; [`Status::CheckpointInvalid`] also for another guidance network than the run's.
+    pub fn load_guided(
+        model: &Model,
+        sampler: &Arc<Sampler>,
+        guide: Option<&Model>,
+        bytes: &[u8],
+    ) -> Result<Self> {
         let (reader, saved) = Reader::new::<Saved>(KIND, bytes)?;
         let network = model.network();
         let spec = network.spec();
@@ -139,28 +170,58 @@ impl Run {
                     .hint("resume with the model and the sampler options that the run was started with"));
             }
         }
-        let Saved { n, precision, size, seeds, labels, progress, .. } = saved;
+        let Saved { n, precision, size, seeds, labels, scales, guide_labels, seen, progress, .. } = saved;
+        let own = guide.map(Model::hash).transpose()?;
+        if saved.guide != own {
+            let named = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "none".into());
+            return Err(invalid(format!(
+                "of another guidance network: its hash is {}, expected {}",
+                named(&saved.guide),
+                named(&own)
+            )));
+        }
         let damaged = |what: &str| invalid(format!("its {what} cannot be"));
         let (k, d) = (sampler.process.k(), spec.data_len());
-        let output_blocks = spec.output_blocks(k);
         let (states, slots) = sampler.buffers();
         // The state is in the file: numbers that fit it need no other bound.
         let len = n.checked_mul(k * d).filter(|_| n > 0).ok_or_else(|| damaged("number of samples"))?;
-        let output_precision = network.output_precision(precision);
         let array = |name: String| reader.buffer_of(&name, precision, len);
-        let slot = |i| reader.buffer_of(&format!("slot {i}"), output_precision, n * output_blocks * d);
+        let slot = |(i, of): (usize, &usize)| {
+            let precision = precision_of(*of, model, guide, precision);
+            reader.buffer_of(&format!("slot {i}"), precision, n * sampler.blocks_of(*of) * d)
+        };
         if seeds.len() != n || !(1..=n).contains(&size) {
             return Err(damaged("seeds or batch"));
         }
-        if let Some(labels) = &labels {
-            let classes = i64::from(spec.network.classes);
-            let possible = spec.network.label_input.is_some()
-                && labels.len() == n
-                && labels.iter().all(|label| (0..=classes).contains(label));
+        for (labels, spec) in [(&labels, Some(spec)), (&guide_labels, guide.map(Model::spec))] {
+            let Some(labels) = labels else { continue };
+            let possible = spec.is_some_and(|spec| {
+                let classes = i64::from(spec.network.classes);
+                spec.network.label_input.is_some()
+                    && labels.len() == n
+                    && labels.iter().all(|label| (0..=classes).contains(label))
+            });
             if !possible {
                 return Err(damaged("labels"));
             }
         }
+        let guidance = sampler.conditioning.guidance;
+        let scaled = if guidance.is_some() { n } else { 0 };
+        if scales.len() != scaled || scales.iter().any(|w| !w.is_finite()) || seen.0 >= states {
+            return Err(damaged("scales"));
+        }
+        let guide = match (guidance, guide) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(damaged("guidance")),
+            (Some(guidance), Some(guide)) => {
+                check_guide(guidance.kind, spec, guide.spec())?;
+                Some(Guide::other(guide, guide_labels)?)
+            }
+            (Some(Guidance { kind: GuidanceKind::Classifier, .. }), None) => {
+                return Err(damaged("guidance"));
+            }
+            (Some(_), None) => Some(own_guide(model, sampler, size, precision)?),
+        };
         let decoder = Decoder::new(spec)?;
         let (rows, consumed, draws, done) = match (&sampler.rows, saved.rows) {
             (Rows::Planned(plan), SavedCursor::Planned(next)) if next <= plan.rows.len() => {
@@ -183,7 +244,7 @@ impl Run {
         if done != progress.done {
             return Err(damaged("progress"));
         }
-        let known = match sampler.inpaint {
+        let known = match sampler.conditioning.inpaint {
             None => None,
             Some(_) => {
                 let shared = |name: &str| {
@@ -199,7 +260,7 @@ impl Run {
             k,
             d,
             states: (0..states).map(|i| array(format!("state {i}"))).collect::<Result<_>>()?,
-            slots: (0..slots).map(slot).collect::<Result<_>>()?,
+            slots: slots.iter().enumerate().map(slot).collect::<Result<_>>()?,
             seeds,
             draws: match reader.has("draws") {
                 true => Some(reader.buffer("draws", draws.saturating_mul(len))?),
@@ -207,6 +268,7 @@ impl Run {
             },
             consumed,
             known,
+            scales,
             partial: vec![0.0; n],
         };
         let mut run = Self {
@@ -214,9 +276,10 @@ impl Run {
                 evaluator: network.evaluator()?,
                 decoder,
                 size,
-                output_blocks,
                 times: vec![0.0; size],
                 labels,
+                guide,
+                seen,
                 // Made anew for each call.
                 projected: if sampler.projects() { Some(Buffer::zeros(precision, n * d)?) } else { None },
                 x0: match reader.has("x0") {

@@ -3,17 +3,24 @@
 
 use super::denoiser::Denoiser;
 use super::{SamplerInfo, Solver, Times, inpaint};
+use crate::guidance::{self, GUIDE};
 use crate::noise::Purpose;
-use crate::plan::{Affine, Eval, FORMAT, Input, Plan, Row, push};
+use crate::plan::{Affine, Eval, FORMAT, Input, Map, MapKind, Plan, Row, push};
 use crate::process::{Mat, Process};
-use crate::spec::{DenoiseTime, InpaintMethod, ModelSpec, Prediction, Predicts, SamplerSpec};
+use crate::spec::{
+    Conditioning, DenoiseTime, Guidance, InpaintMethod, Inpainting, ModelSpec, Prediction, Predicts,
+    SamplerSpec,
+};
 use crate::{Error, Result, Status};
 use std::sync::Arc;
+
+/// Stands for the guide's slot until the solver's slots are known.
+const UNNUMBERED: usize = usize::MAX;
 
 /// Turns a raw network output into epsilon: eps = P z + R output, with z the state that the network saw.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoder {
-    prediction: Prediction,
+    pub(crate) prediction: Prediction,
     predicts: Predicts,
     /// Networks of k = 1 that need more than the state and its process.
     denoiser: Option<Arc<Denoiser>>,
@@ -48,11 +55,7 @@ impl Decoder {
             return Ok(denoiser.epsilon(process, t));
         }
         let k = process.k();
-        let half = match self.predicts {
-            Predicts::All => None,
-            Predicts::Position => Some(0),
-            Predicts::Momentum => Some(k - 1),
-        };
+        let half = self.half(k);
         let unit = |i: usize| Mat::from_fn(1, k, |_, j| f64::from(i == j));
         Ok(match (self.prediction, half) {
             (Prediction::Epsilon, None) => (Mat::zeros(k, k), Mat::identity(k)),
@@ -97,6 +100,21 @@ impl Decoder {
         })
     }
 
+    /// Whether the output says one thing, x0, of a state's blocks together.
+    pub(crate) fn is_denoiser(&self) -> bool {
+        let estimates = [Prediction::X0, Prediction::V, Prediction::Velocity, Prediction::Edm];
+        self.denoiser.is_some() || estimates.contains(&self.prediction)
+    }
+
+    /// The block that the output holds, where it holds one.
+    pub(crate) fn half(&self, k: usize) -> Option<usize> {
+        match self.predicts {
+            Predicts::All => None,
+            Predicts::Position => Some(0),
+            Predicts::Momentum => Some(k - 1),
+        }
+    }
+
     /// W, by which the exact epsilon is W (z - a x0): -L^T score, with the score of z given x0 alone. Under HSM that
     /// is L^-1; a network trained by DSM has an L that leaves the spread of m_0 out.
     fn eps_of_residual(process: &Process, t: f64) -> Mat {
@@ -138,15 +156,21 @@ impl Decoder {
 /// Writes the rows of one plan.
 pub(crate) struct Compiler<'a> {
     pub process: &'a Process,
-    pub inpaint: Option<InpaintMethod>,
+    pub inpaint: Option<Inpainting>,
     pub options: &'a SamplerSpec,
     /// Smallest and largest value of the data.
     pub data_range: [f64; 2],
+    guidance: Option<Guidance>,
     decoder: Decoder,
     output_blocks: usize,
+    grid: Vec<f64>,
     rows: Vec<Row>,
     step: usize,
     draws: [u32; 4],
+    /// The first error of a row that could not be written.
+    failed: Option<Error>,
+    /// Rows and draws before the step being written.
+    before: (usize, [u32; 4]),
 }
 
 impl<'a> Compiler<'a> {
@@ -154,27 +178,40 @@ impl<'a> Compiler<'a> {
         model: &ModelSpec,
         process: &'a Process,
         options: &'a SamplerSpec,
-        inpaint: Option<InpaintMethod>,
+        conditioning: &Conditioning,
     ) -> Result<Self> {
         Ok(Self {
             process,
-            inpaint,
+            inpaint: conditioning.inpaint,
+            guidance: conditioning.guidance,
+            failed: None,
             options,
             data_range: model.data.range,
             decoder: Decoder::new(model)?,
             output_blocks: model.output_blocks(process.k()),
+            grid: Vec::new(),
             rows: Vec::new(),
             step: 0,
             draws: [0; 4],
+            before: (0, [0; 4]),
         })
     }
 
     pub fn compile(mut self, solver: &Solver, info: &SamplerInfo, grid: Vec<f64>) -> Result<Plan> {
+        self.grid.clone_from(&grid);
         inpaint::open(&mut self, &grid)?;
+        self.before = (self.rows.len(), self.draws);
         (solver.steps)(&mut self, &grid)?;
         if self.options.denoise.unwrap_or(true) {
             self.close(info, grid[grid.len() - 1])?;
         }
+        if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
+            self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
+        }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.number_guide();
         let uses = |count: fn(&Row) -> usize| self.rows.iter().map(count).max().unwrap_or(0);
         let plan = Plan {
             format: FORMAT,
@@ -187,7 +224,8 @@ impl<'a> Compiler<'a> {
                 Row::Update(row) => {
                     row.states.iter().map(|(state, _)| *state).fold(row.from.max(row.into), usize::max) + 1
                 }
-                Row::Map(row) => row.into + 1,
+                Row::Map(Map { kind: MapKind::Replace { .. } | MapKind::Clip { .. }, into, .. }) => into + 1,
+                Row::Map(_) => 1,
             }),
             slots: uses(|row| if let Row::Eval(row) = row { row.slot + 1 } else { 0 }),
             steps: grid.len() - 1,
@@ -231,10 +269,39 @@ impl<'a> Compiler<'a> {
         Affine::state(state, self.process.k())
     }
 
-    /// Calls the network on state `from` at time `t`.
+    /// Calls the network on state `from` at time `t`, and its guide where there is one.
     pub fn eval(&mut self, from: usize, t: f64, slot: usize) {
         let input = self.decoder.input(self.process, t);
-        self.rows.push(Row::Eval(Eval { step: self.step, network: 0, from, t, slot, input }));
+        let eval = Eval { step: self.step, network: 0, from, t, slot, input };
+        let guided = self.guidance.map_or(Ok(None), |guidance| {
+            guidance::rows(&guidance, &self.decoder, self.process, &eval, UNNUMBERED)
+        });
+        self.rows.push(Row::Eval(eval));
+        match guided {
+            Ok(None) => {}
+            Ok(Some((call, map))) => self.rows.extend([Row::Eval(call), Row::Map(map)]),
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        }
+    }
+
+    /// Gives the guide's slot its number, the first that the solver does not use.
+    fn number_guide(&mut self) {
+        let used = self.rows.iter().map(|row| match row {
+            Row::Eval(Eval { network: 0, slot, .. }) => slot + 1,
+            _ => 0,
+        });
+        let number = used.max().unwrap_or(0);
+        for row in &mut self.rows {
+            match row {
+                Row::Eval(Eval { network: GUIDE, slot, .. })
+                | Row::Map(Map {
+                    kind: MapKind::Cfg { slot, .. } | MapKind::Gradient { slot, .. }, ..
+                }) => {
+                    *slot = number;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Epsilon of the call that filled `slot` at time `t`, where `z` expresses the state it saw in terms of the
@@ -298,8 +365,39 @@ impl<'a> Compiler<'a> {
         self.step
     }
 
+    /// The time at which the step being written ends.
+    pub fn end_of_step(&self) -> f64 {
+        self.grid[self.step + 1]
+    }
+
+    /// Takes the state from the end of the step being written back to its start, by the forward process, and writes
+    /// the step's rows again with noise of their own.
+    pub fn repeat_step(&mut self) {
+        let (t, u) = (self.grid[self.step], self.end_of_step());
+        let (first, draws) = self.before;
+        let rows = self.rows[first..].to_vec();
+        let used: [u32; 4] = std::array::from_fn(|purpose| self.draws[purpose] - draws[purpose]);
+        for _ in 1..self.inpaint.map_or(1, |inpaint| inpaint.resample) {
+            let noise = self.solver_noise(self.process.added_noise(u, t).psd_factor());
+            self.set(0, self.process.transition(u, t) * self.state(0) + noise);
+            let offset = self.draws;
+            for row in &rows {
+                let mut row = row.clone();
+                row.draws_mut().for_each(|(purpose, draw)| {
+                    *draw = *draw - draws[purpose as usize] + offset[purpose as usize];
+                });
+                match row {
+                    Row::Update(update) => push(&mut self.rows, update),
+                    other => self.rows.push(other),
+                }
+            }
+            (0..4).for_each(|purpose| self.draws[purpose] += used[purpose]);
+        }
+    }
+
     /// Says that the rows so far end a step.
     pub fn end_step(&mut self) {
         self.step += 1;
+        self.before = (self.rows.len(), self.draws);
     }
 }

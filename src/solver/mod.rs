@@ -30,10 +30,13 @@ mod unipc;
 
 pub(crate) use compiler::Decoder;
 
-use crate::plan::{Map, MapKind, Plan, Row};
+use crate::guidance::GUIDE;
+use crate::plan::{Plan, Row};
 use crate::process::{Mat, Process};
 use crate::spec::strict::did_you_mean;
-use crate::spec::{Config, InpaintMethod, ModelSpec, Prediction, SamplerSpec};
+use crate::spec::{
+    Conditioning, Config, ErrorNorm, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec,
+};
 use crate::{Error, Result, Status, grid, io};
 use compiler::Compiler;
 use serde::Serialize;
@@ -61,6 +64,10 @@ pub struct SamplerInfo {
     /// The options that it takes beside those of all samplers.
     pub options: &'static [&'static str],
 }
+
+/// Network calls of a guided evaluation: the model's and the guide's. A budget counts every evaluation as a guided one,
+/// also those outside of the guidance interval: how many there are depends on the grid, which depends on the budget.
+pub(crate) const CALLS_OF_GUIDED: u32 = 2;
 
 /// A sampler that emits a plan.
 struct Solver {
@@ -103,7 +110,7 @@ pub struct Sampler {
     info: SamplerInfo,
     options: SamplerSpec,
     pub(crate) rows: Rows,
-    pub(crate) inpaint: Option<InpaintMethod>,
+    pub(crate) conditioning: Conditioning,
 }
 
 /// Where the rows of a run come from.
@@ -114,20 +121,46 @@ pub(crate) enum Rows {
 }
 
 impl Sampler {
-    /// Compiles the sampler that `options` describe for networks of spec `model`. With `auto`, the result's
-    /// [`info`](Self::info) and [`options`](Self::options) are those of what was chosen.
+    /// Compiles the sampler that `options` describe for networks of spec `model`, and for what `conditioning` says
+    /// (an inpainting method, or a whole [`Conditioning`]). With `auto`, the result's [`info`](Self::info) and
+    /// [`options`](Self::options) are those of what was chosen.
     ///
     /// # Errors
     /// [`Status::InvalidArgument`] naming the option and the rule; [`Status::Unsupported`] where the sampler is
     /// not defined for the process.
-    pub fn compile(model: &ModelSpec, options: &SamplerSpec, inpaint: Option<InpaintMethod>) -> Result<Self> {
+    pub fn compile(
+        model: &ModelSpec,
+        options: &SamplerSpec,
+        conditioning: impl Into<Conditioning>,
+    ) -> Result<Self> {
+        Self::compile_for(model, options, conditioning.into())
+    }
+
+    fn compile_for(model: &ModelSpec, options: &SamplerSpec, conditioning: Conditioning) -> Result<Self> {
         if options.name() == auto::INFO.name {
             special(options, &auto::INFO)?;
             let process = model.process()?;
             let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
-            return Self::compile(model, &chosen, inpaint);
+            return Self::compile_for(model, &chosen, conditioning);
         }
         let process = model.process()?;
+        let inpaint = conditioning.inpaint;
+        let resample = inpaint.map_or(1, |inpaint| inpaint.resample);
+        if model.is_gradient() {
+            return Err(Error::new(
+                Status::ModelMismatch,
+                "the model is a guidance network (its output is `grad`), which has no samples of its own",
+            )
+            .hint(
+                "name it in a configuration, as \"model\" of \"guidance\", beside the model that it guides",
+            ));
+        }
+        if let Some(guidance) = &conditioning.guidance {
+            guidance.check()?;
+        }
+        if !(1..=1000).contains(&resample) {
+            return Err(Error::argument(format!("inpaint: resample = {resample}: expected 1 to 1000")));
+        }
         let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
         let (info, rows) = if name == rk45::INFO.name {
@@ -145,18 +178,28 @@ impl Sampler {
                 .hint("use `em` or `sscs`"));
             }
             special(options, &rk45::INFO)?;
-            (rk45::INFO, Rows::Adaptive(rk45::Options::new(options, &times)?))
+            let own = rk45::Options::new(options, &times)?;
+            if conditioning.guidance.is_some() && own.error_norm == ErrorNorm::Sample {
+                return Err(Error::new(
+                    Status::Unsupported,
+                    "guidance needs one time for all samples: error_norm `run`, not `sample`",
+                ));
+            }
+            (rk45::INFO, Rows::Adaptive(rk45::Options { guidance: conditioning.guidance, ..own }))
         } else {
             let Some(solver) = PLANNED.iter().find(|s| s.info.name == name) else {
                 return Err(Error::argument(format!("unknown sampler `{name}`"))
                     .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
             };
             special(options, &solver.info)?;
-            let grid = grid::resolve(options, &process, &times, solver.info.nfe_per_step)?;
+            let each = if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
+            let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing: each };
+            let grid = grid::resolve_for(options, &process, &times, calls)?;
             // Those that can do both are stochastic where they are asked for noise.
             let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
             let info = SamplerInfo { stochastic: noisy, ..solver.info };
-            let plan = Compiler::new(model, &process, options, inpaint)?.compile(solver, &info, grid)?;
+            let plan =
+                Compiler::new(model, &process, options, &conditioning)?.compile(solver, &info, grid)?;
             (info, Rows::Planned(Arc::new(plan)))
         };
         let start = match &rows {
@@ -165,7 +208,7 @@ impl Sampler {
         };
         let prior_factor = prior_factor(model, &process, start)?;
         let options = options.clone();
-        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, inpaint })
+        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
     }
 
     /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
@@ -175,11 +218,12 @@ impl Sampler {
     /// options beside a plan, which has them in it.
     pub fn from_config(model: &ModelSpec, config: &Config) -> Result<Self> {
         let Some(path) = &config.plan else {
-            let method = config.inpaint.as_ref().map(|inpaint| inpaint.method()).transpose()?;
-            return Self::compile(model, &config.sampler, method);
+            return Self::compile(model, &config.sampler, config.conditioning()?);
         };
         let extra = match &config.inpaint {
-            Some(inpaint) if inpaint.method.is_some() => Some("inpaint method".to_owned()),
+            Some(inpaint) if inpaint.method.is_some() || inpaint.resample.is_some() => {
+                Some("inpaint method".to_owned())
+            }
             _ => config.sampler.first_given(),
         };
         if let Some(option) = extra {
@@ -215,6 +259,10 @@ impl Sampler {
         }
         let seen = model.input_blocks(process.k());
         if let Some(i) = plan.rows.iter().position(|row| match row {
+            // A classifier sees the whole state.
+            Row::Eval(eval) if eval.network == GUIDE && plan.guidance() == Some(GuidanceKind::Classifier) => {
+                eval.input.is_some()
+            }
             Row::Eval(eval) => eval.input.as_ref().map_or(process.k(), |_| 1) != seen,
             _ => false,
         }) {
@@ -227,11 +275,10 @@ impl Sampler {
                 ),
             ));
         }
-        let inpaint = plan
-            .rows
-            .iter()
-            .any(|row| matches!(row, Row::Map(Map { kind: MapKind::Replace { .. }, .. })))
-            .then_some(InpaintMethod::Published);
+        let conditioning = Conditioning {
+            inpaint: plan.inpaints().then(Inpainting::default),
+            guidance: plan.guidance().map(Guidance::from),
+        };
         let info = SamplerInfo {
             name: "plan",
             title: "a plan made by the caller",
@@ -246,7 +293,7 @@ impl Sampler {
         let prior_factor = prior_factor(model, &process, plan.grid.first().copied().unwrap_or(1.0))?;
         let rows = Rows::Planned(Arc::new(plan));
         let options = SamplerSpec::default();
-        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, inpaint })
+        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
     }
 
     /// What the sampler is.
@@ -267,21 +314,38 @@ impl Sampler {
         }
     }
 
-    /// States and slots of a run.
-    pub(crate) fn buffers(&self) -> (usize, usize) {
+    /// States of a run, and the network whose outputs each slot holds.
+    pub(crate) fn buffers(&self) -> (usize, Vec<usize>) {
         match &self.rows {
-            Rows::Planned(plan) => (plan.states, plan.slots),
-            Rows::Adaptive(_) => (rk45::STATES, rk45::SLOTS),
+            Rows::Planned(plan) => (plan.states, plan.slot_networks()),
+            Rows::Adaptive(options) => {
+                let guides = options.guidance.map(|_| GUIDE);
+                (rk45::STATES, [0; rk45::SLOTS].into_iter().chain(guides).collect())
+            }
+        }
+    }
+
+    /// Blocks of the outputs of network `network`.
+    pub(crate) fn blocks_of(&self, network: usize) -> usize {
+        let k = self.process.k();
+        match self.conditioning.guidance {
+            Some(Guidance { kind: GuidanceKind::Classifier, .. }) if network == GUIDE => k,
+            _ => self.model.output_blocks(k),
         }
     }
 
     /// Elements of all buffers that a run holds for one sample, the data estimate included.
     pub(crate) fn elements(&self) -> u128 {
         let (states, slots) = self.buffers();
-        let k = self.process.k();
+        let (k, outputs) = (self.process.k(), self.model.output_blocks(self.process.k()));
+        let slots: usize = slots.into_iter().map(|network| self.blocks_of(network)).sum();
         let projected = usize::from(self.projects());
-        ((states * k + slots * self.model.output_blocks(k) + projected + 1) as u128)
-            * self.model.data_len() as u128
+        // A batch of twice the samples, for the calls with and without the class at once.
+        let twice = match self.conditioning.guidance {
+            Some(Guidance { kind: GuidanceKind::Cfg, .. }) => 2 * (k + outputs),
+            _ => 0,
+        };
+        ((states * k + slots + projected + twice + 1) as u128) * self.model.data_len() as u128
     }
 
     /// Whether network calls see a part of the state only.

@@ -9,10 +9,10 @@
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
 use super::compiler::Decoder;
-use super::{SamplerInfo, Times};
+use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
-use crate::spec::{ErrorNorm, ModelSpec, SamplerSpec};
+use crate::spec::{ErrorNorm, Guidance, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub denoise: bool,
     #[serde(skip_serializing_if = "is_run")]
     pub error_norm: ErrorNorm,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
 }
 
 /// The hash of a sampler with the norm of all versions stays what it was.
@@ -68,6 +70,7 @@ impl Options {
             max_nfe: spec.max_nfe.unwrap_or(10_000),
             denoise: spec.denoise.unwrap_or(true),
             error_norm: spec.error_norm.unwrap_or_default(),
+            guidance: None,
         };
         let least = 8 + u32::from(options.denoise);
         if options.max_nfe < least {
@@ -89,8 +92,8 @@ impl Options {
 /// What the solver asks of a run. State 0 is the solution, state 1 a stage. Everything is given for each system: one for
 /// the whole run, or one for each sample; `None` leaves the samples of a system alone.
 pub(crate) trait Rows {
-    /// Calls the network on `state` at the systems' times, into `slot`.
-    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<()>;
+    /// Calls the network (and what guides it) on `state` at the systems' times, into `slot`; gives the number of calls.
+    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<u32>;
     /// Executes an update, whose coefficients differ between systems.
     fn update(&mut self, rows: &[Option<Update>]) -> Result<()>;
     /// Root mean square, over each system, of its row over atol + rtol max(|scale|); 0 where there is no row.
@@ -255,7 +258,7 @@ impl Rk45 {
                 t_start - if *node == 1.0 { end } else { reached + node * h }
             };
             rows.update(&each(&attempts, |attempt| stage(attempt).into_update(0, 1)))?;
-            rows.eval(1, &each(&attempts, time), slot)?;
+            self.nfe += rows.eval(1, &each(&attempts, time), slot)?;
             for attempt in attempts.iter_mut().flatten() {
                 let drift = self.drift(process, slot, time(attempt), &stage(attempt))?;
                 attempt.drifts.push(drift);
@@ -264,7 +267,6 @@ impl Rk45 {
         let zero = 0.0 * z.clone();
         let estimates = each(&attempts, |a| combine(&zero, a.h, &ERROR, &a.drifts).into_update(0, 1));
         let errors = rows.scaled_rms(&estimates, [0, 1], self.options.atol, self.options.rtol)?;
-        self.nfe += 6;
 
         let accepted: Vec<bool> =
             attempts.iter().zip(&errors).map(|(attempt, error)| attempt.is_some() && *error < 1.0).collect();
@@ -304,7 +306,7 @@ impl Rk45 {
         let scale = |rows: &mut dyn Rows, what: &Affine| {
             rows.scaled_rms(&vec![Some(what.clone().into_update(0, 0)); n], [0, 0], atol, rtol)
         };
-        rows.eval(0, &vec![Some(t_start); n], 0)?;
+        self.nfe = rows.eval(0, &vec![Some(t_start); n], 0)?;
         let f0 = self.drift(process, 0, t_start, z)?;
         let (d0, d1) = (scale(rows, z)?, scale(rows, &f0)?);
         let h0: Vec<f64> = d0
@@ -315,7 +317,7 @@ impl Rk45 {
             .collect();
         let probe = |h0: f64| z.clone() + h0 * f0.clone();
         rows.update(&h0.iter().map(|h0| Some(probe(*h0).into_update(0, 1))).collect::<Vec<_>>())?;
-        rows.eval(1, &h0.iter().map(|h0| Some(t_start - h0)).collect::<Vec<_>>(), 1)?;
+        self.nfe += rows.eval(1, &h0.iter().map(|h0| Some(t_start - h0)).collect::<Vec<_>>(), 1)?;
         let change = |h0: &f64| {
             let f1 = self.drift(process, 1, t_start - h0, &probe(*h0))?;
             Ok(Some((f1 + -1.0 * f0.clone()).into_update(0, 0)))
@@ -332,7 +334,6 @@ impl Rk45 {
             };
             system.step_size = (100.0 * h0).min(h1).min(length);
         }
-        self.nfe = 2;
         self.begun = true;
         Ok(())
     }
@@ -341,19 +342,19 @@ impl Rk45 {
     /// data estimate.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let (t, n) = (self.options.t_end, self.systems.len());
-        rows.eval(0, &vec![Some(t); n], 0)?;
+        self.nfe += rows.eval(0, &vec![Some(t); n], 0)?;
         let end = match process.parameters() {
             Some(_) => z.clone() + t * self.drift(process, 0, t, z)?,
             None => self.decoder.x0_of_slot(process, t, 0)?,
         };
         rows.update(&vec![Some(end.into_update(0, 0)); n])?;
-        self.nfe += 1;
         self.done = true;
         Ok(())
     }
 
     fn reserve(&self, calls: u32) -> Result<()> {
-        let needed = self.nfe + calls + u32::from(self.options.denoise);
+        let each = if self.options.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
+        let needed = self.nfe + each * (calls + u32::from(self.options.denoise));
         if needed > self.options.max_nfe {
             return Err(Error::new(
                 Status::MaxNfe,

@@ -1,20 +1,106 @@
 //! Configuration files: what a command line can say about a run, kept.
 
-use super::{Grid, InpaintMethod, SamplerSpec, strict};
+use super::{Conditioning, Grid, Guidance, GuidanceKind, InpaintMethod, Inpainting, SamplerSpec, strict};
 use crate::{Error, Result, Status, grid, io};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method"}, "plan": FILE}`, all parts optional.
+/// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method", "resample"}, "guidance": {"kind",
+/// "scale", "label", "interval", "rescale", "model"}, "plan": FILE}`, all parts optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The sampler's options.
     pub sampler: SamplerSpec,
     /// What is to be completed.
     pub inpaint: Option<InpaintFiles>,
+    /// What guides.
+    pub guidance: Option<GuidanceFile>,
     /// A plan to execute in place of a sampler; of the sampler's options only the seed may then be given.
     pub plan: Option<PathBuf>,
+}
+
+/// One value for all samples, or one each; a list that is shorter than the samples begins again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "expected a number, or a list of numbers")]
+pub enum OneOrMany<T> {
+    /// One for all.
+    One(T),
+    /// One each.
+    Many(Vec<T>),
+}
+
+impl<T: Copy> OneOrMany<T> {
+    /// The values as a list.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+
+    /// One value for each of `n` samples, or one for all.
+    pub fn for_samples(&self, n: usize) -> Vec<T> {
+        match self {
+            Self::One(value) => vec![*value],
+            Self::Many(values) => values.iter().copied().cycle().take(n).collect(),
+        }
+    }
+}
+
+/// Guidance, as far as it is given.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct GuidanceFile {
+    /// What guides; default `cfg`, and to be given where there is a `model`.
+    #[serde(default)]
+    pub kind: Option<GuidanceKind>,
+    /// The scale w of each sample.
+    #[serde(default)]
+    pub scale: Option<OneOrMany<f64>>,
+    /// The class of each sample.
+    #[serde(default)]
+    pub label: Option<OneOrMany<i64>>,
+    /// Forward times between which guidance acts; default all.
+    #[serde(default)]
+    pub interval: Option<[f64; 2]>,
+    /// How far outputs are brought back to their spread; default 0.
+    #[serde(default)]
+    pub rescale: Option<f64>,
+    /// The guidance network.
+    #[serde(default)]
+    pub model: Option<PathBuf>,
+}
+
+impl GuidanceFile {
+    /// How the sampler is guided; `None` where every scale is 0, which is the plain sampler.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where kind or scale is missing, or contradicts the rest.
+    pub fn guidance(&self) -> Result<Option<Guidance>> {
+        let Some(scale) = &self.scale else {
+            return Err(Error::argument("guidance: no scale is given").hint("`--scale W`, or \"scale\": W"));
+        };
+        let kind = match (self.kind, &self.model) {
+            (Some(GuidanceKind::Classifier), None) => {
+                return Err(Error::argument("guidance: kind `classifier` needs a guidance network")
+                    .hint("\"model\": FILE, a network with the output `grad`"));
+            }
+            (Some(kind), _) => kind,
+            (None, None) => GuidanceKind::Cfg,
+            (None, Some(_)) => {
+                return Err(Error::argument("guidance: a model, but no kind is given")
+                    .hint("`classifier` for a classifier's gradient, `cfg` for a second, weaker network"));
+            }
+        };
+        if scale.as_slice().is_empty() || self.label.as_ref().is_some_and(|label| label.as_slice().is_empty())
+        {
+            return Err(Error::argument("guidance: a list of scales or labels is empty"));
+        }
+        let interval = self.interval.unwrap_or([0.0, 1.0]);
+        let guidance = Guidance { kind, interval, rescale: self.rescale.unwrap_or(0.0) };
+        guidance.check()?;
+        Ok(scale.as_slice().iter().any(|w| *w != 0.0).then_some(guidance))
+    }
 }
 
 /// Files and method of an inpainting run, as far as they are given.
@@ -29,6 +115,9 @@ pub struct InpaintFiles {
     /// How the known region enters.
     #[serde(default)]
     pub method: Option<InpaintMethod>,
+    /// How often each step is taken.
+    #[serde(default)]
+    pub resample: Option<u32>,
 }
 
 impl Config {
@@ -55,6 +144,8 @@ impl Config {
             #[serde(default)]
             inpaint: Option<Value>,
             #[serde(default)]
+            guidance: Option<Value>,
+            #[serde(default)]
             plan: Option<PathBuf>,
         }
         const BAD: Status = Status::InvalidConfig;
@@ -71,24 +162,32 @@ impl Config {
         let inpaint = inpaint.map(|files| InpaintFiles {
             image: files.image.map(|path| folder.join(path)),
             mask: files.mask.map(|path| folder.join(path)),
-            method: files.method,
+            ..files
         });
+        let guidance: Option<GuidanceFile> =
+            sections.guidance.map(|v| strict::from_value(v, BAD, "guidance")).transpose()?;
+        let guidance = guidance
+            .map(|guidance| GuidanceFile { model: guidance.model.map(|path| folder.join(path)), ..guidance });
         let plan = sections.plan.map(|path| folder.join(path));
-        Ok(Self { sampler, inpaint, plan })
+        Ok(Self { sampler, inpaint, guidance, plan })
+    }
+
+    /// What the sampler is to be compiled for.
+    ///
+    /// # Errors
+    /// Those of [`GuidanceFile::guidance`].
+    pub fn conditioning(&self) -> Result<Conditioning> {
+        Ok(Conditioning {
+            inpaint: self.inpaint.as_ref().map(InpaintFiles::inpainting),
+            guidance: self.guidance.as_ref().map(GuidanceFile::guidance).transpose()?.flatten(),
+        })
     }
 }
 
 impl InpaintFiles {
-    /// The method.
-    ///
-    /// # Errors
-    /// [`Status::InvalidArgument`] where none is given: the default will be a corrected method, which this version
-    /// does not have, and quietly computing something else would be worse.
-    pub fn method(&self) -> Result<InpaintMethod> {
-        self.method.ok_or_else(|| {
-            Error::argument("inpaint: no method is given, and this version has no default for it")
-                .hint("ask for the published one: `--inpaint-method published`, or \"method\": \"published\"")
-        })
+    /// How images are completed, with the defaults.
+    pub fn inpainting(&self) -> Inpainting {
+        Inpainting { method: self.method.unwrap_or_default(), resample: self.resample.unwrap_or(1) }
     }
 
     /// Image and mask.
@@ -131,6 +230,7 @@ mod tests {
             (r#"{"sample": {}}"#, "sampler"),
             (r#"{"sampler": {"stepz": 3}}"#, "steps"),
             (r#"{"inpaint": {"msk": "a"}}"#, "mask"),
+            (r#"{"guidance": {"scales": 1}}"#, "scale"),
         ] {
             let error = Config::parse(text, Path::new("")).unwrap_err();
             assert_eq!(error.status(), Status::InvalidConfig);

@@ -1,16 +1,18 @@
 //! What a caller describes: the model's spec (from ONNX metadata) and the sampler's options; parsed strictly,
 //! completed with defaults, checked.
 
+mod conditioning;
 mod config;
 mod golden;
 mod model;
 mod sampler;
 pub(crate) mod strict;
 
-pub use config::{Config, InpaintFiles};
+pub use conditioning::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
+pub use config::{Config, GuidanceFile, InpaintFiles, OneOrMany};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
 pub use model::{
-    DataSpec, ModelSpec, NetworkSpec, NetworkTime, Prediction, Predicts, ProcessKind, ProcessSpec, SPEC_KEY,
-    Schedule,
+    DataSpec, GRADIENT_OUTPUT, ModelSpec, NetworkSpec, NetworkTime, Prediction, Predicts, ProcessKind,
+    ProcessSpec, SPEC_KEY, Schedule,
 };
-pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, InpaintMethod, SamplerSpec, Variant};
+pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, SamplerSpec, Variant};

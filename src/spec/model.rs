@@ -8,6 +8,9 @@ use serde_json::Value;
 
 pub use crate::onnx::SPEC_KEY;
 
+/// The output by which a guidance network is known.
+pub const GRADIENT_OUTPUT: &str = "grad";
+
 /// The spec of a score network: forward process, data, and what its inputs and outputs mean.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelSpec {
@@ -200,7 +203,7 @@ pub struct NetworkSpec {
     /// Name of the time input, [batch].
     #[serde(default = "default_time_input")]
     pub time_input: String,
-    /// Name of the output.
+    /// Name of the output; `grad` makes it a guidance network ([`ModelSpec::is_gradient`]).
     #[serde(default = "default_output")]
     pub output: String,
     /// What the network takes for its time; by default `c_noise` for prediction `edm`, else `sigma` for the processes
@@ -404,6 +407,9 @@ impl ModelSpec {
             }
             Some(_) => {}
         }
+        if network.output == GRADIENT_OUTPUT && network.label_input.is_none() {
+            return bad("network.label_input: a guidance network (output `grad`) has a label input".into());
+        }
         match (&network.label_input, network.classes) {
             (Some(_), 0) => {
                 return bad("network.classes: a network with a label_input has at least one class".into());
@@ -426,6 +432,11 @@ impl ModelSpec {
     /// [`Status::SpecInvalid`], naming the parameter and the rule.
     pub fn process(&self) -> Result<Process> {
         self.process.build().map_err(|e| Error::new(Status::SpecInvalid, "psld.spec: process").source(e))
+    }
+
+    /// Whether the network is a guidance network: it gives the gradient of log p(y | z_t, t) in the state.
+    pub fn is_gradient(&self) -> bool {
+        self.network.output == GRADIENT_OUTPUT
     }
 
     /// The forward process that the network was trained on.
@@ -460,6 +471,9 @@ impl ModelSpec {
 
     /// How many blocks of C channels the output has: those of the input, or 1 for a half or a data estimate.
     pub fn output_blocks(&self, k: usize) -> usize {
+        if self.is_gradient() {
+            return k;
+        }
         match (self.network.prediction, self.network.predicts) {
             (Prediction::X0 | Prediction::V | Prediction::Velocity | Prediction::Edm, _) => 1,
             (_, Some(Predicts::Momentum | Predicts::Position)) => 1,

@@ -135,15 +135,6 @@ pub enum Variant {
     Bh2,
 }
 
-/// How the known region enters an inpainting run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InpaintMethod {
-    /// As in the code published with arXiv 2303.01748: after each step the known region is replaced by a draw
-    /// of the kernel at the time where the step *began*, at the end by its mean at t_end.
-    Published,
-}
-
 impl SamplerSpec {
     /// Reads options from a JSON object.
     ///

@@ -1,7 +1,7 @@
 //! What can be said on the command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use psld::spec::{Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, Variant};
+use psld::spec::{Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Variant};
 use psld::{Error, ModelOptions, ModelSpec, Result, SamplerSpec, io};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,9 +48,14 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub sampler: SamplerArgs,
 
-    /// Class of all samples, for class-conditional models [default: the null class]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What to sample")]
-    pub label: Option<i64>,
+    /// Class of all samples, or a list (0,1,2 or 0-9) that the samples take in turn, for class-conditional models and
+    /// guidance [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to sample")]
+    pub label: Option<OneOrMany<i64>>,
+    /// Guidance scale, or a list that the samples take in turn. Without "guidance" in --config classifier-free: 0 is the
+    /// plain class-conditional sampler
+    #[arg(long, value_name = "W", value_parser = scales, allow_hyphen_values = true, help_heading = "What to sample")]
+    pub scale: Option<OneOrMany<f64>>,
     /// Initial state instead of a draw of the prior: .npy [n, k*C, ...]
     #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub init: Option<PathBuf>,
@@ -63,9 +68,12 @@ pub struct SampleArgs {
     /// Where it is known: .npy [n or 1, 1 or C, ...] with 1 = known, or PNG with white = known
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub inpaint_mask: Option<PathBuf>,
-    /// How the known region enters; this version has the published method only
-    #[arg(long, value_name = "METHOD", value_parser = ["published"], help_heading = "What to sample")]
-    pub inpaint_method: Option<String>,
+    /// How the known region enters: corrected (kept exactly) or published (the paper's code) [default: corrected]
+    #[arg(long, value_name = "METHOD", value_parser = word::<InpaintMethod>, help_heading = "What to sample")]
+    pub inpaint_method: Option<InpaintMethod>,
+    /// How often each step is taken, with the state taken back in between; multiplies the network calls [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What to sample")]
+    pub inpaint_resample: Option<u32>,
 
     /// Where to: FILE.png (one grid of all images), FILE.npy, or DIR/ (one PNG each) [default: samples.png for
     /// images, samples.npy for other data]
@@ -144,7 +152,7 @@ pub struct BackendArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Sampler")]
 pub struct SamplerArgs {
-    /// Sampler and inpainting options as JSON; what is also on the command line overrides them
+    /// Sampler, inpainting and guidance options as JSON; what is also on the command line overrides them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
@@ -566,15 +574,46 @@ impl SampleArgs {
     /// The configuration file with the command line over it.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.sampler.config()?;
-        if self.inpaint_image.is_some() || self.inpaint_mask.is_some() || self.inpaint_method.is_some() {
+        let given = self.inpaint_image.is_some() || self.inpaint_mask.is_some();
+        if given || self.inpaint_method.is_some() || self.inpaint_resample.is_some() {
             let inpaint = config.inpaint.get_or_insert_default();
             inpaint.image = self.inpaint_image.clone().or(inpaint.image.take());
             inpaint.mask = self.inpaint_mask.clone().or(inpaint.mask.take());
-            inpaint.method =
-                self.inpaint_method.as_ref().map(|_| InpaintMethod::Published).or(inpaint.method);
+            inpaint.method = self.inpaint_method.or(inpaint.method);
+            inpaint.resample = self.inpaint_resample.or(inpaint.resample);
+        }
+        if self.scale.is_some() || config.guidance.is_some() {
+            let guidance = config.guidance.get_or_insert_default();
+            guidance.scale = self.scale.clone().or(guidance.scale.take());
+            guidance.label = self.label.clone().or(guidance.label.take());
         }
         Ok(config)
     }
+}
+
+/// One of a list of `what`, or the list.
+fn list<T>(text: &str, what: &str, read: impl Fn(&str) -> Option<Vec<T>>) -> Result<OneOrMany<T>, String> {
+    let words: Option<Vec<Vec<T>>> = text.split(',').map(|word| read(word.trim())).collect();
+    let mut values: Vec<T> = words.ok_or_else(|| format!("expected {what}"))?.into_iter().flatten().collect();
+    Ok(if values.len() == 1 { OneOrMany::One(values.remove(0)) } else { OneOrMany::Many(values) })
+}
+
+/// "3", "0,1,2", "0-9".
+fn labels(text: &str) -> Result<OneOrMany<i64>, String> {
+    list(text, "classes: 3, or 0,1,2, or 0-9", |word| {
+        if let Ok(label) = word.parse() {
+            return Some(vec![label]);
+        }
+        let (first, last): (i64, i64) =
+            word.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))?;
+        // Past a million classes lies a typing error.
+        (first <= last && last - first < 1_000_000).then(|| (first..=last).collect())
+    })
+}
+
+/// "2.5", "0,1,2".
+fn scales(text: &str) -> Result<OneOrMany<f64>, String> {
+    list(text, "numbers: 2.5, or 0,1,2", |word| word.parse().ok().map(|scale| vec![scale]))
 }
 
 /// A list of numbers is a grid; anything else names one, or a file.
@@ -603,6 +642,18 @@ mod tests {
         for bad in ["", "G", "2 apples", "-1", "1e9"] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn lists() {
+        assert_eq!(labels("3"), Ok(OneOrMany::One(3)));
+        assert_eq!(labels("-1"), Ok(OneOrMany::One(-1)));
+        assert_eq!(labels("0, 2,7-9"), Ok(OneOrMany::Many(vec![0, 2, 7, 8, 9])));
+        for bad in ["", "cat", "1,", "3-1", "0-9999999", "1.5", "--2"] {
+            assert!(labels(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(scales("0,-1.5"), Ok(OneOrMany::Many(vec![0.0, -1.5])));
+        assert!(scales("2x").is_err());
     }
 
     #[test]

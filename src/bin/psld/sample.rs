@@ -7,7 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::io::npy;
 use psld::network::Precision;
 use psld::run::{self, Checkpoint, Element, Inpaint, Made, Overall, RunOptions, Sampling, Seconds, Tensor};
-use psld::{Error, Model, Result, Sampler, SamplerSpec, Status};
+use psld::spec::GuidanceKind;
+use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -51,10 +52,7 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     interrupt::install()?;
     // Cheap mistakes first: before the model is loaded, let alone sampled from.
     let config = args.config()?;
-    let method = match (&config.plan, &config.inpaint) {
-        (None, Some(inpaint)) => Some(inpaint.method()?),
-        _ => None,
-    };
+    let conditioning = config.conditioning()?;
     let files = config.inpaint.as_ref().map(|inpaint| inpaint.files()).transpose()?;
     let out = args.out.as_deref().map(Target::parse).transpose()?;
     let options = args.model.options()?;
@@ -67,20 +65,27 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let resumed = args.resume.as_deref().map(read_checkpoint).transpose()?;
     // What is not said again stands in the checkpoint.
     let kept = resumed.as_ref().filter(|_| config.plan.is_none() && !says_how(&config.sampler));
-    let method = method.or(resumed.as_ref().and_then(Checkpoint::inpaint));
+    let conditioning =
+        conditioning.or(resumed.as_ref().map(|saved| saved.conditioning().clone()).unwrap_or_default());
     if !args.quiet {
         report::forward_runtime_log();
     }
 
     let loading = Instant::now();
-    let model = Model::from_file(&args.model.model, options)?;
+    let model = Model::from_file(&args.model.model, options.clone())?;
+    // Where every scale is 0 there is nothing to guide.
+    let guided = config.guidance.as_ref().filter(|_| conditioning.guidance.is_some());
+    let guide = match guided.and_then(|guidance| guidance.model.as_deref()) {
+        Some(path) => Some(Model::from_file(path, ModelOptions { spec: None, ..options })?),
+        None => None,
+    };
     let load = loading.elapsed().as_secs_f64();
     let compiling = Instant::now();
     let sampler = Arc::new(match kept.map(|checkpoint| (checkpoint.plan(), checkpoint.sampler())) {
         None if config.plan.is_some() => Sampler::from_config(model.spec(), &config)?,
-        None => Sampler::compile(model.spec(), &config.sampler, method)?,
+        None => Sampler::compile(model.spec(), &config.sampler, conditioning.clone())?,
         Some((Some(plan), _)) => Sampler::from_plan(model.spec(), plan.clone())?,
-        Some((None, spec)) => Sampler::compile(model.spec(), spec, method)?,
+        Some((None, spec)) => Sampler::compile(model.spec(), spec, conditioning.clone())?,
     });
     let compile = compiling.elapsed().as_secs_f64();
 
@@ -90,13 +95,13 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let of_arrays =
         [init.as_ref().and_then(|t| t.shape().first()), noise.as_ref().and_then(|t| t.shape().get(1))];
     let given = of_arrays.into_iter().flatten().next().copied();
-    let options = RunOptions {
+    let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
         batch: args.batch,
         init,
         noise,
-        labels: args.label.map(|label| vec![label]),
+        guide,
         inpaint: match files {
             None => None,
             Some((image, mask)) => Some(Inpaint {
@@ -106,18 +111,30 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
         },
         ..RunOptions::new(args.n.or(given).unwrap_or(64))
     };
+    // A classifier's class means nothing to a model that it does not guide.
+    let of_classifier = config.guidance.as_ref().is_some_and(|g| g.kind == Some(GuidanceKind::Classifier));
+    let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
+    let label = label.filter(|_| conditioning.guidance.is_some() || !of_classifier);
     let what = if args.output == What::State { run::What::State } else { run::What::Data };
     let (options, what) = match &resumed {
         None => (options, what),
         Some(checkpoint) => {
+            let n = checkpoint.options().n;
+            options.labels = label.map(|label| label.for_samples(n));
+            options.scales = guided.and_then(|g| g.scale.as_ref()).map(|scale| scale.for_samples(n));
             agree(checkpoint, &options, args.n.or(given), config.sampler.seed, what)?;
-            (checkpoint.options().clone(), checkpoint.what())
+            (RunOptions { guide: options.guide, ..checkpoint.options().clone() }, checkpoint.what())
         }
     };
-    let options = RunOptions { max_memory: args.max_memory, deadline: args.deadline, ..options };
+    let mut options = RunOptions { max_memory: args.max_memory, deadline: args.deadline, ..options };
     let n = options.n;
     let output = if what == run::What::State { What::State } else { What::Data };
     run::check_size(&sampler, &options, what)?;
+    // Only now: there may be more samples than memory for a label each.
+    if resumed.is_none() {
+        options.scales = guided.and_then(|g| g.scale.as_ref()).map(|scale| scale.for_samples(n));
+        options.labels = label.map(|label| label.for_samples(n));
+    }
     let named = out.is_some();
     let out = out.unwrap_or_else(|| Target::default_for(data, output));
     out.check_form(data, n, output)?;
@@ -232,6 +249,7 @@ fn agree(
         ("--seed", seed.is_some_and(|seed| seed != saved.seed)),
         ("--batch", given.batch.is_some() && given.batch != saved.batch),
         ("--label", given.labels.is_some() && given.labels != saved.labels),
+        ("--scale", given.scales.is_some() && given.scales != saved.scales),
         ("--init", given.init.is_some() && given.init != saved.init),
         ("--noise", given.noise.is_some() && given.noise != saved.noise),
         ("inpainting", given.inpaint.is_some() && given.inpaint != saved.inpaint),
