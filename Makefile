@@ -81,6 +81,7 @@ tools: # fails with one line that installs what is missing
 	@missing=; for pair in valgrind:valgrind cc:gcc c++:g++ nm:binutils timeout:coreutils cmake:cmake \
 	  pkg-config:pkg-config; do \
 	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	if [ -n "$$missing" ]; then echo "missing tools: apt install$$missing" >&2; exit 1; fi
 
 onnxruntime: ## fetch ONNX Runtime's library (pinned, from PyPI) into target/

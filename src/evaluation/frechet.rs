@@ -17,9 +17,9 @@ const ROWS: usize = 512;
 pub struct Gaussian {
     /// How many points it was made of.
     pub count: usize,
-    /// [D].
+    /// D values.
     pub mean: Vec<f64>,
-    /// [D, D], row-major; the unbiased estimate, divided by `count - 1`.
+    /// D x D values, row-major; the unbiased estimate, divided by `count - 1`.
     pub covariance: Vec<f64>,
 }
 

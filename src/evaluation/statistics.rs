@@ -34,7 +34,7 @@ pub struct About {
 
 /// The Gaussian of a set's features, as a file: `.npz`, for numpy and for this crate.
 ///
-/// `numpy.load(path)` gives `mean` [D] and `covariance` [D, D] as float64, `count` as int64, and `about.json` as bytes
+/// `numpy.load(path)` gives `mean` (D) and `covariance` (D, D) as float64, `count` as int64, and `about.json` as bytes
 /// ([`About`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {

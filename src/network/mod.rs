@@ -4,10 +4,12 @@
 //! Gaussian mixture and needs no library.
 
 pub mod analytic;
+#[cfg(feature = "onnxruntime")]
 mod clock;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
 
+#[cfg(feature = "onnxruntime")]
 pub(crate) use clock::Clock;
 
 use crate::Result;

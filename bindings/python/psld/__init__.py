@@ -440,8 +440,7 @@ class Model(_Handle):
             made = sampler
         else:
             seed = 0
-            # "published" is the one method of this version; the library says so where another is asked for.
-            method = None if inpaint is None else options.get("inpaint_method", "published")
+            method = None if inpaint is None else options.get("inpaint_method", "corrected")
             rest = {name: value for name, value in options.items() if name != "inpaint_method"}
             made = self.sampler(sampler, inpaint=method, **rest)
         fields = _abi.struct(_abi.RunOptions, "run_options")
