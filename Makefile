@@ -32,9 +32,9 @@ endef
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-demo: onnxruntime ## sample 64 images from the bundled network into demo.png
+demo: onnxruntime ## sample 100 images from the bundled trained network into demo.png
 	cargo build --release --locked
-	$(psld) sample models/fashion-small.onnx -n 64 --out demo.png
+	$(psld) sample models/fashion-small.onnx -n 100 --label 0-9 --out demo.png
 	@echo "look at demo.png"
 
 test: tools core test-install test-python ## the core: everything that needs neither a GPU nor libtorch
@@ -64,7 +64,7 @@ test-training: networks libtorch ## the training crate, with and without libtorc
 psld-training: $(if $(TRAINING),,libtorch)
 	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)
 
-train-demo: psld-training ## train a small network on a CPU in minutes: runs/demo has model, loss plot, samples
+train-demo: psld-training ## train a small network on a CPU in ten minutes: runs/demo has model, loss plot, samples
 	$(training) data fetch fashion-mnist
 	scripts/train.sh $(training) 0 demo
 	@echo "look at runs/demo/loss.png and runs/demo/samples/"
