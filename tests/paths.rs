@@ -72,7 +72,8 @@ fn a_network_of_one_coordinate_equals_the_exact_network_of_the_path() {
             for info in solver::list() {
                 let mut json = json!({ "sampler": info.name, "t_start": times.high, "t_end": times.end });
                 // Its many calls are of one kind, and a step that just fails for one network may pass for the other.
-                let tolerance = if info.adaptive { 1e-6 } else { 1e-9 };
+                // Six steps can amplify rounding (`unipc` in third order, ten thousandfold).
+                let tolerance = if info.adaptive { 1e-6 } else { 1e-7 };
                 if info.adaptive {
                     if !["vp x0", "edm raw", "flow velocity"].contains(&network) {
                         continue;
