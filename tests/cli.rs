@@ -90,7 +90,8 @@ const SPLITTINGS: [&str; 3] = ["rvv", "roba", "cvv"];
 #[test]
 fn plans_of_all_samplers_at_four_steps() {
     let folder = folder();
-    for sampler in psld::solver::list().filter(|info| !info.adaptive).map(|info| info.name) {
+    let any_k = |info: &&psld::solver::SamplerInfo| !info.adaptive && info.name != "ddim";
+    for sampler in psld::solver::list().filter(any_k).map(|info| info.name) {
         for model in ["image", "vector"] {
             if model == "vector" && SPLITTINGS.contains(&sampler) {
                 continue;

@@ -373,11 +373,25 @@ impl<'a> Compiler<'a> {
     /// Takes the state from the end of the step being written back to its start, by the forward process, and writes
     /// the step's rows again with noise of their own.
     pub fn repeat_step(&mut self) {
+        let resample = self.inpaint.map_or(1, |inpaint| inpaint.resample);
         let (t, u) = (self.grid[self.step], self.end_of_step());
         let (first, draws) = self.before;
         let rows = self.rows[first..].to_vec();
+        if resample > 1 && remembers(&rows) {
+            // What it remembers lies on the path that is left when the step is taken again.
+            let name = self.options.name();
+            let error = Error::new(
+                Status::Unsupported,
+                format!(
+                    "inpaint: resample = {resample}: sampler `{name}` makes its steps of earlier ones, too"
+                ),
+            );
+            let hint = "resample with `ancestral`, `sscs`, `em`, `heun`, or with `order` 1";
+            self.failed = self.failed.take().or(Some(error.hint(hint)));
+            return;
+        }
         let used: [u32; 4] = std::array::from_fn(|purpose| self.draws[purpose] - draws[purpose]);
-        for _ in 1..self.inpaint.map_or(1, |inpaint| inpaint.resample) {
+        for _ in 1..resample {
             let noise = self.solver_noise(self.process.added_noise(u, t).psd_factor());
             self.set(0, self.process.transition(u, t) * self.state(0) + noise);
             let offset = self.draws;
@@ -400,4 +414,23 @@ impl<'a> Compiler<'a> {
         self.step += 1;
         self.before = (self.rows.len(), self.draws);
     }
+}
+
+/// Whether a step's rows read what was made before the step, the state aside.
+fn remembers(rows: &[Row]) -> bool {
+    let (mut states, mut slots) = (vec![0], Vec::new());
+    rows.iter().any(|row| match row {
+        Row::Eval(eval) => {
+            slots.push(eval.slot);
+            !states.contains(&eval.from)
+        }
+        Row::Update(update) => {
+            let old = !states.contains(&update.from)
+                || update.states.iter().any(|(state, _)| !states.contains(state))
+                || update.terms.iter().any(|(slot, _)| !slots.contains(slot));
+            states.push(update.into);
+            old
+        }
+        Row::Map(_) => false,
+    })
 }

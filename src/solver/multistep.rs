@@ -36,11 +36,10 @@ impl History {
         let k = c.process.k();
         let place = self.calls % self.depth;
         let z = c.state(0);
-        // What the value reads depends on the network, not on the slot.
-        let keeps = self.clip.is_none() && (self.depth == 1 || value(c, 0, &z)?.reads_no_state());
-        let slot = if keeps { place } else { 0 };
-        c.eval(0, t, slot);
-        let mut value = value(c, slot, &z)?;
+        c.eval(0, t, place);
+        let mut value = value(c, place, &z)?;
+        // Asked anew for each call: where the network's own process is another one, rounding may decide.
+        let keeps = self.clip.is_none() && (self.depth == 1 || value.reads_no_state());
         if !keeps {
             let state = self.state + place;
             let rows = value.rows();
