@@ -124,7 +124,7 @@ pub struct ProcessSpec {
 /// One data sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataSpec {
-    /// Channels first: [C, H, W], [D], [C, T], ...
+    /// Channels first: `[C, H, W]`, `[D]`, `[C, T]`, ...
     pub shape: Vec<usize>,
     /// Smallest and largest data value.
     #[serde(default = "default_range")]
@@ -200,7 +200,7 @@ pub struct NetworkSpec {
     /// Name of the state input, [batch, k*C, ...].
     #[serde(default = "default_state_input")]
     pub state_input: String,
-    /// Name of the time input, [batch].
+    /// Name of the time input, `[batch]`.
     #[serde(default = "default_time_input")]
     pub time_input: String,
     /// Name of the output; `grad` makes it a guidance network ([`ModelSpec::is_gradient`]).
@@ -216,7 +216,7 @@ pub struct NetworkSpec {
     /// Standard deviation of the data in the preconditioning of prediction `edm`; default 0.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigma_data: Option<f64>,
-    /// Name of the label input, [batch] int64.
+    /// Name of the label input, `[batch]` int64.
     #[serde(default)]
     pub label_input: Option<String>,
     /// Number of classes; the null class is `classes`.

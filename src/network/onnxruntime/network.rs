@@ -33,7 +33,7 @@ pub struct OnnxOptions {
     /// sampler's threads between calls, and from everything else: on a busy machine calls get several times
     /// slower. Only for a machine that has nothing else to do.
     pub spinning: bool,
-    /// Calls that may be in flight at once, 1 to [`MAX_CALLS`]; more take turns. More than one needs the CPU provider.
+    /// Calls that may be in flight at once, 1 to 1024; more take turns. More than one needs the CPU provider.
     pub concurrent_calls: usize,
 }
 
