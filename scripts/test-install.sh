@@ -26,7 +26,8 @@ foreign=$(nm -D --defined-only "$prefix/lib/libpsld.so" | awk '$3 !~ /^psld_/ { 
 
 runs() { # FILE KIND: sixteen numbers, and linked as it should be
   [ "$("$1" "$model" | grep -c .)" = 16 ] || fail "$1"
-  if ldd "$1" | grep -q libpsld; then kind=shared; else kind=static; fi
+  # Not `| grep -q`: it closes the pipe at the first match, which ldd may then fail of.
+  if [[ $(ldd "$1") == *libpsld* ]]; then kind=shared; else kind=static; fi
   [ "$kind" = "$2" ] || fail "$1 is $kind, not $2"
 }
 
