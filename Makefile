@@ -25,7 +25,7 @@ define stage
 @printf '\n== %s\n' '$(1)'; start=$$(date +%s); $(2); printf '== %s: %s s\n' '$(1)' $$(( $$(date +%s) - start ))
 endef
 
-.PHONY: help demo test test-core core networks test-training psld-training train-demo train-gpu check tools onnxruntime \
+.PHONY: help demo test test-core tests vector minimal networks test-training psld-training train-demo train-gpu check tools onnxruntime \
   libtorch venv header bench bench-core bench-networks release install \
   dist test-install test-python
 
@@ -37,14 +37,20 @@ demo: onnxruntime ## sample 100 images from the bundled trained network into dem
 	$(psld) sample models/fashion-small.onnx -n 100 --label 0-9 --out demo.png
 	@echo "look at demo.png"
 
-test: tools core test-install test-python ## the core: everything that needs neither a GPU nor libtorch
+# The release build of `make demo` serves the installed tree and Python; the stage after them builds psld with the test
+# libraries' features, into the same place.
+test: tools check tests test-install test-python vector minimal ## the core: everything that needs neither a GPU nor libtorch
 
 test-core: export PSLD_WITHOUT_VALGRIND := 1
-test-core: core ## the core without valgrind: needs only Rust, a C/C++ compiler, Python 3 with pip
+test-core: check tests vector minimal ## the core without valgrind: needs only Rust, a C/C++ compiler, Python 3 with pip
 
-core: check onnxruntime
+tests: onnxruntime
 	$(call stage,tests,cargo test --locked --no-fail-fast)
+
+vector:
 	$(call stage,vector code as it is shipped,cargo test --locked --release --lib --test noise)
+
+minimal:
 	$(call stage,lints without ONNX Runtime and command line,cargo clippy --locked --no-default-features --all-targets \
 	  -- -D warnings)
 
