@@ -158,7 +158,7 @@ fn add_columns<'a, T: Float, E: Float, const K: usize>(
     columns: impl Iterator<Item = Column<'a, T, E, K>>,
     d: usize,
 ) -> bool {
-    let mut all = columns;
+    let mut all = columns.peekable();
     let mut from = from;
     let identity = std::array::from_fn(|c| std::array::from_fn(|b| T::from_f64(f64::from(b == c))));
     let mut a: [[T; K]; K] = a.map_or(identity, |a| std::array::from_fn(|c| coefficients(a, c)));
@@ -166,22 +166,41 @@ fn add_columns<'a, T: Float, E: Float, const K: usize>(
     loop {
         let mut columns: [Column<'_, T, E, K>; COLUMNS] = [(&[], [T::default(); K]); COLUMNS];
         let mut count = 0;
-        for (place, column) in columns.iter_mut().zip(&mut all) {
-            *place = column;
+        while count < COLUMNS
+            && let Some(column) = all.next()
+        {
+            columns[count] = column;
             count += 1;
         }
-        finite &= match columns {
-            [p, q, r, s] if count == 4 => isa.run(Affine { a, from, into, columns: [p, q, r, s], d }),
-            [p, q, r, _] if count == 3 => isa.run(Affine { a, from, into, columns: [p, q, r], d }),
-            [p, q, _, _] if count == 2 => isa.run(Affine { a, from, into, columns: [p, q], d }),
-            [p, _, _, _] if count == 1 => isa.run(Affine { a, from, into, columns: [p], d }),
-            _ => isa.run(Affine::<T, E, K, 0> { a, from, into, columns: [], d }),
+        finite &= match from {
+            Some(from) => pass(isa, a, from, into, columns, count, d),
+            None => pass(isa, a, InPlace, into, columns, count, d),
         };
-        if count < COLUMNS {
+        if all.peek().is_none() {
             return finite;
         }
         // The next pass adds to what this one wrote.
         (from, a) = (None, identity);
+    }
+}
+
+/// One pass with the first `count` of `columns`.
+#[inline(always)]
+fn pass<T: Float, E: Float, S: Source<T>, const K: usize>(
+    isa: Isa,
+    a: [[T; K]; K],
+    from: S,
+    into: &mut [T],
+    columns: [Column<'_, T, E, K>; COLUMNS],
+    count: usize,
+    d: usize,
+) -> bool {
+    match columns {
+        [p, q, r, s] if count == 4 => isa.run(Affine { a, from, into, columns: [p, q, r, s], d }),
+        [p, q, r, _] if count == 3 => isa.run(Affine { a, from, into, columns: [p, q, r], d }),
+        [p, q, _, _] if count == 2 => isa.run(Affine { a, from, into, columns: [p, q], d }),
+        [p, _, _, _] if count == 1 => isa.run(Affine { a, from, into, columns: [p], d }),
+        _ => isa.run(Affine::<T, E, S, K, 0> { a, from, into, columns: [], d }),
     }
 }
 
@@ -194,70 +213,82 @@ fn coefficients<T: Float, const K: usize>(m: &Mat, c: usize) -> [T; K] {
 /// Elements whose sums stay in registers while the inputs pass by.
 const LANES: usize = 16;
 
+/// The state that an update reads.
+trait Source<T> {
+    /// N values from `at` on, where `into` is the state that is written.
+    fn read<const N: usize>(&self, into: &[T], at: usize) -> [T; N];
+}
+
+/// The state that is written as well.
+struct InPlace;
+
+impl<T: Float> Source<T> for InPlace {
+    #[inline(always)]
+    fn read<const N: usize>(&self, into: &[T], at: usize) -> [T; N] {
+        array(&into[at..])
+    }
+}
+
+/// Another state.
+impl<T: Float> Source<T> for &[T] {
+    #[inline(always)]
+    fn read<const N: usize>(&self, _: &[T], at: usize) -> [T; N] {
+        array(&self[at..])
+    }
+}
+
 /// z = A from + sum of Q columns, for a whole sample; whether all that it wrote is finite.
 ///
-/// A kernel of its own for each K and Q: in one large function the compiler gives up vectorising.
-struct Affine<'a, T, E, const K: usize, const Q: usize> {
+/// A kernel of its own for each source, K and Q: in one large function the compiler gives up vectorising.
+struct Affine<'a, T, E, S, const K: usize, const Q: usize> {
     /// By columns.
     a: [[T; K]; K],
-    /// The state read, unless it is the one written.
-    from: Option<&'a [T]>,
+    from: S,
     into: &'a mut [T],
     columns: [Column<'a, T, E, K>; Q],
     d: usize,
 }
 
-impl<T: Float, E: Float, const K: usize, const Q: usize> Kernel for Affine<'_, T, E, K, Q> {
+impl<T: Float, E: Float, S: Source<T>, const K: usize, const Q: usize> Kernel for Affine<'_, T, E, S, K, Q> {
     type Output = bool;
 
     #[inline(always)]
     fn run(self) -> bool {
-        match self.from {
-            Some(from) => self.sweep(|_, at| array(&from[at..]), |_, at| array(&from[at..])),
-            None => self.sweep(|into, at| array(&into[at..]), |into, at| array(&into[at..])),
-        }
-    }
-}
-
-impl<T: Float, E: Float, const K: usize, const Q: usize> Affine<'_, T, E, K, Q> {
-    /// The loop over the elements; `state` and `one` read what A is applied to, beginning at an index.
-    #[inline(always)]
-    fn sweep(self, state: impl Fn(&[T], usize) -> [T; LANES], one: impl Fn(&[T], usize) -> [T; 1]) -> bool {
-        let Self { a, into, columns, d, .. } = self;
+        let Self { a, from, into, columns, d } = self;
         let outputs: [&[E]; Q] = std::array::from_fn(|q| &columns[q].0[..d]);
         let on_output: [[T; K]; Q] = std::array::from_fn(|q| columns[q].1);
         let whole = d - d % LANES;
-        let mut bad = [0; LANES];
+        let mut bad = [T::default(); LANES];
         for i in (0..whole).step_by(LANES) {
-            lanes(&a, &on_output, &state, into, &outputs, d, i, &mut bad);
+            lanes(&a, &on_output, &from, into, &outputs, d, i, &mut bad);
         }
-        let mut bad_rest = [0];
+        let mut bad_rest = [T::default()];
         for i in whole..d {
-            lanes(&a, &on_output, &one, into, &outputs, d, i, &mut bad_rest);
+            lanes(&a, &on_output, &from, into, &outputs, d, i, &mut bad_rest);
         }
-        bad.iter().chain(&bad_rest).all(|bad| *bad == 0)
+        bad.iter().chain(&bad_rest).all(|bad| *bad == T::default())
     }
 }
 
 /// N elements of each block from element `i` on. All are read before any is written, so the state may be
-/// updated in place; `bad` becomes non-zero where a sum is not finite.
+/// updated in place; `bad` stays zero where all sums are finite.
 ///
 /// Written with indices over arrays of known length: that is what the compiler keeps in vector registers.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
-fn lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
+fn lanes<T: Float, E: Float, S: Source<T>, const K: usize, const Q: usize, const N: usize>(
     on_state: &[[T; K]; K],
     on_output: &[[T; K]; Q],
-    state: &impl Fn(&[T], usize) -> [T; N],
+    from: &S,
     into: &mut [T],
     outputs: &[&[E]; Q],
     d: usize,
     i: usize,
-    bad: &mut [u32; N],
+    bad: &mut [T; N],
 ) {
     let mut sums = [[T::default(); N]; K];
     for c in 0..K {
-        let z = state(into, c * d + i);
+        let z: [T; N] = from.read(into, c * d + i);
         for b in 0..K {
             for l in 0..N {
                 sums[b][l] += on_state[c][b] * z[l];
@@ -275,7 +306,8 @@ fn lanes<T: Float, E: Float, const K: usize, const Q: usize, const N: usize>(
     for b in 0..K {
         into[b * d + i..][..N].copy_from_slice(&sums[b]);
         for l in 0..N {
-            bad[l] |= u32::from(!sums[b][l].finite());
+            // Zero times what is not finite is NaN, and stays it: two instructions, a comparison takes four.
+            bad[l] += T::default() * sums[b][l];
         }
     }
 }
