@@ -54,7 +54,7 @@ fn tuning_gains_on_other_starts() {
     }
 }
 
-/// A sampler that is exact already has nothing to learn: the fit must not spoil it.
+/// What is reported is what the plan does: measured again, from the file that a user has, by the public way.
 #[test]
 fn the_report_is_of_the_plan() {
     let model = plane_model();
