@@ -48,7 +48,7 @@ impl fmt::Debug for Cancel {
 }
 
 /// A token that watches over the network calls of one run, until it is dropped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     cancel: Cancel,
     call: Option<Arc<dyn Interrupt>>,
 }

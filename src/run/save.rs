@@ -1,9 +1,10 @@
 //! A run to bytes and back. Resumed, it goes on as if it had never stopped: bit for bit with the analytic network, and
 //! through ONNX Runtime for the same batch and threads.
 
+use super::call::Own;
 use super::checkpoint::{Reader, Writer, invalid};
 use super::guide::Guide;
-use super::{Calls, Cursor, Progress, Run, own_guide, precision_of};
+use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
 use crate::exec::{Batch, Buffer, Known};
 use crate::guidance::check_guide;
 use crate::network::Precision;
@@ -64,6 +65,7 @@ impl Run {
             sampler,
             batch,
             calls,
+            own,
             executor: _,
             rows,
             progress,
@@ -76,18 +78,10 @@ impl Run {
         } = self;
         let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, scales, partial: _ } =
             batch;
-        let Calls {
-            evaluator: _,
-            decoder: _,
-            size,
-            times: _,
-            labels,
-            guide,
-            seen,
-            projected: _,
-            x0,
-            seconds,
-        } = calls;
+        let Calls { decoder: _, labels, guide, seen, projected: _, x0, seconds } = calls;
+        let Some(Own { size, .. }) = own else {
+            return Err(Error::new(Status::Unsupported, "a run in an engine has no checkpoint"));
+        };
         if *poisoned {
             return Err(Error::new(Status::RunState, "the run has failed before and cannot be saved"));
         }
@@ -110,7 +104,7 @@ impl Run {
             seen: *seen,
             rows: match rows {
                 Cursor::Planned { plan: _, next } => SavedCursor::Planned(*next),
-                Cursor::Adaptive(solver) => SavedCursor::Adaptive(solver.save()),
+                Cursor::Adaptive { solver, asked: _ } => SavedCursor::Adaptive(solver.save()),
             },
             progress: *progress,
             network_seconds: seconds.as_secs_f64(),
@@ -210,17 +204,17 @@ impl Run {
         if scales.len() != scaled || scales.iter().any(|w| !w.is_finite()) || seen.0 >= states {
             return Err(damaged("scales"));
         }
-        let guide = match (guidance, guide) {
+        let guided_by = match (guidance, guide) {
             (None, None) => None,
             (None, Some(_)) => return Err(damaged("guidance")),
             (Some(guidance), Some(guide)) => {
                 check_guide(guidance.kind, spec, guide.spec())?;
-                Some(Guide::other(guide, guide_labels)?)
+                Some(Guide::other(guide, guide_labels))
             }
             (Some(Guidance { kind: GuidanceKind::Classifier, .. }), None) => {
                 return Err(damaged("guidance"));
             }
-            (Some(_), None) => Some(own_guide(model, sampler, size, precision)?),
+            (Some(_), None) => Some(Guide::Model),
         };
         let decoder = Decoder::new(spec)?;
         let (rows, consumed, draws, done) = match (&sampler.rows, saved.rows) {
@@ -237,7 +231,7 @@ impl Run {
                 let solver =
                     Rk45::load(*options, decoder.clone(), n, saved).ok_or_else(|| damaged("position"))?;
                 let done = solver.done;
-                (Cursor::Adaptive(solver), 0, 0, done)
+                (adaptive(solver), 0, 0, done)
             }
             _ => return Err(damaged("position")),
         };
@@ -272,13 +266,11 @@ impl Run {
             partial: vec![0.0; n],
         };
         let mut run = Self {
+            own: None,
             calls: Calls {
-                evaluator: network.evaluator()?,
                 decoder,
-                size,
-                times: vec![0.0; size],
                 labels,
-                guide,
+                guide: guided_by,
                 seen,
                 // Made anew for each call.
                 projected: if sampler.projects() { Some(Buffer::zeros(precision, n * d)?) } else { None },
@@ -301,6 +293,7 @@ impl Run {
             poisoned: false,
             hashes: OnceLock::from(hashes),
         };
+        run.own = Some(run.open(guide, size)?);
         run.resume_with(None, None);
         Ok(run)
     }
