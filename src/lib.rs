@@ -5,6 +5,7 @@
 //! **execute** the plan (one fused kernel, one network call a row).
 
 pub mod capi;
+pub mod engine;
 pub mod error;
 pub mod evaluation;
 mod exec;
