@@ -1,7 +1,7 @@
 //! A request in an engine, and its owner's ticket.
 
 use super::{Place, Shared};
-use crate::network::Interrupt;
+use crate::network::{Interrupt, Network};
 use crate::run::{Cancel, Element, Progress, Watch, What};
 use crate::{Error, Result, Run, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,8 @@ pub(super) struct Job {
     /// What messages call it.
     pub id: u64,
     pub priority: i32,
+    /// A guidance network of its own.
+    pub guide: Option<Arc<dyn Network>>,
     run: Mutex<Run>,
     told: Mutex<Told>,
     changed: Condvar,
@@ -47,11 +49,12 @@ impl Interrupt for Signal {
 }
 
 impl Job {
-    pub fn new(run: Run, priority: i32, token: Option<Cancel>) -> Arc<Self> {
+    pub fn new(run: Run, priority: i32, guide: Option<Arc<dyn Network>>, token: Option<Cancel>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             priority,
+            guide,
             told: Mutex::new(Told { progress: run.progress(), outcome: None }),
             run: Mutex::new(run),
             changed: Condvar::new(),

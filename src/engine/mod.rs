@@ -193,7 +193,8 @@ impl Engine {
                 return Err(Error::argument(format!("{name} = 0: expected at least 1")));
             }
         }
-        let served = Served::model(model, max_batch)?;
+        let served = Served::model(model, max_batch)
+            .map_err(|e| e.context(format_args!("max_batch = {max_batch}")))?;
         let shared = Arc::new(Shared { options, desk: Mutex::default(), bell: Condvar::new() });
         let mut worker = Worker::new(shared.clone(), served);
         let thread = thread::Builder::new().name("psld-engine".into()).spawn(move || worker.run());
@@ -222,9 +223,10 @@ impl Engine {
         }
         let place = Place::take(&self.shared)?;
         let (deadline, cancel) = (options.deadline.take(), options.cancel.take());
+        let guide = options.guide.as_ref().map(|guide| guide.network().clone());
         let mut run = Run::hosted(&self.model, &sampler, options)?;
         run.watch(deadline, cancel.clone());
-        let job = Job::new(run, priority, cancel);
+        let job = Job::new(run, priority, guide, cancel);
         job.hold(place, &self.shared);
         {
             let mut desk = self.shared.desk();

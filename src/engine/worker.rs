@@ -24,39 +24,47 @@ pub(super) struct Worker {
     patience: Option<Instant>,
 }
 
-/// A network with inputs of one precision.
-pub(super) struct Served {
+/// What those in one network call have in common.
+#[derive(Clone)]
+struct Key {
     network: Arc<dyn Network>,
     precision: Precision,
+    lengths: Lengths,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        same(&self.network, &other.network)
+            && (self.precision, self.lengths) == (other.precision, other.lengths)
+    }
+}
+
+/// Not `Arc::ptr_eq`, which compares vtables, too, and those may have copies.
+fn same(a: &Arc<dyn Network>, b: &Arc<dyn Network>) -> bool {
+    ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
+
+/// Calls of one kind.
+pub(super) struct Served {
+    key: Key,
     /// None after a defect: it is opened again.
     evaluator: Option<Box<dyn Evaluator>>,
     sheet: Sheet,
 }
 
 impl Served {
-    /// A model with single-precision states.
+    /// Those of a model with single-precision states.
     pub fn model(model: &Model, max_batch: usize) -> Result<Self> {
         let (spec, d) = (model.spec(), model.spec().data_len());
         let k = spec.process()?.k();
         let lengths = Lengths { input: spec.input_blocks(k) * d, output: spec.output_blocks(k) * d };
-        Self::open(model.network(), lengths, Precision::F32, max_batch)
+        let network = model.network().clone();
+        Self::open(Key { network, precision: Precision::F32, lengths }, max_batch)
     }
 
-    fn open(
-        network: &Arc<dyn Network>,
-        lengths: Lengths,
-        precision: Precision,
-        max_batch: usize,
-    ) -> Result<Self> {
-        let sheet = Sheet::new(&**network, lengths, precision, max_batch)?;
-        Ok(Self { network: network.clone(), precision, evaluator: Some(network.evaluator()?), sheet })
-    }
-
-    fn serves(&self, waiting: &Waiting) -> bool {
-        // Not `Arc::ptr_eq`, which compares vtables, too, and those may have copies.
-        ptr::addr_eq(Arc::as_ptr(&self.network), Arc::as_ptr(&waiting.network))
-            && self.precision == waiting.precision
-            && self.sheet.lengths == waiting.lengths
+    fn open(key: Key, max_batch: usize) -> Result<Self> {
+        let sheet = Sheet::new(&*key.network, key.lengths, key.precision, max_batch)?;
+        Ok(Self { evaluator: Some(key.network.evaluator()?), key, sheet })
     }
 }
 
@@ -64,9 +72,7 @@ impl Served {
 struct Waiting {
     job: Arc<Job>,
     evaluation: Evaluation,
-    network: Arc<dyn Network>,
-    precision: Precision,
-    lengths: Lengths,
+    key: Key,
     /// The first lane that was in no call yet.
     next: usize,
     /// Lanes that were in a call since its turn began.
@@ -148,12 +154,11 @@ impl Worker {
             return false;
         }
         let Some(first) = self.waiting.iter().min_by_key(|waiting| waiting.rank) else { return false };
-        let Some(served) = self.served.iter().find(|served| served.serves(first)) else { return false };
         let lanes = |waiting: &Waiting| {
             let run = waiting.job.run();
             run.map_or(0, |run| run.lanes_left(&waiting.evaluation, waiting.next))
         };
-        let there: usize = self.waiting.iter().filter(|waiting| served.serves(waiting)).map(lanes).sum();
+        let there: usize = self.waiting.iter().filter(|waiting| waiting.key == first.key).map(lanes).sum();
         there < self.shared.options.max_batch
     }
 
@@ -180,9 +185,11 @@ impl Worker {
             job.tell(run.progress());
             let Some(evaluation) = next? else { return Ok(None) };
             Ok(Some(Waiting {
-                network: run.network_of(&evaluation).clone(),
-                precision: run.precision(),
-                lengths: run.lengths_of(&evaluation),
+                key: Key {
+                    network: run.network_of(&evaluation).clone(),
+                    precision: run.precision(),
+                    lengths: run.lengths_of(&evaluation),
+                },
                 next: 0,
                 taken: 0,
                 rank: (0, 0),
@@ -209,18 +216,17 @@ impl Worker {
     fn call(&mut self) {
         self.waiting.sort_by_key(|waiting| waiting.rank);
         let Some(first) = self.waiting.first() else { return };
-        let (max_batch, network) = (self.shared.options.max_batch, &first.network);
-        let served = match self.served.iter().position(|served| served.serves(first)) {
+        let at = match self.served.iter().position(|served| served.key == first.key) {
             Some(at) => Ok(at),
-            None => Served::open(network, first.lengths, first.precision, max_batch).map(|served| {
+            None => Served::open(first.key.clone(), self.shared.options.max_batch).map(|served| {
                 self.served.push(served);
                 self.served.len() - 1
             }),
         };
-        let opened = served.and_then(|at| {
-            let served = &mut self.served[at];
-            if served.evaluator.is_none() {
-                served.evaluator = Some(served.network.evaluator()?);
+        let opened = at.and_then(|at| {
+            let Served { key, evaluator, .. } = &mut self.served[at];
+            if evaluator.is_none() {
+                *evaluator = Some(key.network.evaluator()?);
             }
             Ok(at)
         });
@@ -251,20 +257,31 @@ impl Worker {
         let began = Instant::now();
         let made = guarded(|| served.sheet.evaluate(&mut **evaluator));
         let each = began.elapsed().div_f64(served.sheet.len().max(1) as f64);
-        {
+        let arrived = {
             let mut desk = self.shared.desk();
             desk.call = None;
             desk.stats.calls += 1;
             desk.stats.samples += served.sheet.len() as u64;
-        }
+            std::mem::take(&mut desk.arrived)
+        };
         self.calls += 1;
         if made.as_ref().is_err_and(|e| e.status() == Status::Panic) {
             served.evaluator = None;
         }
+        // Before those of the call, who begin to wait later.
+        arrived.into_iter().for_each(|job| self.go_on(job, None));
         match made {
             Ok(()) => self.scatter(at, &parts, each),
             Err(e) => self.fail(at, &parts, &e),
         }
+        // What belongs to the engine's own model stays, what to a guidance network as long as somebody has it.
+        let own = self.served[0].key.network.clone();
+        let waiting = &self.waiting;
+        self.served.retain(|Served { key: Key { network, .. }, .. }| {
+            let guides =
+                |waiting: &Waiting| waiting.job.guide.as_ref().is_some_and(|guide| same(network, guide));
+            same(network, &own) || waiting.iter().any(guides)
+        });
     }
 
     /// Fills the sheet of a network with those who come first.
@@ -277,7 +294,7 @@ impl Worker {
             if at == served.sheet.capacity() {
                 break;
             }
-            if !served.serves(waiting) {
+            if waiting.key != served.key {
                 continue;
             }
             // Who met a defect has been ended.
