@@ -212,6 +212,10 @@ enum psld_status
    */
   PSLD_STATUS_PARTIAL = 505,
   /**
+   * As many requests are in the engine as it was made for.
+   */
+  PSLD_STATUS_QUEUE_FULL = 506,
+  /**
    * A defect of this library.
    */
   PSLD_STATUS_INTERNAL = 900,
@@ -363,6 +367,11 @@ typedef int32_t psld_log;
 typedef struct psld_cancel psld_cancel;
 
 /**
+ * A network that serves many callers. Made by psld_engine_create; any thread, at once.
+ */
+typedef struct psld_engine psld_engine;
+
+/**
  * Why a call failed. Made by any function that has an `err`; any thread, at once.
  */
 typedef struct psld_error psld_error;
@@ -387,6 +396,11 @@ typedef struct psld_runtime psld_runtime;
  * A compiled sampler. Made by psld_sampler_create and psld_sampler_create_from_plan; any thread, at once.
  */
 typedef struct psld_sampler psld_sampler;
+
+/**
+ * A request in an engine. Made by psld_engine_submit; any thread, at once.
+ */
+typedef struct psld_ticket psld_ticket;
 
 /**
  * An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept. After
@@ -757,6 +771,30 @@ typedef struct psld_observer {
    */
   int32_t preview_every;
 } psld_observer;
+
+/**
+ * How an engine works. Fill it with psld_engine_options_init, then change what you need.
+ */
+typedef struct psld_engine_options {
+  /**
+   * sizeof(psld_engine_options); set by psld_engine_options_init.
+   */
+  size_t struct_size;
+  /**
+   * Samples of one network call at most; default 0: 64. Where a model is its own guide ("cfg") a sample counts twice.
+   */
+  int32_t max_batch;
+  /**
+   * Requests that may be in the engine at once; one more is PSLD_STATUS_QUEUE_FULL. All of them are worked on, and hold
+   * their arrays; default 0: 256.
+   */
+  int32_t queue;
+  /**
+   * Seconds that the first call after a pause waits for company, unless `max_batch` samples are there before; default 0.
+   * Later calls never wait: who comes while one is made joins the next.
+   */
+  double max_wait_seconds;
+} psld_engine_options;
 
 /**
  * Receives a message: `message` is one line of UTF-8 that lives through the call. Called on the thread that has
@@ -1247,6 +1285,33 @@ int32_t psld_run_step(struct psld_run *run,
                       struct psld_error **err);
 
 /**
+ * Makes sample i of a run what its sample `indices[i]` was, between two steps: its state and all that goes with it (what a
+ * multistep sampler remembers, class, scale, image and mask, data estimate). An index that comes several times makes
+ * copies, one that does not come drops its sample. So a caller does sequential Monte Carlo: after each step it weighs
+ * the samples by a reward of its own and draws indices by the weights; see bindings/c/examples/steering.c. It works after
+ * the last step, too.
+ *
+ * Draws go on counting: a copy with its original's seed stays a copy of it to the bit, and takes a way of its own, where
+ * the sampler is stochastic, with a seed that no other sample has or had.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in] run        a run.
+ * @param[in] indices    `n` indices of samples, 0 to the run's number of samples less one.
+ * @param[in] n          the number of samples from here on: 1 to as many as there are.
+ * @param[in] new_seeds  `n` seeds, the sample's from here on; NULL: seeds follow their samples.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_INVALID_ARGUMENT naming the index or the number; PSLD_STATUS_UNSUPPORTED for a run
+ *         whose noise the caller gave; PSLD_STATUS_RUN_STATE after a failure, or where the run was interrupted within a
+ *         step; or another error. After an error the run is as it was.
+ */
+int32_t psld_run_gather(struct psld_run *run,
+                        const int64_t *indices,
+                        size_t n,
+                        const uint64_t *new_seeds,
+                        struct psld_error **err);
+
+/**
  * Fills `observer` with the defaults: nobody.
  *
  * Threads: any.
@@ -1320,8 +1385,9 @@ int32_t psld_run_load(const struct psld_model *model,
 
 /**
  * What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
- * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count), `inpaint`,
- * `precision`, `batch`, `labels`, `steps`, `nfe`, `t`, `done`, `network_seconds`. Size-query form.
+ * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count: at the start),
+ * `gathered` (step, indices, seeds of each psld_run_gather), `conditioning`, `scales`, `guide`, `precision`, `batch`,
+ * `labels`, `steps`, `nfe`, `t`, `done`, `network_seconds`. Size-query form.
  *
  * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
  *
@@ -1437,6 +1503,215 @@ int32_t psld_sample(const struct psld_model *model,
                     psld_progress_callback progress,
                     void *user,
                     struct psld_error **err);
+
+/**
+ * Fills `options` with the defaults.
+ *
+ * Threads: any.
+ *
+ * @param[out] options      the struct.
+ * @param[in]  struct_size  sizeof(psld_engine_options).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_engine_options_init(struct psld_engine_options *options, size_t struct_size);
+
+/**
+ * Starts an engine, which serves many callers with one network: requests of any size, sampler, length and class are
+ * submitted on any thread at any time, and the network calls that are due are made together, as one batch of samples at
+ * different times t. Each request gets what a run of it alone would get: bit for bit on an analytic model, within
+ * rounding through ONNX Runtime.
+ *
+ * An engine has one thread of its own (also where the model was loaded with `threads` 1), which makes the network's calls
+ * and executes the steps in between. Requests are served in the order in which they began to wait for a network call; a
+ * level of priority is worth a head start of 8 calls. A call takes samples from one after the other until it has
+ * `max_batch`; who has had that many and needs more goes to the end of the queue. So nobody is kept waiting by large
+ * requests, nor for good by higher priorities. A sample that becomes non-finite fails its request only; a network call that
+ * fails, fails the requests that have samples in it.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model; it may be freed while the engine lives.
+ * @param[in]  options  NULL for the defaults.
+ * @param[out] out      the engine; free it with psld_engine_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT naming the option, PSLD_STATUS_OUT_OF_MEMORY, or another error.
+ */
+int32_t psld_engine_create(const struct psld_model *model,
+                           const struct psld_engine_options *options,
+                           struct psld_engine **out,
+                           struct psld_error **err);
+
+/**
+ * Hands in a request: what psld_run_start takes, and a priority. The arrays are allocated, and the initial state is drawn,
+ * in this call, and all that can be wrong with the request is said here; it does not wait for the network.
+ *
+ * Threads: any.
+ *
+ * @param[in]  engine    an engine.
+ * @param[in]  sampler   a sampler compiled for the model's spec; it may be freed while the request lives.
+ * @param[in]  options   NULL for the defaults. `batch` must be 0: network calls are shared, and the engine's `max_batch` bounds
+ *                       them. `deadline_seconds` counts from this call. `cancel` stops the request before its next
+ *                       network call, or within the one in flight where all who have samples in it are cancelled.
+ * @param[in]  priority  -10 to 10; more is served earlier.
+ * @param[out] out       the ticket; free it with psld_ticket_free.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_QUEUE_FULL (submit again when a request has ended); as psld_run_start;
+ *         PSLD_STATUS_CANCELLED where another thread is freeing the engine.
+ */
+int32_t psld_engine_submit(const struct psld_engine *engine,
+                           const struct psld_sampler *sampler,
+                           const struct psld_run_options *options,
+                           int32_t priority,
+                           struct psld_ticket **out,
+                           struct psld_error **err);
+
+/**
+ * What an engine has done so far, as a JSON object of numbers: `requests` (in the engine now), `submitted`, `completed`,
+ * `failed` (also those that were cancelled or late), `calls` (of the network), `samples` (in all those calls together).
+ * Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  engine    an engine.
+ * @param[out] buffer    receives the text with its NUL; or NULL. 256 bytes are always enough.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included. While the engine works it may grow.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_engine_stats_json(const struct psld_engine *engine,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed,
+                               struct psld_error **err);
+
+/**
+ * Frees an engine, also while it works: the network call in flight is ended, where ONNX Runtime runs it between two nodes
+ * of its graph, the tickets of requests that have not ended end with PSLD_STATUS_CANCELLED, and this returns when the
+ * engine's thread is gone. Tickets stay, and can be read and freed.
+ *
+ * Threads: any.
+ *
+ * @param[in] engine  an engine, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_engine_free(struct psld_engine *engine);
+
+/**
+ * Waits for the end of a request, at most for a time.
+ *
+ * Threads: any; several at once, if need be.
+ *
+ * @param[in]  ticket           a ticket.
+ * @param[in]  timeout_seconds  seconds to wait at most: 0 only looks, INFINITY waits as long as it takes.
+ * @param[out] progress         NULL, or receives how far the request is, also where it failed; its struct_size must be set.
+ *                              `progress->done` is 1 where it is complete, and 0 where the time is over.
+ * @param[out] err              NULL, or receives the error.
+ * @return PSLD_STATUS_OK (complete, or not yet: see `progress`); why the request ended otherwise, the same at each call:
+ *         PSLD_STATUS_CANCELLED (also where the engine was freed), PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL (of
+ *         an `anytime` request: read PSLD_OUTPUT_X0), PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE, or what a network call
+ *         failed with; PSLD_STATUS_INVALID_ARGUMENT for a negative time.
+ */
+int32_t psld_ticket_wait(const struct psld_ticket *ticket,
+                         double timeout_seconds,
+                         struct psld_progress *progress,
+                         struct psld_error **err);
+
+/**
+ * Asks for the end of a request, with PSLD_STATUS_CANCELLED; as a psld_cancel that was passed with it. It does nothing to one
+ * that has ended.
+ *
+ * Threads: any.
+ *
+ * @param[in] ticket  a ticket.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_ticket_cancel(const struct psld_ticket *ticket);
+
+/**
+ * The number by which messages call a request ("request 7: ..."); it counts from 1 in each process.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket  a ticket.
+ * @param[out] id      the number.
+ * @param[out] err     NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_ticket_id(const struct psld_ticket *ticket, uint64_t *id, struct psld_error **err);
+
+/**
+ * The shape of what psld_ticket_read gives. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket    a ticket.
+ * @param[in]  what      one of psld_output.
+ * @param[out] shape     receives the sizes, n first; or NULL.
+ * @param[in]  capacity  elements of `shape`; 0 with NULL.
+ * @param[out] ndim      NULL, or receives the number of sizes.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_ticket_shape(const struct psld_ticket *ticket,
+                          int32_t what,
+                          int64_t *shape,
+                          size_t capacity,
+                          size_t *ndim,
+                          struct psld_error **err);
+
+/**
+ * Copies out the samples of a request that is complete; or, at any time and also after a failure, the data estimate of one
+ * that was submitted with `previews` or `anytime`.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket    a ticket.
+ * @param[in]  what      one of psld_output.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype; converted where the state has another.
+ * @param[out] buffer    receives the array, row-major.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of psld_ticket_shape.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_RUN_STATE (not complete, or no data estimate), PSLD_STATUS_BUFFER_TOO_SMALL,
+ *         PSLD_STATUS_INVALID_ARGUMENT for a buffer of more elements, or another error.
+ */
+int32_t psld_ticket_read(const struct psld_ticket *ticket,
+                         int32_t what,
+                         int32_t dtype,
+                         void *buffer,
+                         size_t elements,
+                         struct psld_error **err);
+
+/**
+ * What made a request's samples: a JSON object as psld_run_provenance_json gives it, in which `batch` is null. Size-query
+ * form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket    a ticket.
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_READ_FAILED (the model's file, which is hashed
+ *         once, has changed), or another error.
+ */
+int32_t psld_ticket_provenance_json(const struct psld_ticket *ticket,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed,
+                                    struct psld_error **err);
+
+/**
+ * Frees a ticket, and what its request holds. A request that has not ended is cancelled; a thread that waits for it is told
+ * so.
+ *
+ * Threads: any.
+ *
+ * @param[in] ticket  a ticket, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_ticket_free(struct psld_ticket *ticket);
 
 /**
  * Writes the standard normals that a sample of this seed meets: a pure function of seed, purpose, draw and element

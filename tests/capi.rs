@@ -89,6 +89,7 @@ fn structs_keep_their_layout() {
         samples 48);
     pinned!(psld_model_options 40: struct_size 0, spec_json 8, providers 16, device 24, threads 28,
         concurrent_calls 32);
+    pinned!(psld_engine_options 24: struct_size 0, max_batch 8, queue 12, max_wait_seconds 16);
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
     pinned!(psld_sampler_options 216: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,

@@ -98,9 +98,9 @@ fn requests(spec: &ModelSpec, guides: &[(GuidanceKind, Option<Model>)], count: u
         let mut json = few_steps(name, 2 + i % 5);
         let mut options = RunOptions {
             seed: i as u64 * 1000,
-            precision: if i % 3 == 0 { Precision::F64 } else { Precision::F32 },
+            precision: if i.is_multiple_of(3) { Precision::F64 } else { Precision::F32 },
             labels: (labels && i % 4 != 3).then(|| vec![(i % CLASSES) as i64]),
-            previews: i % 5 == 0,
+            previews: i.is_multiple_of(5),
             ..RunOptions::new(n)
         };
         let mut conditioning = Conditioning::default();

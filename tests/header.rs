@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// In the header's order.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "error",
     "capi/types",
     "capi/version",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 9] = [
     "capi/model",
     "capi/sampler",
     "capi/run",
+    "capi/engine",
     "capi/noise",
 ];
 const LAST: &str = "capi/log";

@@ -27,6 +27,16 @@ pub struct psld_run {
     _opaque: (),
 }
 
+/// A network that serves many callers. Made by psld_engine_create; any thread, at once.
+pub struct psld_engine {
+    _opaque: (),
+}
+
+/// A request in an engine. Made by psld_engine_submit; any thread, at once.
+pub struct psld_ticket {
+    _opaque: (),
+}
+
 /// A request to stop. Made by psld_cancel_create; any thread, at once.
 pub struct psld_cancel {
     _opaque: (),

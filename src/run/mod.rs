@@ -3,6 +3,7 @@
 mod call;
 mod cancel;
 mod checkpoint;
+mod gather;
 mod guide;
 mod options;
 mod sample;
@@ -28,6 +29,7 @@ use crate::solver::{Decoder, Rows, Sampler};
 use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
 use call::Own;
+use gather::History;
 use guide::Guide;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -85,6 +87,8 @@ pub struct Run {
     poisoned: bool,
     /// Hashes of sampler and model, computed when they are first asked for.
     hashes: OnceLock<(String, String)>,
+    /// Where samples have been gathered.
+    history: Option<History>,
 }
 
 enum Cursor {
@@ -93,6 +97,7 @@ enum Cursor {
 }
 
 /// What an adaptive solver asked for with its last network call, and waits for.
+#[allow(clippy::large_enum_variant)] // Rows are few.
 enum Asked {
     /// At one time for all samples: the call, and what guides it.
     Row(Row),
@@ -265,6 +270,7 @@ impl Run {
             first_sample,
             poisoned: false,
             hashes: OnceLock::new(),
+            history: None,
         })
     }
 
@@ -517,9 +523,10 @@ impl Run {
     }
 
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`
-    /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count), `precision`,
-    /// `batch` (null in an engine), `labels`, `conditioning`, `scales`, `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the same model and these
-    /// numbers anyone gets the same samples.
+    /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count: at the start), `gathered` (step,
+    /// indices, seeds of each [`gather`](Self::gather); null without), `precision`, `batch` (null in an engine), `labels`, `conditioning`,
+    /// `scales` (both as they are now), `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the
+    /// same model and these numbers anyone gets the same samples.
     ///
     /// # Errors
     /// [`Status::ReadFailed`] where the model's file is gone or has changed since it was loaded.
@@ -534,7 +541,11 @@ impl Run {
             "process": self.sampler.model.process,
             "backend": self.network.backend(),
             "noise": if self.batch.draws.is_some() { "caller" } else { "philox" },
-            "seeds": { "first": self.batch.seeds.first(), "count": self.batch.n },
+            "seeds": match &self.history {
+                None => serde_json::json!({ "first": self.batch.seeds.first(), "count": self.batch.n }),
+                Some(History { first, count, .. }) => serde_json::json!({ "first": first, "count": count }),
+            },
+            "gathered": self.history.as_ref().map(|history| &history.gathered),
             "conditioning": self.sampler.conditioning,
             "scales": (!self.batch.scales.is_empty()).then_some(&self.batch.scales),
             "guide": self.calls.guide.as_ref().map(Guide::hash).transpose()?.flatten(),

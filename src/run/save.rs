@@ -3,6 +3,7 @@
 
 use super::call::Own;
 use super::checkpoint::{Reader, Writer, invalid};
+use super::gather::History;
 use super::guide::Guide;
 use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
 use crate::exec::{Batch, Buffer, Known};
@@ -41,6 +42,8 @@ struct Saved {
     progress: Progress,
     network_seconds: f64,
     anytime: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    history: Option<History>,
 }
 
 /// Where in its rows a run is.
@@ -75,6 +78,7 @@ impl Run {
             first_sample,
             poisoned,
             hashes: _,
+            history,
         } = self;
         let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, scales, partial: _ } =
             batch;
@@ -109,6 +113,7 @@ impl Run {
             progress: *progress,
             network_seconds: seconds.as_secs_f64(),
             anytime: *anytime,
+            history: history.clone(),
         };
         let mut writer = Writer::new();
         for (i, state) in states.iter().enumerate() {
@@ -292,6 +297,7 @@ impl Run {
             first_sample: saved.first_sample,
             poisoned: false,
             hashes: OnceLock::from(hashes),
+            history: saved.history,
         };
         run.own = Some(run.open(guide, size)?);
         run.resume_with(None, None);
