@@ -168,6 +168,23 @@ fn the_readme_shows_the_cpp_example() {
     assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
 }
 
+/// Four requests in the calls of the longest.
+#[test]
+fn the_readme_shows_the_engine_example() {
+    let source = Path::new("bindings/c/examples/serve.c");
+    let path = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    let said = run(program(&path).arg(MODEL));
+    let samples = |n: usize| format!("{n} samples in {} network calls\n", if n % 2 == 1 { 12 } else { 50 });
+    let expected: String = (1..=4).map(samples).collect();
+    let stats = said.strip_prefix(&expected).unwrap_or_else(|| panic!("{said}"));
+    let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
+    assert!(stats["samples"] == 4 * 12 + 6 * 50 && stats["calls"].as_u64().unwrap() < 100, "{stats}");
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let section = readme.split_once("## Serve many callers").expect("a section on engines").1;
+    let block = section.split_once("```c\n").unwrap().1.split_once("```").unwrap().0;
+    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+}
+
 /// What `conformance.rs` gets inside of this process, a C program gets from the library, shared and static.
 #[test]
 fn c_conformance() {
