@@ -63,6 +63,11 @@ pub struct psld_run_options {
     /// The guidance network: a classifier's gradient, or for "cfg" a second, weaker network; default NULL: for "cfg" the
     /// model with the null class. It may be freed while the run lives.
     pub guide: *const psld_model,
+    /// Images to start from, [n or 1, C, ...] in the data's range; default NULL: none. The initial state is a draw of the
+    /// exact perturbation kernel at the sampler's first time: a(t) x_0 + L(t) xi, with the noise xi that the prior would be
+    /// drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
+    /// compiled with `encode` starts from the image itself, with momenta drawn as they are at t = 0. Excludes `init`.
+    pub from_image: *const psld_tensor,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -91,6 +96,7 @@ unsafe impl Struct for psld_run_options {
             scales: null(),
             scales_len: 0,
             guide: null(),
+            from_image: null(),
         }
     }
 }
@@ -762,6 +768,7 @@ fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOption
         deadline: deadline(o.deadline_seconds)?,
         cancel: handle::get_optional(o.cancel, "cancel")?,
         init: convert::tensor(o.init, "init")?,
+        from_image: convert::tensor(o.from_image, "from_image")?,
         noise: convert::tensor(o.noise, "noise")?,
         labels: (!labels.is_empty()).then(|| labels.to_vec()),
         inpaint,

@@ -185,9 +185,14 @@ impl Run {
             partial: vec![0.0; n],
         };
         let executor = model.executor().clone();
-        match options.init {
-            Some(init) => init.copy_to(&mut batch.states[0]),
-            None => executor.prior(&mut batch, &sampler.prior_factor),
+        match (options.init, options.from_image) {
+            (Some(init), _) => init.copy_to(&mut batch.states[0]),
+            (None, Some(image)) => {
+                let (mean, factor) = &sampler.image_start;
+                executor.prior(&mut batch, factor);
+                batch.states[0].add_image(n, mean, &image.into_buffer());
+            }
+            (None, None) => executor.prior(&mut batch, &sampler.prior_factor),
         }
         let size = options.batch.unwrap_or(n).min(n);
         let labels = options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l });
@@ -214,7 +219,7 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.t_start),
+            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.first_time()),
         };
         let mut run = Self {
             calls: Calls {

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     pub error_norm: ErrorNorm,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<Guidance>,
+    /// Whether it leads from data to noise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encode: bool,
 }
 
 /// The hash of a sampler with the norm of all versions stays what it was.
@@ -71,6 +74,7 @@ impl Options {
             denoise: spec.denoise.unwrap_or(true),
             error_norm: spec.error_norm.unwrap_or_default(),
             guidance: None,
+            encode: spec.encodes(),
         };
         let least = 8 + u32::from(options.denoise);
         if options.max_nfe < least {
@@ -80,6 +84,16 @@ impl Options {
             )));
         }
         Ok(options)
+    }
+
+    /// Where the solver starts.
+    pub fn first_time(&self) -> f64 {
+        self.at(0.0)
+    }
+
+    /// The forward time after the way `tau`.
+    fn at(&self, tau: f64) -> f64 {
+        if self.encode { (self.t_end + tau).min(self.t_start) } else { self.t_start - tau }
     }
 
     /// SHA-256 of what determines an adaptive run's rows besides the data.
@@ -112,7 +126,7 @@ pub(crate) trait Rows {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct System {
-    /// Reversed time since t_start.
+    /// The way that is done, in time.
     tau: f64,
     step_size: f64,
     rejected: bool,
@@ -134,6 +148,8 @@ pub(crate) struct Rk45 {
     options: Options,
     decoder: Decoder,
     systems: Vec<System>,
+    /// Whether the state has been taken from t = 0 to t_end, where the solver encodes.
+    opened: bool,
     /// Whether slot 0 holds the outputs at the current states and times (the last stage of an accepted step is the
     /// first of the next).
     begun: bool,
@@ -146,6 +162,7 @@ pub(crate) struct Rk45 {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Saved {
     systems: Vec<System>,
+    opened: bool,
     begun: bool,
     nfe: u32,
     done: bool,
@@ -177,18 +194,20 @@ impl Rk45 {
             ErrorNorm::Run => 1,
             ErrorNorm::Sample => n,
         };
-        Self { options, decoder, systems: vec![system; systems], begun: false, nfe: 0, done: false }
+        let systems = vec![system; systems];
+        let opened = !(options.encode && options.denoise);
+        Self { options, decoder, systems, opened, begun: false, nfe: 0, done: false }
     }
 
     pub fn save(&self) -> Saved {
         // Named one by one, so that a field that is added is not forgotten here.
-        let Self { options: _, decoder: _, systems, begun, nfe, done } = self;
-        Saved { systems: systems.clone(), begun: *begun, nfe: *nfe, done: *done }
+        let Self { options: _, decoder: _, systems, opened, begun, nfe, done } = self;
+        Saved { systems: systems.clone(), opened: *opened, begun: *begun, nfe: *nfe, done: *done }
     }
 
     /// The solver of a run of `n` samples that [`Self::save`] was called on; `None` for a state that no solver is in.
     pub fn load(options: Options, decoder: Decoder, n: usize, saved: Saved) -> Option<Self> {
-        let Saved { systems, begun, nfe, done } = saved;
+        let Saved { systems, opened, begun, nfe, done } = saved;
         let new = Self::new(options, decoder, n);
         let possible = |system: &System| {
             (0.0..=new.length()).contains(&system.tau)
@@ -197,7 +216,7 @@ impl Rk45 {
         };
         let possible =
             systems.len() == new.systems.len() && systems.iter().all(possible) && nfe <= options.max_nfe;
-        possible.then_some(Self { systems, begun, nfe, done, ..new })
+        possible.then_some(Self { systems, opened, begun, nfe, done, ..new })
     }
 
     /// Reorders the samples: sample i is from here on what sample `indices[i]` was.
@@ -207,14 +226,14 @@ impl Rk45 {
         }
     }
 
-    /// The reversed time that all systems have reached.
+    /// The way that all systems have done.
     fn reached(&self) -> f64 {
         self.systems.iter().map(|system| system.tau).fold(f64::INFINITY, f64::min)
     }
 
     /// The forward time that all systems have reached.
     pub fn time(&self) -> f64 {
-        self.options.t_start - self.reached()
+        self.options.at(self.reached())
     }
 
     /// The share of the interval that is done, 0 to 1.
@@ -226,18 +245,22 @@ impl Rk45 {
         self.options.t_start - self.options.t_end
     }
 
-    /// The drift of the probability flow in reversed time at the state that `z` expresses.
+    /// The drift of the probability flow along the way at the state that `z` expresses.
     fn drift(&self, process: &Process, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         let (p, r) = self.decoder.epsilon(process, t)?;
         let eps = p * z.clone() + Affine::slot(slot, r);
         let score = process.score_from_eps(t) * eps;
-        Ok(-process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score)
+        let decoding = -process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score;
+        Ok(if self.options.encode { -1.0 * decoding } else { decoding })
     }
 
-    /// One attempted step of every system that has not arrived, or the closing one of all. On an error the solution
-    /// in state 0 is untouched, and the step can be asked for again.
+    /// One attempted step of every system that has not arrived, or the opening or closing one of all. On an error the
+    /// solution in state 0 is untouched, and the step can be asked for again.
     pub fn advance(&mut self, process: &Process, rows: &mut dyn Rows) -> Result<()> {
         let z = Affine::state(0, process.k());
+        if !self.opened {
+            return self.open(process, &z, rows);
+        }
         if self.reached() >= self.length() {
             return self.finish(process, &z, rows);
         }
@@ -246,7 +269,7 @@ impl Rk45 {
         }
         self.reserve(6)?;
 
-        let (length, t_start) = (self.length(), self.options.t_start);
+        let (length, options) = (self.length(), self.options);
         let attempt = |system: &System| {
             let reached = system.tau;
             if reached >= length {
@@ -254,7 +277,7 @@ impl Rk45 {
             }
             let least = 10.0 * (reached.next_up() - reached);
             let end = (reached + system.step_size.max(least)).min(length);
-            let drifts = vec![self.drift(process, 0, t_start - reached, &z)?];
+            let drifts = vec![self.drift(process, 0, options.at(reached), &z)?];
             Ok(Some(Attempt { reached, end, h: end - reached, least, drifts }))
         };
         let mut attempts = self.systems.iter().map(attempt).collect::<Result<Vec<_>>>()?;
@@ -262,7 +285,7 @@ impl Rk45 {
             let stage = |attempt: &Attempt| combine(&z, attempt.h, weights, &attempt.drifts);
             let time = |attempt: &Attempt| {
                 let Attempt { reached, end, h, .. } = *attempt;
-                t_start - if *node == 1.0 { end } else { reached + node * h }
+                options.at(if *node == 1.0 { end } else { reached + node * h })
             };
             rows.update(&each(&attempts, |attempt| stage(attempt).into_update(0, 1)))?;
             self.nfe += rows.eval(1, &each(&attempts, time), slot)?;
@@ -291,7 +314,7 @@ impl Rk45 {
                 system.step_size = h * f64::max(0.2, 0.9 * libm::pow(error, -0.2));
                 system.rejected = true;
                 if system.step_size < least {
-                    let t = t_start - system.tau;
+                    let t = options.at(system.tau);
                     return Err(Error::new(
                         Status::Numeric,
                         format!("rk45: the step size fell below the spacing of numbers at t = {t}"),
@@ -300,21 +323,37 @@ impl Rk45 {
                 }
             }
         }
-        if self.reached() >= length && !self.options.denoise {
+        if self.reached() >= length && (self.options.encode || !self.options.denoise) {
             self.done = true;
         }
         Ok(())
     }
 
+    /// From t = 0 to t_end: the closing step the other way; on paths that are no recipes the scale of the data at t_end.
+    fn open(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
+        let (t, n) = (self.options.t_end, self.systems.len());
+        let start = match process.parameters() {
+            Some(_) => {
+                self.nfe += rows.eval(0, &vec![Some(t); n], 0)?;
+                z.clone() + t * self.drift(process, 0, t, z)?
+            }
+            None => process.mean(t) * z.clone(),
+        };
+        rows.update(&vec![Some(start.into_update(0, 0)); n])?;
+        self.opened = true;
+        Ok(())
+    }
+
     /// The two calls that choose the first step sizes (Hairer, Norsett, Wanner, II.4).
     fn begin(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
-        let Options { t_start, atol, rtol, .. } = self.options;
-        let (n, length) = (self.systems.len(), self.length());
+        let Options { atol, rtol, .. } = self.options;
+        let (n, length, options, start) =
+            (self.systems.len(), self.length(), self.options, self.options.first_time());
         let scale = |rows: &mut dyn Rows, what: &Affine| {
             rows.scaled_rms(&vec![Some(what.clone().into_update(0, 0)); n], [0, 0], atol, rtol)
         };
-        self.nfe = rows.eval(0, &vec![Some(t_start); n], 0)?;
-        let f0 = self.drift(process, 0, t_start, z)?;
+        self.nfe += rows.eval(0, &vec![Some(start); n], 0)?;
+        let f0 = self.drift(process, 0, start, z)?;
         let (d0, d1) = (scale(rows, z)?, scale(rows, &f0)?);
         let h0: Vec<f64> = d0
             .iter()
@@ -324,9 +363,9 @@ impl Rk45 {
             .collect();
         let probe = |h0: f64| z.clone() + h0 * f0.clone();
         rows.update(&h0.iter().map(|h0| Some(probe(*h0).into_update(0, 1))).collect::<Vec<_>>())?;
-        self.nfe += rows.eval(1, &h0.iter().map(|h0| Some(t_start - h0)).collect::<Vec<_>>(), 1)?;
+        self.nfe += rows.eval(1, &h0.iter().map(|h0| Some(options.at(*h0))).collect::<Vec<_>>(), 1)?;
         let change = |h0: &f64| {
-            let f1 = self.drift(process, 1, t_start - h0, &probe(*h0))?;
+            let f1 = self.drift(process, 1, options.at(*h0), &probe(*h0))?;
             Ok(Some((f1 + -1.0 * f0.clone()).into_update(0, 0)))
         };
         let changes = h0.iter().map(change).collect::<Result<Vec<_>>>()?;

@@ -562,6 +562,7 @@ impl SamplerArgs {
             variant: self.variant,
             published: self.published.then_some(true),
             clip: self.clip.then_some(true),
+            encode: None,
             seed: self.seed,
         };
         config.sampler = given.or(config.sampler);
