@@ -444,7 +444,7 @@ typedef struct psld_progress {
    */
   double fraction;
   /**
-   * Forward time of the last network call, 0 to 1; it decreases.
+   * Forward time of the last network call, 0 to 1; it decreases, and increases where the sampler encodes.
    */
   double t;
   /**
@@ -505,7 +505,7 @@ typedef struct psld_sampler_options {
    */
   const char *options_json;
   /**
-   * Name of the sampler, one of psld_samplers_json; NULL: "em".
+   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "gddim".
    */
   const char *sampler;
   /**
@@ -626,6 +626,12 @@ typedef struct psld_sampler_options {
    * For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
    */
   double guidance_rescale;
+  /**
+   * 1: follows the probability flow from data to noise, from `t_end` to `t_start`, by a deterministic sampler (NULL:
+   * "gddim"): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
+   * initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
+   */
+  int32_t encode;
 } psld_sampler_options;
 
 /**
@@ -713,6 +719,13 @@ typedef struct psld_run_options {
    * model with the null class. It may be freed while the run lives.
    */
   const struct psld_model *guide;
+  /**
+   * Images to start from, [n or 1, C, ...] in the data's range; default NULL: none. The initial state is a draw of the
+   * exact perturbation kernel at the sampler's first time: a(t) x_0 + L(t) xi, with the noise xi that the prior would be
+   * drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
+   * compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
+   */
+  const struct psld_tensor *from_image;
 } psld_run_options;
 
 /**
@@ -1001,6 +1014,33 @@ int32_t psld_model_shape(const struct psld_model *model,
                          size_t capacity,
                          size_t *ndim,
                          struct psld_error **err);
+
+/**
+ * Latents on the way through others, by spherical interpolation of each block (position, momentum) in the coordinates in
+ * which the prior is white.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model     the model.
+ * @param[in]  latents   states [m, k*C, ...], such as a sampler compiled with `encode` makes them.
+ * @param[in]  at        `n` places on the way: p is between latents floor(p) and floor(p) + 1, 0 to m - 1; a whole number is
+ *                       that latent itself.
+ * @param[in]  n         the number of places.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype.
+ * @param[out] buffer    receives [n, k*C, ...], row-major: initial states for psld_run_options.init.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_SHAPE_MISMATCH, PSLD_STATUS_INVALID_ARGUMENT for a place outside of the way,
+ *         PSLD_STATUS_NUMERIC between opposite latents, or another error.
+ */
+int32_t psld_model_interpolate(const struct psld_model *model,
+                               const struct psld_tensor *latents,
+                               const double *at,
+                               size_t n,
+                               int32_t dtype,
+                               void *buffer,
+                               size_t elements,
+                               struct psld_error **err);
 
 /**
  * Frees a model. Runs that use it go on.

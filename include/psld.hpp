@@ -354,6 +354,28 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
     });
   }
 
+  /* Latents on the way through others, [m, k*C, ...]: place 0.5 is half way from the first to the second. */
+  template <class T> Outcome<Array<T>> interpolate(const Array<T> &latents, View<const double> at) const {
+    static_assert(dtype_of<T> >= 0, "float or double");
+    psld_tensor tensor;
+    psld_tensor_init(&tensor, sizeof tensor);
+    tensor.data = latents.values.data();
+    tensor.dtype = dtype_of<T>;
+    tensor.ndim = static_cast<std::int32_t>(latents.shape.size());
+    tensor.shape = latents.shape.data();
+    Array<T> out;
+    out.shape = latents.shape;
+    if (!out.shape.empty()) out.shape[0] = static_cast<std::int64_t>(at.size());
+    out.values.resize(detail::product(out.shape));
+    T none{};
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_model_interpolate(get(), &tensor, at.data(), at.size(), dtype_of<T>,
+                                        out.values.empty() ? &none : out.values.data(), out.values.size(), err);
+        }))
+      return detail::fail<Array<T>>(std::move(*e));
+    return out;
+  }
+
   /* `n` samples, the whole way at once. */
   template <class T = float>
   Outcome<Array<T>> sample(std::int64_t n, const SamplerOptions &options = {},

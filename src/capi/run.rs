@@ -66,7 +66,7 @@ pub struct psld_run_options {
     /// Images to start from, [n or 1, C, ...] in the data's range; default NULL: none. The initial state is a draw of the
     /// exact perturbation kernel at the sampler's first time: a(t) x_0 + L(t) xi, with the noise xi that the prior would be
     /// drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
-    /// compiled with `encode` starts from the image itself, with momenta drawn as they are at t = 0. Excludes `init`.
+    /// compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
     pub from_image: *const psld_tensor,
 }
 

@@ -700,16 +700,6 @@ impl Process {
         (whitening, y, (y.transpose() * y)[(0, 0)])
     }
 
-    /// Σ₀, the covariance of the state at t = 0 given x_0: κ S of a recipe with the position's row and column zero (κM for
-    /// the momentum of CLD and PSLD), zero for k = 1.
-    pub fn initial_covariance(&self) -> Mat {
-        let k = self.k();
-        Mat::from_fn(k, k, |i, j| match self.parameters() {
-            Some(recipe) if i > 0 && j > 0 => recipe.kappa * recipe.s[(i, j)],
-            _ => 0.0,
-        })
-    }
-
     /// The covariance of the prior: S of a recipe, σ_max² of `ve` and `edm`, 1 of `flow` and `ddpm`.
     pub fn prior_covariance(&self) -> Mat {
         match &self.form {

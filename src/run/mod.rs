@@ -4,12 +4,14 @@ mod cancel;
 mod checkpoint;
 mod gather;
 mod guide;
+mod latents;
 mod options;
 mod sample;
 mod save;
 mod tap;
 
 pub use cancel::Cancel;
+pub use latents::interpolate;
 pub use options::{Inpaint, RunOptions, Tensor};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,

@@ -1,6 +1,6 @@
 //! What a run is started with.
 
-use super::Cancel;
+use super::{Cancel, Element, fits};
 use crate::Model;
 use crate::exec::Buffer;
 use crate::guidance;
@@ -28,6 +28,17 @@ impl Tensor {
             Tensor::F32(a) => a.shape(),
             Tensor::F64(a) => a.shape(),
         }
+    }
+
+    /// Copies the elements out, row-major, in another precision where `out` has one.
+    ///
+    /// # Errors
+    /// [`Status::BufferTooSmall`] or [`Status::InvalidArgument`] unless `out` has exactly the number of elements.
+    pub fn copy_into<T: Element>(&self, out: &mut [T]) -> Result<()> {
+        let len = self.shape().iter().product();
+        fits(out.len(), len as u128)?;
+        T::copy(&self.clone().into_buffer(), 0..len, out);
+        Ok(())
     }
 
     /// Rows `range` of axis `axis`, copied.
@@ -124,8 +135,9 @@ pub struct RunOptions {
     /// Images [n or 1, C, ...] in the data range to start from, instead of a draw of the prior: z = a(t) x_0 + L(t) xi with
     /// the sampler's first time t, mean a and factor L of the covariance of the exact perturbation kernel, and the noise xi
     /// that the prior would be drawn with (the sample's seed, purpose `prior`, draw 0). With a `t_start` below 1 the samples
-    /// keep what of the image is left there. A sampler that encodes starts from (x_0, m_0), with xi's momenta times the
-    /// factor of their covariance at t = 0 (sqrt(kappa M) for k = 2), so that latents are distributed as the prior is.
+    /// keep what of the image is left there. A sampler that encodes starts from the image itself, with momenta drawn as they
+    /// are at `t_end` given the image (for k = 2 with mean a_m x_0 and standard deviation sqrt(Sigma_mm), times xi's
+    /// momenta), so that latents are distributed as the prior is.
     pub from_image: Option<Tensor>,
     /// Noise [draws, n, k*C, ...], in the order in which the plan consumes it, instead of Philox's.
     pub noise: Option<Tensor>,

@@ -462,13 +462,15 @@ fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat>
 }
 
 /// What a run that starts from an image x_0 starts from, as (k x 1 on the image, k x k on standard normals): a draw of the
-/// exact perturbation kernel at `start`; to encode, (x_0, m_0) with the momenta as they are at t = 0, N(0, kappa M).
+/// exact perturbation kernel at `start`; to encode, the image with momenta that are such a draw.
 fn image_start(process: &Process, start: f64, encodes: bool) -> (Mat, Mat) {
-    if encodes {
-        let position = Mat::from_fn(process.k(), 1, |i, _| f64::from(i == 0));
-        return (position, process.initial_covariance().psd_factor());
+    let mean = process.mean(start);
+    if !encodes {
+        return (mean, process.data_factor(start).0);
     }
-    (process.mean(start), process.data_factor(start).0)
+    let (k, covariance) = (process.k(), process.data_covariance(start));
+    let momenta = Mat::from_fn(k, k, |i, j| if i.min(j) == 0 { 0.0 } else { covariance[(i, j)] });
+    (Mat::from_fn(k, 1, |i, _| if i == 0 { 1.0 } else { mean[(i, 0)] }), momenta.psd_factor())
 }
 
 /// Refuses the options that only other samplers take.

@@ -9,6 +9,7 @@
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
 use super::compiler::Decoder;
+use super::encode::position;
 use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
@@ -148,7 +149,7 @@ pub(crate) struct Rk45 {
     options: Options,
     decoder: Decoder,
     systems: Vec<System>,
-    /// Whether the state has been taken from t = 0 to t_end, where the solver encodes.
+    /// Whether the position has been taken from t = 0 to t_end, where the solver encodes.
     opened: bool,
     /// Whether slot 0 holds the outputs at the current states and times (the last stage of an accepted step is the
     /// first of the next).
@@ -329,13 +330,13 @@ impl Rk45 {
         Ok(())
     }
 
-    /// From t = 0 to t_end: the closing step the other way; on paths that are no recipes the scale of the data at t_end.
+    /// The position from t = 0 to t_end: as a plan opens ([`encode`](super::encode)).
     fn open(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
         let (t, n) = (self.options.t_end, self.systems.len());
         let start = match process.parameters() {
             Some(_) => {
                 self.nfe += rows.eval(0, &vec![Some(t); n], 0)?;
-                z.clone() + t * self.drift(process, 0, t, z)?
+                z.clone() + position(process.k()) * (t * self.drift(process, 0, t, z)?)
             }
             None => process.mean(t) * z.clone(),
         };

@@ -1,6 +1,7 @@
 // psld.hpp, from the first of two translation units.
 #include <psld.hpp>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -90,6 +91,42 @@ static void run(const char *path) {
     CHECK(kept.values[i] == x[12 * static_cast<std::size_t>(indices[i / 12]) + i % 12]);
   CHECK(thrown([&] { gathered.gather(indices, psld::View<const std::uint64_t>(seeds.data(), 2)); }).status() ==
         PSLD_STATUS_INVALID_ARGUMENT);
+
+  // To latents, between them, and back.
+  psld::SamplerOptions to_latents;
+  to_latents.sampler = "gddim";
+  to_latents.nfe = 150;
+  to_latents.encode = 1;
+  const std::int64_t image_shape[4] = {4, 3, 2, 2};
+  psld_tensor images;
+  psld_tensor_init(&images, sizeof images);
+  images.data = x.data();
+  images.ndim = 4;
+  images.shape = image_shape;
+  psld::RunOptions encoding(4);
+  encoding.from_image = &images;
+  auto encode = psld::Run::start(model, psld::Sampler::create(model, to_latents), encoding);
+  encode.finish();
+  const auto latents = encode.read(PSLD_OUTPUT_STATE);
+  const std::vector<double> places{0.0, 0.5, 3.0};
+  const auto way = model.interpolate(latents, places);
+  CHECK((way.shape == std::vector<std::int64_t>{3, 6, 2, 2}));
+  psld_tensor starts;
+  psld_tensor_init(&starts, sizeof starts);
+  starts.data = way.values.data();
+  starts.ndim = 4;
+  starts.shape = way.shape.data();
+  psld::RunOptions decoding(3);
+  decoding.init = &starts;
+  to_latents.encode = 0;
+  auto decode = psld::Run::start(model, psld::Sampler::create(model, to_latents), decoding);
+  decode.finish();
+  const auto back = decode.read();
+  for (std::size_t i = 0; i < 12; i++) {
+    CHECK(std::fabs(back.values[i] - x[i]) < 0.02f);
+    CHECK(std::fabs(back.values[24 + i] - x[36 + i]) < 0.02f);
+  }
+  CHECK(thrown([&] { model.interpolate(latents, std::vector<double>{3.5}); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
 
   // Failures say what and why, and a callback's exception comes out where it was called from.
   auto error = thrown([&] { psld::Sampler::create(model, {{"sampler", "huen"}}); });

@@ -312,6 +312,7 @@ class Model(_Handle):
         max_memory: int = 0,
         cancel: Optional[Cancel] = None,
         init: Optional[npt.ArrayLike] = None,
+        from_image: Optional[npt.ArrayLike] = None,
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
@@ -319,8 +320,8 @@ class Model(_Handle):
     ) -> Run:
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
         made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, noise, labels,
-            inpaint,
+            n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, from_image, noise,
+            labels, inpaint,
         )  # fmt: skip
         handle = c.c_void_p()
         call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
@@ -348,6 +349,7 @@ class Model(_Handle):
         max_memory: int = 0,
         cancel: Optional[Cancel] = None,
         init: Optional[npt.ArrayLike] = None,
+        from_image: Optional[npt.ArrayLike] = None,
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
@@ -367,7 +369,8 @@ class Model(_Handle):
         if cancel is None:
             cancel = Cancel()
         made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, noise, labels, inpaint
+            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
+            inpaint,
         )
         shape = self.shape if what == 0 else self.state_shape
         if n < 1:
@@ -405,10 +408,31 @@ class Model(_Handle):
             raise KeyboardInterrupt
         return out
 
+    def interpolate(self, latents: npt.ArrayLike, at: Sequence[float]) -> Array:
+        """Latents on the way through others: place 0.5 is half way from ``latents[0]`` to ``latents[1]``.
+
+        >>> images = model.sample(2, sampler="gddim", nfe=40)
+        >>> latents = model.sample(2, sampler="gddim", nfe=40, encode=True, from_image=images, output="state")
+        >>> way = model.interpolate(latents, [0.0, 0.5, 1.0])
+        >>> bool((way[2] == latents[1]).all())
+        True
+        >>> model.sample(3, sampler="gddim", nfe=40, init=way).shape
+        (3, 3, 2, 2)
+        """
+        keep: list[Any] = []
+        tensor = _tensor(latents, keep)
+        places = np.ascontiguousarray(at, np.float64)
+        out = np.empty((places.size, *self.state_shape), keep[0].dtype)
+        call(
+            lib.psld_model_interpolate, self._open, c.byref(tensor), places.ctypes.data_as(c.POINTER(c.c_double)),
+            places.size, _dtype(out.dtype), out.ctypes.data, out.size,
+        )  # fmt: skip
+        return out
+
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
         """The bytes that a run of ``n`` samples allocates for its arrays."""
         made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
@@ -427,6 +451,7 @@ class Model(_Handle):
         max_memory: int,
         cancel: Optional[Cancel],
         init: Optional[npt.ArrayLike],
+        from_image: Optional[npt.ArrayLike],
         noise: Optional[npt.ArrayLike],
         labels: Union[int, Sequence[int], None],
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
@@ -451,7 +476,7 @@ class Model(_Handle):
         if cancel is not None:
             fields.cancel = cancel._open
         image, mask = inpaint if inpaint is not None else (None, None)
-        given = {"init": init, "noise": noise, "inpaint_image": image, "inpaint_mask": mask}
+        given = {"init": init, "from_image": from_image, "noise": noise, "inpaint_image": image, "inpaint_mask": mask}
         for name, array in given.items():
             if array is not None:
                 setattr(fields, name, c.pointer(_tensor(array, keep)))

@@ -89,6 +89,10 @@ class RunOptions(c.Structure):
         ("inpaint_image", c.POINTER(Tensor)),
         ("inpaint_mask", c.POINTER(Tensor)),
         ("anytime", c.c_int32),
+        ("scales", c.POINTER(c.c_double)),
+        ("scales_len", c.c_size_t),
+        ("guide", c.c_void_p),
+        ("from_image", c.POINTER(Tensor)),
     ]
 
 
@@ -178,6 +182,9 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_model_load_memory": [_handle, c.c_char_p, c.c_size_t, c.POINTER(ModelOptions), c.POINTER(_handle)],
     "psld_model_info_json": [_handle, *_query],
     "psld_model_shape": [_handle, c.c_int32, *_query],
+    "psld_model_interpolate": [
+        _handle, c.POINTER(Tensor), c.POINTER(c.c_double), c.c_size_t, c.c_int32, c.c_void_p, c.c_size_t,
+    ],
     "psld_sampler_create": [_handle, c.POINTER(SamplerOptions), c.POINTER(_handle)],
     "psld_sampler_create_from_plan": [_handle, _text, c.POINTER(_handle)],
     "psld_sampler_plan_json": [_handle, *_query],
