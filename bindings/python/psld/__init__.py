@@ -277,8 +277,20 @@ class Model(_Handle):
         """The shape of one state, ``(k*C, ...)``."""
         return _abi.shape(lib.psld_model_shape, self._open, 1)
 
-    def sampler(self, sampler: str = "em", *, inpaint: Optional[str] = None, **options: Any) -> Sampler:
+    def sampler(
+        self,
+        sampler: str = "em",
+        *,
+        inpaint: Optional[str] = None,
+        guidance: Optional[str] = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        **options: Any,
+    ) -> Sampler:
         """Compiles a sampler; the options are those of the JSON form (``steps``, ``nfe``, ``time_grid``, ``eta``, ...).
+
+        ``guidance`` is ``"cfg"`` or ``"classifier"``; it acts at forward times in ``guidance_interval``, and its runs need
+        ``scales``.
 
         >>> model.sampler("sscs", steps=50).nfe
         51
@@ -288,6 +300,11 @@ class Model(_Handle):
         fields.options_json = json.dumps({"sampler": sampler, **given}, default=_plain).encode()
         if inpaint is not None:
             fields.inpaint = inpaint.encode()
+        if guidance is not None:
+            fields.guidance = guidance.encode()
+        if guidance is not None or guidance_interval != (0.0, 1.0) or guidance_rescale != 0.0:
+            fields.guidance_from, fields.guidance_to = guidance_interval
+            fields.guidance_rescale = guidance_rescale
         handle = c.c_void_p()
         call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
         return Sampler(handle)
@@ -315,12 +332,14 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
         **options: Any,
     ) -> Run:
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
         made, run_options, keep = self._prepare(
             n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, noise, labels,
-            inpaint,
+            inpaint, scales, guide,
         )  # fmt: skip
         handle = c.c_void_p()
         call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
@@ -351,6 +370,8 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
         **options: Any,
     ) -> Array:
         """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
@@ -367,7 +388,8 @@ class Model(_Handle):
         if cancel is None:
             cancel = Cancel()
         made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, noise, labels, inpaint
+            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, noise, labels,
+            inpaint, scales, guide,
         )
         shape = self.shape if what == 0 else self.state_shape
         if n < 1:
@@ -408,7 +430,7 @@ class Model(_Handle):
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
         """The bytes that a run of ``n`` samples allocates for its arrays."""
         made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None, None
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
@@ -430,6 +452,8 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike],
         labels: Union[int, Sequence[int], None],
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
+        scales: Union[float, Sequence[float], None],
+        guide: Optional[Model],
     ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
         """The sampler, the C struct, and what the struct points to."""
         if isinstance(sampler, Sampler):
@@ -460,6 +484,13 @@ class Model(_Handle):
             fields.labels = classes.ctypes.data_as(c.POINTER(c.c_int64))
             fields.labels_len = classes.size
             keep.append(classes)
+        if scales is not None:
+            weights = np.atleast_1d(np.asarray(scales, np.float64))
+            fields.scales = weights.ctypes.data_as(c.POINTER(c.c_double))
+            fields.scales_len = weights.size
+            keep.append(weights)
+        if guide is not None:
+            fields.guide = guide._open
         return made, fields, keep
 
 

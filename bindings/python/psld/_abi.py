@@ -68,6 +68,19 @@ class SamplerOptions(c.Structure):
         ("error_norm", c.c_char_p),
         ("seed", c.c_uint64),
         ("inpaint", c.c_char_p),
+        ("order", c.c_int32),
+        ("published", c.c_int32),
+        ("eta", c.c_double),
+        ("lambda", c.c_double),
+        ("lambda_s", c.c_double),
+        ("matrix", c.c_char_p),
+        ("variant", c.c_char_p),
+        ("clip", c.c_int32),
+        ("inpaint_resample", c.c_int32),
+        ("guidance", c.c_char_p),
+        ("guidance_from", c.c_double),
+        ("guidance_to", c.c_double),
+        ("guidance_rescale", c.c_double),
     ]
 
 
@@ -89,6 +102,9 @@ class RunOptions(c.Structure):
         ("inpaint_image", c.POINTER(Tensor)),
         ("inpaint_mask", c.POINTER(Tensor)),
         ("anytime", c.c_int32),
+        ("scales", c.POINTER(c.c_double)),
+        ("scales_len", c.c_size_t),
+        ("guide", c.c_void_p),
     ]
 
 
