@@ -57,7 +57,7 @@ def main():
     parser.add_argument("--free", type=float, nargs="*", default=[0, 1, 2])
     parser.add_argument("--train", type=pathlib.Path)
     parser.add_argument("--test", type=pathlib.Path)
-    parser.add_argument("--picture", type=pathlib.Path, help="the first sample of each class: a row for each line of the table")
+    parser.add_argument("--picture", type=pathlib.Path, help="a sample of each class, without guidance and at each scale of the classifier")
     arguments = parser.parse_args()
     n = CLASSES * arguments.per_class
     # Samples take the classes in turn.
@@ -69,6 +69,14 @@ def main():
     print(f"{n} samples each, {arguments.sampler}, {arguments.steps} steps")
     with tempfile.TemporaryDirectory() as folder:
         at = pathlib.Path(folder)
+
+        def psld(*command):
+            return subprocess.run([arguments.psld, *command, "--quiet"], check=True, stdout=subprocess.PIPE).stdout
+
+        compare = arguments.train and arguments.test
+        if compare:
+            psld("fd", arguments.train, "--features", JUDGE, "--make-stats", at / "train.npz")
+            np.save(at / "test.npy", np.load(arguments.test, mmap_mode="r")[:n])
         for kind, label, scale in settings:
             config = {"sampler": {"kind": arguments.sampler, "steps": arguments.steps}}
             if scale is not None:
@@ -76,22 +84,21 @@ def main():
                 if kind == "classifier":
                     config["guidance"]["model"] = str(GUIDE)
             (at / "config.json").write_text(json.dumps(config))
-            command = [arguments.psld, "sample", MODEL, "--config", at / "config.json", "-n", str(n), "--label", label,
-                       "--out", at / "samples.npy", "--quiet", "--json"]
-            report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            report = json.loads(psld("sample", MODEL, "--config", at / "config.json", "-n", str(n), "--label", label,
+                                     "--out", at / "samples.npy", "--json"))  # fmt: skip
             images = np.load(at / "samples.npy")
             share = float((judged(images) == asked).mean())
             name = kind if scale is None else f"{kind} {scale:g}"
             line = f"{name:14} calls {report['nfe']:3}  of the class {share:.3f}"
-            if arguments.train and arguments.test:
-                command = [arguments.psld, "fd", at / "samples.npy", "--features", JUDGE, "--train", arguments.train,
-                           "--test", arguments.test, "--json", "--quiet"]
-                figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["figures"]
-                distance = figures["frechet_distance"]
+            if compare:
+                compared = psld("fd", at / "samples.npy", "--features", JUDGE, "--stats", at / "train.npz",
+                                "--test", at / "test.npy", "--json")  # fmt: skip
+                distance = json.loads(compared)["figures"]["frechet_distance"]
                 line += "  Frechet distance {value:.2e} ({low:.2e} to {high:.2e})".format(**distance)
                 line += f", of held-back images {distance['floor']['value']:.2e}"
             print(line, flush=True)
-            rows.append(np.concatenate(list(images[:CLASSES, 0]), axis=1))
+            if kind != "cfg":
+                rows.append(np.concatenate(list(images[:CLASSES, 0]), axis=1))
     if arguments.picture:
         pixels = np.concatenate(rows, axis=0)
         write_png(arguments.picture, np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8))

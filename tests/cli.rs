@@ -68,6 +68,8 @@ fn lists_and_descriptions() {
         listed.as_array().unwrap().iter().map(|info| info["name"].as_str().unwrap()).collect();
     assert_eq!(names, psld::solver::list().map(|info| info.name).collect::<Vec<_>>());
     snapshot!("info", folder.psld(["info", "labelled.json"]));
+    let guide = folder.psld(["info", "classifier.json"]).stdout;
+    assert!(guide.contains("grad [n, 2, 4, 4]: gradient of log p(y | z, t) in z"), "{guide}");
     snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
 }
 
