@@ -211,10 +211,10 @@ fn gradients_are_those_of_libtorch() {
         let len = expected.len() / case.batch;
         for i in 0..case.batch {
             let of_sample = i * len..(i + 1) * len;
-            assert_close(&case.name, &gradient[of_sample.clone()], &expected[of_sample.clone()], 1e-4);
-            let one = run(&alone(&case, i), &model, |x| x, |x| x);
-            assert_close(&format!("{}, alone", case.name), &one, &expected[of_sample], 1e-4);
+            assert_close(&case.name, &gradient[of_sample.clone()], &expected[of_sample], 1e-4);
         }
+        let one = run(&alone(&case, 1), &model, |x| x, |x| x);
+        assert_close(&format!("{}, alone", case.name), &one, &expected[len..2 * len], 1e-4);
     }
 }
 

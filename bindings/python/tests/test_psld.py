@@ -113,7 +113,7 @@ def test_guidance():
             assert (mixed[1:] == images[1:]).all() and (mixed[0] != images[0]).any(), how
         late = model.sample(3, guidance="cfg", guidance_interval=(0.0, 0.2), scales=1.0, **asked)
         assert (late != model.sample(3, guidance="cfg", scales=1.0, **asked)).any()
-        with pytest.raises(psld.ArgumentError, match="scales"):
+        with pytest.raises(psld.ArgumentError, match="needs a scale"):
             model.sample(3, guidance="cfg", **asked)
         with pytest.raises(psld.ModelError, match="grad"):
             model.sample(3, guidance="classifier", guide=model, scales=1.0, **asked)
