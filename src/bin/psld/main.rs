@@ -11,6 +11,7 @@ mod plan;
 mod report;
 mod sample;
 mod samplers;
+mod study;
 mod tune;
 #[cfg(feature = "onnxruntime")]
 mod verify;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Fd(args) => fd::run(args),
         Command::Noise(args) => noise::run(args),
         Command::Tune(args) => tune::run(*args),
+        Command::Study(args) => study::run(args),
         Command::Samplers(args) => samplers::run(args),
     });
     match done {
