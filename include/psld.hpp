@@ -469,11 +469,13 @@ class Run : public detail::Handle<psld_run, psld_run_free> {
     return Run(run);
   }
 
-  /* What save() gave, made a run again. */
-  static Outcome<Run> load(const Model &model, const Sampler &sampler, View<const unsigned char> bytes) {
+  /* What save() gave, made a run again; `guide` is the guidance network that it had. */
+  static Outcome<Run> load(const Model &model, const Sampler &sampler, View<const unsigned char> bytes,
+                           const Model *guide = nullptr) {
     psld_run *run = nullptr;
     if (auto e = detail::call([&](psld_error **err) {
-          return psld_run_load(model.get(), sampler.get(), bytes.data(), bytes.size(), &run, err);
+          return psld_run_load_guided(model.get(), sampler.get(), guide ? guide->get() : nullptr, bytes.data(),
+                                      bytes.size(), &run, err);
         }))
       return detail::fail<Run>(std::move(*e));
     return Run(run);

@@ -134,9 +134,12 @@ static void guide() {
     auto sampler = psld::Sampler::create(model, how);
     psld::RunOptions what(3);
     what.guided(labels, scales, std::strcmp(kind, "cfg") ? classifier.get() : nullptr);
-    auto run = psld::Run::start(model, sampler, what);
-    CHECK(run.finish().done);
+    auto start = psld::Run::start(model, sampler, what);
+    start.step(10);
+    auto run = psld::Run::load(model, sampler, start.save(), what.guide ? &classifier : nullptr);
+    CHECK(run.finish().done && start.finish().done);
     auto images = run.read();
+    CHECK(images.values == start.read().values);
     for (int i = 0; i < 3; i++) {
       float mean = 0;
       for (int j = 0; j < 16; j++) mean += images.values[16 * i + j] / 16;

@@ -346,11 +346,14 @@ class Model(_Handle):
         del keep
         return Run(handle, np.dtype(dtype))
 
-    def load_run(self, saved: bytes, *, sampler: Union[str, Sampler] = "em", **options: Any) -> Run:
-        """The run that :meth:`Run.save` gave, under the same sampler: as if it had never stopped."""
+    def load_run(
+        self, saved: bytes, *, sampler: Union[str, Sampler] = "em", guide: Optional[Model] = None, **options: Any
+    ) -> Run:
+        """The run that :meth:`Run.save` gave, under the same sampler and guidance network: as if it had never stopped."""
         made = sampler if isinstance(sampler, Sampler) else self.sampler(sampler, **options)
         handle = c.c_void_p()
-        call(lib.psld_run_load, self._open, made._open, bytes(saved), len(saved), c.byref(handle))
+        network = None if guide is None else guide._open
+        call(lib.psld_run_load_guided, self._open, made._open, network, bytes(saved), len(saved), c.byref(handle))
         return Run(handle, np.dtype(np.float32))
 
     def sample(

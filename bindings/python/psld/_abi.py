@@ -209,7 +209,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_run_shape": [_handle, c.c_int32, *_query],
     "psld_run_read": [_handle, c.c_int32, c.c_int32, c.c_void_p, c.c_size_t],
     "psld_run_save": [_handle, *_query],
-    "psld_run_load": [_handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
+    "psld_run_load_guided": [_handle, _handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
     "psld_run_provenance_json": [_handle, *_query],
     "psld_sample": [
         _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.c_void_p, c.c_size_t, progress_callback,

@@ -111,6 +111,15 @@ def test_guidance():
             # With a scale of 0 a sample is left to the model, whatever its neighbours do.
             mixed = model.sample(3, scales=[0.0, 1.0, 1.0], **how, **asked)
             assert (mixed[1:] == images[1:]).all() and (mixed[0] != images[0]).any(), how
+        how = {"guidance": "classifier", "sampler": "sscs", "steps": 30, "guide": classifier}
+        with model.start(3, labels=[0, 1, 2], scales=1.0, **how) as run:
+            run.step(10)
+            saved = run.save()
+        with model.load_run(saved, **how) as run:
+            run.finish()
+            assert (run.data == images).all()
+        with pytest.raises(psld.CheckpointError, match="another guidance network"):
+            model.load_run(saved, sampler="sscs", steps=30, guidance="classifier")
         late = model.sample(3, guidance="cfg", guidance_interval=(0.0, 0.2), scales=1.0, **asked)
         assert (late != model.sample(3, guidance="cfg", scales=1.0, **asked)).any()
         with pytest.raises(psld.ArgumentError, match="needs a scale"):
