@@ -20,8 +20,9 @@ impl Graph {
     ///
     /// Known are the operators that networks here are made of: Add, AveragePool, Cast, Concat, Conv, DepthToSpace, Gemm,
     /// Identity, InstanceNormalization, LogSoftmax, MatMul, Mul, Reshape, Resize (by repetition), Sigmoid, Softmax, Split
-    /// and Transpose. Where two tensors meet that both depend on `x`, neither may be broadcast. It is a mistake (see
-    /// [`finish`](Self::finish)) if another operator lies between `x` and `y`, or if nothing leads from one to the other.
+    /// and Transpose. It is a mistake (see [`finish`](Self::finish)) if another one lies between `x` and `y`, or if nothing
+    /// leads from one to the other. What depends on `x` must not be broadcast: a gradient would not be summed over the
+    /// copies, and has another shape then, with which the model cannot be run.
     pub fn gradient(&mut self, y: Value, weights: Value, x: Value) -> Value {
         if !self.check("gradient", &[y, weights, x]) {
             return x;
@@ -201,8 +202,8 @@ impl Graph {
     }
 
     /// Where the kernel stops everywhere, the derivative is a convolution too, by the kernel with its channels exchanged
-    /// and turned by 180 degrees (which ONNX Runtime does once, when it loads the model): its convolutions are far faster
-    /// than its transposed ones.
+    /// and turned by 180 degrees, which ONNX Runtime does once, when it loads the model; it computes that faster than a
+    /// transposed convolution.
     fn backward_of_convolution(&mut self, node: &Node, x: Value, weight: Value, g: Value) -> Value {
         let (strides, pads, groups) = (node.ints("strides"), node.ints("pads"), node.int("group", 1));
         let kernel = self.stored(weight).map(|tensor| [2, 3].map(|axis| tensor.dims()[axis] as i64));
