@@ -1386,6 +1386,29 @@ int32_t psld_run_load(const struct psld_model *model,
                       struct psld_error **err);
 
 /**
+ * psld_run_load of a run that had a guidance network (psld_run_options.guide).
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model that the run was started with.
+ * @param[in]  sampler  a sampler of the same options, or of the same plan.
+ * @param[in]  guide    the guidance network that the run was started with; it may be freed while the run lives. NULL: none.
+ * @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+ * @param[in]  size     its number of bytes.
+ * @param[out] out      the run; free it with psld_run_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, sampler or guidance network, or a
+ *         later version), or another error.
+ */
+int32_t psld_run_load_guided(const struct psld_model *model,
+                             const struct psld_sampler *sampler,
+                             const struct psld_model *guide,
+                             const void *bytes,
+                             size_t size,
+                             struct psld_run **out,
+                             struct psld_error **err);
+
+/**
  * What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
  * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count: at the start),
  * `gathered` (step, indices, seeds of each psld_run_gather), `conditioning`, `scales`, `guide`, `precision`, `batch`,

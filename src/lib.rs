@@ -17,10 +17,13 @@ pub mod network;
 pub mod noise;
 pub mod onnx;
 pub mod plan;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod process;
 pub mod run;
 pub mod solver;
 pub mod spec;
+pub mod study;
 pub mod tune;
 
 pub use error::{Error, Result, Status};

@@ -652,6 +652,51 @@ fn state(run: *const psld_run, n: usize) -> Vec<f32> {
     out
 }
 
+/// Also one that had a guidance network.
+#[test]
+fn a_saved_run_is_loaded_with_its_guide() {
+    let open = |path: &CStr| {
+        let mut model = null_mut();
+        ok(psld_model_load_file(null(), path.as_ptr(), null(), &mut model, null_mut()));
+        model
+    };
+    let model = open(c"tests/data/models/labelled.json");
+    let guide = open(c"tests/data/models/classifier.json");
+    let sampler = compile(model, |o| (o.guidance, o.steps) = (c"classifier".as_ptr(), 6));
+    let (label, scale) = (2, 1.5);
+    let mut o = options(psld_run_options_init);
+    (o.labels, o.labels_len, o.scales, o.scales_len, o.guide) = (&label, 1, &scale, 1, guide);
+    let run = start(model, sampler, &o);
+    ok(psld_run_step(run, 2, null_mut(), null_mut()));
+    let bytes = save(run);
+    let load = |guide, out: &mut *mut psld_run, err| {
+        psld_run_load_guided(model, sampler, guide, bytes.as_ptr().cast(), bytes.len(), out, err)
+    };
+    for other in [null(), model.cast_const()] {
+        let (status, message, hint) = failure(|e| load(other, &mut null_mut(), e));
+        is(status, Status::CheckpointInvalid);
+        assert!(
+            message.contains("another guidance network") && hint.contains("load_guided"),
+            "{message}: {hint}"
+        );
+    }
+    let mut again = null_mut();
+    ok(load(guide, &mut again, null_mut()));
+    ok(psld_model_free(guide));
+    let finished = |run| {
+        ok(psld_run_step(run, i32::MAX, null_mut(), null_mut()));
+        let mut out = [0f32; 32];
+        ok(psld_run_read(run, psld_output::State as i32, 0, out.as_mut_ptr().cast(), out.len(), null_mut()));
+        out
+    };
+    assert_eq!(finished(again), finished(run));
+    for run in [run, again] {
+        ok(psld_run_free(run));
+    }
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
+}
+
 #[test]
 fn a_saved_run_is_loaded() {
     let model = load();

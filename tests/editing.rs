@@ -122,7 +122,7 @@ fn image_to_image_keeps_the_law() {
 #[test]
 fn gaussian_latents() {
     let (mu, v) = (0.5, 0.36);
-    let (from, to) = (0.001, 1.0);
+    let (from, to): (f64, f64) = (0.001, 1.0);
     for process in [json!({ "kind": "vp" }), psld(), json!({ "kind": "cld" })] {
         let spec = spec(process.clone(), json!({}), &[1]);
         let (law, model) = (spec.process().unwrap(), model(&spec, &mixture(&[1.0], &[&[mu]], &[v])));
@@ -146,9 +146,9 @@ fn gaussian_latents() {
             _ => {
                 // In ln t, as the covariance changes by decades.
                 let steps = 4000;
-                let h = (to / from as f64).ln() / f64::from(steps);
+                let h = (to / from).ln() / f64::from(steps);
                 let mut z = start.clone();
-                let mut s = (from as f64).ln();
+                let mut s = from.ln();
                 for _ in 0..steps {
                     let f = |z: &[f64], s: f64| -> Vec<f64> {
                         slope(z, s.exp().min(1.0)).iter().map(|x| x * s.exp()).collect()

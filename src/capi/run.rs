@@ -444,18 +444,53 @@ pub extern "C" fn psld_run_load(
     out: *mut *mut psld_run,
     err: *mut *mut psld_error,
 ) -> i32 {
-    guard(err, || {
-        let out = Out::new(out, "out")?;
-        let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
-        let bytes = convert::slice(bytes.cast::<u8>(), size, "bytes")?;
-        let run = Run::load(&model, &sampler, bytes)?;
-        let step = run.progress().step;
-        let flight = Flight::new(run);
-        let id = flight.id;
-        out.set(handle::create(flight)?);
-        log::emit(psld_log::Info, || format!("run {id}: loaded after step {step}"));
-        Ok(())
-    })
+    guard(err, || load(model, sampler, null(), (bytes, size), out))
+}
+
+/// psld_run_load of a run that had a guidance network (psld_run_options.guide).
+///
+/// Threads: any.
+///
+/// @param[in]  model    the model that the run was started with.
+/// @param[in]  sampler  a sampler of the same options, or of the same plan.
+/// @param[in]  guide    the guidance network that the run was started with; it may be freed while the run lives. NULL: none.
+/// @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+/// @param[in]  size     its number of bytes.
+/// @param[out] out      the run; free it with psld_run_free.
+/// @param[out] err      NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, sampler or guidance network, or a
+///         later version), or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_load_guided(
+    model: *const psld_model,
+    sampler: *const psld_sampler,
+    guide: *const psld_model,
+    bytes: *const c_void,
+    size: usize,
+    out: *mut *mut psld_run,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || load(model, sampler, guide, (bytes, size), out))
+}
+
+fn load(
+    model: *const psld_model,
+    sampler: *const psld_sampler,
+    guide: *const psld_model,
+    (bytes, size): (*const c_void, usize),
+    out: *mut *mut psld_run,
+) -> Result<()> {
+    let out = Out::new(out, "out")?;
+    let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
+    let guide = handle::get_optional(guide, "guide")?;
+    let bytes = convert::slice(bytes.cast::<u8>(), size, "bytes")?;
+    let run = Run::load_guided(&model, &sampler, guide.as_ref(), bytes)?;
+    let step = run.progress().step;
+    let flight = Flight::new(run);
+    let id = flight.id;
+    out.set(handle::create(flight)?);
+    log::emit(psld_log::Info, || format!("run {id}: loaded after step {step}"));
+    Ok(())
 }
 
 /// What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),

@@ -1,7 +1,7 @@
 //! The guide of a run: the model itself without a class, or a network of its own.
 
 use crate::exec::Buffer;
-use crate::network::{Evaluator, Inputs, Network, Precision};
+use crate::network::{Evaluator, Inputs, Interrupt, Network, Precision};
 use crate::{Model, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +23,14 @@ impl Guide {
 }
 
 impl Guide {
+    /// What ends a call of a network of its own.
+    pub fn interrupt(&self) -> Option<Arc<dyn Interrupt>> {
+        match self {
+            Self::Model(_) => None,
+            Self::Other { evaluator, .. } => evaluator.interrupt(),
+        }
+    }
+
     /// SHA-256 of a network of its own.
     pub fn hash(&self) -> Result<Option<String>> {
         match self {

@@ -553,11 +553,10 @@ impl Run {
         self.deadline = at(deadline);
         // Before calls are let run again: from here on the old token does not reach them.
         self.cancel = None;
-        let call = self.calls.evaluator.interrupt();
-        if let Some(call) = &call {
-            call.clear();
-        }
-        self.cancel = cancel.map(|cancel| Watch::new(cancel, call));
+        let guide = self.calls.guide.as_ref().and_then(Guide::interrupt);
+        let calls: Vec<_> = self.calls.evaluator.interrupt().into_iter().chain(guide).collect();
+        calls.iter().for_each(|call| call.clear());
+        self.cancel = cancel.map(|cancel| Watch::new(cancel, calls));
     }
 
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`

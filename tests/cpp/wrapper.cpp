@@ -158,9 +158,38 @@ static void run(const char *path) {
   CHECK(long_run.finish().done);
 }
 
+/* Of a mixture whose classes are its components, -0.6, 0 and 0.6 everywhere. */
+static void guide() {
+  auto model = psld::Model::load("tests/data/models/labelled.json");
+  auto classifier = psld::Model::load("tests/data/models/classifier.json");
+  const std::vector<std::int64_t> labels = {0, 1, 2};
+  const std::vector<double> scales = {1.0}, two = {1.0, 2.0};
+  psld::SamplerOptions how({{"sampler", "sscs"}, {"steps", "30"}});
+  for (const char *kind : {"cfg", "classifier"}) {
+    how.guidance = kind;
+    auto sampler = psld::Sampler::create(model, how);
+    psld::RunOptions what(3);
+    what.guided(labels, scales, std::strcmp(kind, "cfg") ? classifier.get() : nullptr);
+    auto start = psld::Run::start(model, sampler, what);
+    start.step(10);
+    auto run = psld::Run::load(model, sampler, start.save(), what.guide ? &classifier : nullptr);
+    CHECK(run.finish().done && start.finish().done);
+    auto images = run.read();
+    CHECK(images.values == start.read().values);
+    for (int i = 0; i < 3; i++) {
+      float mean = 0;
+      for (int j = 0; j < 16; j++) mean += images.values[16 * i + j] / 16;
+      CHECK(std::fabs(mean - 0.6 * (i - 1)) < 0.2);
+    }
+    what.guided(labels, two, what.guide);
+    CHECK(thrown([&] { psld::Run::start(model, sampler, what); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) return 1;
   run(argv[1]);
+  guide();
   if (int failed = elsewhere(argv[1])) return failed;
   return psld_debug_live_handles() == 0 ? 0 : 5;
 }

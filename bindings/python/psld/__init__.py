@@ -277,8 +277,20 @@ class Model(_Handle):
         """The shape of one state, ``(k*C, ...)``."""
         return _abi.shape(lib.psld_model_shape, self._open, 1)
 
-    def sampler(self, sampler: str = "em", *, inpaint: Optional[str] = None, **options: Any) -> Sampler:
+    def sampler(
+        self,
+        sampler: str = "em",
+        *,
+        inpaint: Optional[str] = None,
+        guidance: Optional[str] = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        **options: Any,
+    ) -> Sampler:
         """Compiles a sampler; the options are those of the JSON form (``steps``, ``nfe``, ``time_grid``, ``eta``, ...).
+
+        ``guidance`` is ``"cfg"`` or ``"classifier"``; it acts at forward times in ``guidance_interval``, and its runs need
+        ``scales``.
 
         >>> model.sampler("sscs", steps=50).nfe
         51
@@ -288,6 +300,11 @@ class Model(_Handle):
         fields.options_json = json.dumps({"sampler": sampler, **given}, default=_plain).encode()
         if inpaint is not None:
             fields.inpaint = inpaint.encode()
+        if guidance is not None:
+            fields.guidance = guidance.encode()
+        if guidance is not None or guidance_interval != (0.0, 1.0) or guidance_rescale != 0.0:
+            fields.guidance_from, fields.guidance_to = guidance_interval
+            fields.guidance_rescale = guidance_rescale
         handle = c.c_void_p()
         call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
         return Sampler(handle)
@@ -316,23 +333,28 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
         **options: Any,
     ) -> Run:
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
         made, run_options, keep = self._prepare(
             n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, from_image, noise,
-            labels, inpaint,
+            labels, inpaint, scales, guide,
         )  # fmt: skip
         handle = c.c_void_p()
         call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
         del keep
         return Run(handle, np.dtype(dtype))
 
-    def load_run(self, saved: bytes, *, sampler: Union[str, Sampler] = "em", **options: Any) -> Run:
-        """The run that :meth:`Run.save` gave, under the same sampler: as if it had never stopped."""
+    def load_run(
+        self, saved: bytes, *, sampler: Union[str, Sampler] = "em", guide: Optional[Model] = None, **options: Any
+    ) -> Run:
+        """The run that :meth:`Run.save` gave, under the same sampler and guidance network: as if it had never stopped."""
         made = sampler if isinstance(sampler, Sampler) else self.sampler(sampler, **options)
         handle = c.c_void_p()
-        call(lib.psld_run_load, self._open, made._open, bytes(saved), len(saved), c.byref(handle))
+        network = None if guide is None else guide._open
+        call(lib.psld_run_load_guided, self._open, made._open, network, bytes(saved), len(saved), c.byref(handle))
         return Run(handle, np.dtype(np.float32))
 
     def sample(
@@ -353,6 +375,8 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
         **options: Any,
     ) -> Array:
         """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
@@ -370,7 +394,7 @@ class Model(_Handle):
             cancel = Cancel()
         made, run_options, keep = self._prepare(
             n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
-            inpaint,
+            inpaint, scales, guide,
         )
         shape = self.shape if what == 0 else self.state_shape
         if n < 1:
@@ -432,7 +456,7 @@ class Model(_Handle):
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
         """The bytes that a run of ``n`` samples allocates for its arrays."""
         made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None, None, None
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
@@ -455,6 +479,8 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike],
         labels: Union[int, Sequence[int], None],
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
+        scales: Union[float, Sequence[float], None],
+        guide: Optional[Model],
     ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
         """The sampler, the C struct, and what the struct points to."""
         if isinstance(sampler, Sampler):
@@ -485,6 +511,13 @@ class Model(_Handle):
             fields.labels = classes.ctypes.data_as(c.POINTER(c.c_int64))
             fields.labels_len = classes.size
             keep.append(classes)
+        if scales is not None:
+            weights = np.atleast_1d(np.asarray(scales, np.float64))
+            fields.scales = weights.ctypes.data_as(c.POINTER(c.c_double))
+            fields.scales_len = weights.size
+            keep.append(weights)
+        if guide is not None:
+            fields.guide = guide._open
         return made, fields, keep
 
 

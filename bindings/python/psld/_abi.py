@@ -68,6 +68,19 @@ class SamplerOptions(c.Structure):
         ("error_norm", c.c_char_p),
         ("seed", c.c_uint64),
         ("inpaint", c.c_char_p),
+        ("order", c.c_int32),
+        ("published", c.c_int32),
+        ("eta", c.c_double),
+        ("lambda", c.c_double),
+        ("lambda_s", c.c_double),
+        ("matrix", c.c_char_p),
+        ("variant", c.c_char_p),
+        ("clip", c.c_int32),
+        ("inpaint_resample", c.c_int32),
+        ("guidance", c.c_char_p),
+        ("guidance_from", c.c_double),
+        ("guidance_to", c.c_double),
+        ("guidance_rescale", c.c_double),
     ]
 
 
@@ -200,7 +213,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_run_shape": [_handle, c.c_int32, *_query],
     "psld_run_read": [_handle, c.c_int32, c.c_int32, c.c_void_p, c.c_size_t],
     "psld_run_save": [_handle, *_query],
-    "psld_run_load": [_handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
+    "psld_run_load_guided": [_handle, _handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
     "psld_run_provenance_json": [_handle, *_query],
     "psld_sample": [
         _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.c_void_p, c.c_size_t, progress_callback,

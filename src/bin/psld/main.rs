@@ -12,6 +12,7 @@ mod plan;
 mod report;
 mod sample;
 mod samplers;
+mod study;
 mod tune;
 #[cfg(feature = "onnxruntime")]
 mod verify;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Fd(args) => fd::run(args),
         Command::Noise(args) => noise::run(args),
         Command::Tune(args) => tune::run(*args),
+        Command::Study(args) => study::run(args),
         Command::Samplers(args) => samplers::run(args),
     });
     match done {
