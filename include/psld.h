@@ -1530,6 +1530,44 @@ int32_t psld_sample(const struct psld_model *model,
                     struct psld_error **err);
 
 /**
+ * Likelihoods of images in bits per dimension, -log2 p(x)/d of each, along the probability flow: the lower the likelier. The
+ * divergence is estimated by random directions and central differences, at each time of the grid.
+ *
+ * In phase space momenta are drawn, and the bits are an upper bound, tight where data are smooth on the scale of the noise
+ * at t_end. With classes, likelihoods given the class; not with guidance or inpainting.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model       the model.
+ * @param[in]  sampler     whose options (nfe, time_grid, t_end, ...) the flow is followed with: a sampler that can be compiled
+ *                         with `encode`, such as "gddim"; psld_sampler_options.encode and denoise do not matter.
+ * @param[in]  options     `n` images `from_image`, and what else the run takes; psld_run_options.precision PSLD_DTYPE_F64
+ *                         takes smaller differences of a network that computes in double precision.
+ * @param[in]  probes      random directions at each time, of two network calls each, at least 1.
+ * @param[in]  dequantise  1: the images' values are levels of 0 to 255 over the data range, each is spread over its bin of
+ *                         256, and the bits are those of 8-bit images; 0: of the density.
+ * @param[out] bits        `n` numbers.
+ * @param[out] errors      NULL, or `n` numbers: the standard error of each by the directions; needs two probes or more.
+ * @param[in]  n           psld_run_options.n.
+ * @param[in]  progress    NULL, or is called after each step.
+ * @param[in]  user        passed to `progress`.
+ * @param[out] err         NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_SHAPE_MISMATCH naming the option;
+ *         PSLD_STATUS_UNSUPPORTED for a sampler that does not encode by fixed steps; or as psld_run_start and psld_run_step.
+ */
+int32_t psld_likelihood(const struct psld_model *model,
+                        const struct psld_sampler *sampler,
+                        const struct psld_run_options *options,
+                        int32_t probes,
+                        int32_t dequantise,
+                        double *bits,
+                        double *errors,
+                        size_t n,
+                        psld_progress_callback progress,
+                        void *user,
+                        struct psld_error **err);
+
+/**
  * Writes the standard normals that a sample of this seed meets: a pure function of seed, purpose, draw and element
  * (Philox4x32-10 and Box-Muller), the same for every batch, thread count, processor and language.
  *

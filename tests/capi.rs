@@ -1,9 +1,10 @@
 //! The C ABI, called as C calls it. The programs in `tests/c` and `tests/cpp` see it from outside.
 
+use ndarray::ArrayD;
 use psld::capi::*;
 use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
 use psld::noise::{Purpose, fill_f64};
-use psld::run::{RunOptions, What, sample};
+use psld::run::{Estimate, Overall, RunOptions, Tensor, What, likelihood, sample};
 use psld::{Error, Model, ModelOptions, ModelSpec, Sampler, SamplerSpec, Status};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::{MaybeUninit, offset_of, size_of};
@@ -167,6 +168,73 @@ fn samples_are_those_of_the_rust_api() {
     assert!(c.iter().zip(&stepped).all(|(c, s)| *c as f32 == *s));
     for handle in [psld_run_free(run), psld_sampler_free(sampler), psld_model_free(model)] {
         ok(handle);
+    }
+}
+
+/// Images in: to latents, between them, and how likely they are.
+#[test]
+fn images_are_encoded_as_in_the_rust_api() {
+    let rust = Model::from_file(Path::new(MIXTURE.to_str().unwrap()), ModelOptions::default()).unwrap();
+    let spec = SamplerSpec::parse(r#"{"sampler": "exp_heun", "steps": 6, "encode": true}"#).unwrap();
+    let values: Vec<f32> = (0..24).map(|i| (i as f32 * 0.7).sin() * 0.5).collect();
+    let images = Tensor::F32(ArrayD::from_shape_vec(vec![2, 3, 2, 2], values.clone()).unwrap());
+    let run = RunOptions { seed: 5, from_image: Some(images), ..RunOptions::new(2) };
+    let sampler = Arc::new(Sampler::compile(rust.spec(), &spec, None).unwrap());
+    let go = |_: Overall| ControlFlow::Continue(());
+    let latents = sample::<f32>(&rust, &sampler, &run, What::State, go).unwrap().values;
+    let estimate = Estimate { probes: 2, dequantise: false };
+    let expected = likelihood(&rust, &spec, &run, estimate, go).unwrap();
+
+    let model = load();
+    let sampler = compile(model, |o| {
+        o.sampler = c"exp_heun".as_ptr();
+        (o.steps, o.encode, o.seed) = (6, 1, 5);
+    });
+    let shape = [2, 3, 2, 2];
+    let mut tensor: psld_tensor = options(psld_tensor_init);
+    (tensor.data, tensor.ndim, tensor.shape) = (values.as_ptr().cast(), 4, shape.as_ptr());
+    let mut o = options(psld_run_options_init);
+    (o.n, o.from_image) = (2, &tensor);
+    let mut z = vec![0f32; 48];
+    let (state, f32) = (psld_output::State as i32, psld_dtype::F32 as i32);
+    let room = z.as_mut_ptr().cast();
+    ok(psld_sample(model, sampler, &o, state, f32, room, 48, None, null_mut(), null_mut()));
+    assert_eq!(latents.as_slice().unwrap(), z);
+
+    let mut way = vec![0f32; 72];
+    let state_shape = [2, 6, 2, 2];
+    let mut starts: psld_tensor = options(psld_tensor_init);
+    (starts.data, starts.ndim, starts.shape) = (z.as_ptr().cast(), 4, state_shape.as_ptr());
+    let places = [0.0, 0.5, 1.0];
+    let room = way.as_mut_ptr().cast();
+    ok(psld_model_interpolate(model, &starts, places.as_ptr(), 3, f32, room, 72, null_mut()));
+    assert_eq!((&way[..24], &way[48..]), (&z[..24], &z[24..]));
+    let (status, message, _) = failure(|err| {
+        psld_model_interpolate(model, null(), places.as_ptr(), 3, f32, way.as_mut_ptr().cast(), 72, err)
+    });
+    is(status, Status::NullPointer);
+    assert_eq!(message, "latents is NULL");
+
+    let (mut bits, mut errors) = ([0.0; 2], [0.0; 2]);
+    let mut measure = |probes, n, errors: *mut f64, err| {
+        let bits = bits.as_mut_ptr();
+        psld_likelihood(model, sampler, &o, probes, 0, bits, errors, n, None, null_mut(), err)
+    };
+    ok(measure(2, 2, errors.as_mut_ptr(), null_mut()));
+    for (probes, n, text) in [
+        (0, 2, "probes = 0: expected 1 to 10000"),
+        (-1, 2, "probes = -1: expected at least 1"),
+        (1, 3, "n = 3: expected psld_run_options.n, 2"),
+    ] {
+        let (status, message, _) = failure(|err| measure(probes, n, null_mut(), err));
+        is(status, Status::InvalidArgument);
+        assert_eq!(message, text);
+    }
+    let (_, message, _) = failure(|err| measure(1, 2, [0.0; 2].as_mut_ptr(), err));
+    assert_eq!(message, "errors: a standard error takes two probes or more");
+    assert_eq!((&expected.bits[..], &expected.errors[..]), (&bits[..], &errors[..]));
+    for status in [psld_sampler_free(sampler), psld_model_free(model)] {
+        ok(status);
     }
 }
 

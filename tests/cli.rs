@@ -49,6 +49,7 @@ fn help() {
         "sample",
         "encode",
         "interpolate",
+        "likelihood",
         "info",
         "plan",
         "verify",
@@ -411,6 +412,51 @@ fn images_in() {
         said += &format!("{args}\n{}\n", ran.stderr);
     }
     insta::assert_snapshot!("images_refused", said);
+}
+
+/// What the library gives, as text, JSON and array.
+#[test]
+fn likelihood() {
+    let folder = folder();
+    let psld = |args: &str| folder.psld(args.split(' '));
+    psld("sample labelled.json -n 3 --label 0-2 --sampler heun --nfe 101 --seed 5 --out three.npy").success();
+    let likelihood = "likelihood labelled.json three.npy --nfe 20 --seed 4";
+    let json = |args: &str| -> serde_json::Value {
+        serde_json::from_str(&psld(&format!("{likelihood} --json {args}")).success().stdout).unwrap()
+    };
+    let plain = json("--out bits.npy --probes 2");
+    let bits: Vec<f64> = serde_json::from_value(plain["bits"].clone()).unwrap();
+    assert_eq!(plain["bits_per_dimension"], bits.iter().sum::<f64>() / 3.0);
+    assert_eq!((&plain["nfe"], &plain["images"]), (&(20 + 21 * 4).into(), &3.into()));
+    assert_eq!(plain["errors"].as_array().unwrap().len(), 3);
+    assert_eq!(json("--probes 2 --batch 1")["bits"], plain["bits"]);
+    let (shape, written) = values(&folder.path("bits.npy"));
+    assert_eq!(shape, [3]);
+    assert!(written.iter().zip(&bits).all(|(a, b)| *a == *b as f32));
+    // Each image is likelier given its class, by about a third of its bits' worth.
+    let by_class = json("--probes 2 --label 0-2");
+    assert!(by_class["bits_per_dimension"].as_f64().unwrap() < plain["bits_per_dimension"].as_f64().unwrap());
+    let said = psld(likelihood).success();
+    assert!(said.stdout.contains(" bits/dim (3 images, gddim, 62 network calls each)"), "{}", said.stdout);
+    // 8-bit bits: log2 128 more, but for where in its bin a value is.
+    let dequantised = json("--dequantise --probes 2")["bits_per_dimension"].as_f64().unwrap();
+    let more = dequantised - plain["bits_per_dimension"].as_f64().unwrap();
+    assert!((more - 7.0).abs() < 0.1, "{more}");
+
+    let mut said = String::new();
+    for args in [
+        "likelihood labelled.json three.npy --sampler dpmpp",
+        "likelihood labelled.json three.npy --sampler rk45",
+        "likelihood labelled.json three.npy --probes 0",
+        "likelihood labelled.json three.npy --label 7",
+        "likelihood image.json three.npy",
+        "likelihood labelled.json nowhere",
+    ] {
+        let ran = psld(args);
+        assert_eq!(ran.code, Some(2), "{args}");
+        said += &format!("{args}\n{}\n", ran.stderr);
+    }
+    insta::assert_snapshot!("likelihood_refused", said);
 }
 
 /// Classes by label, by classifier-free guidance and by a classifier: samples are near their class's mean, which differ.

@@ -2,11 +2,12 @@
 
 mod support;
 
+use psld::network::Precision;
 use psld::network::analytic::Mixture;
 use psld::noise::{Purpose, fill_f64};
 use psld::plan::Plan;
-use psld::run::{Checkpoint, Sampling, Tensor, What, interpolate, sample};
-use psld::{Error, ModelSpec, Run, RunOptions, Sampler};
+use psld::run::{Checkpoint, Estimate, Likelihood, Sampling, Tensor, What, interpolate, likelihood, sample};
+use psld::{Error, Model, ModelSpec, Run, RunOptions, Sampler};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -322,6 +323,185 @@ fn ways_between_latents() {
     let latents = tensor(&[2, 4], &coloured(&ends));
     let Tensor::F64(way) = interpolate(&skewed, &latents, &[0.5]).unwrap() else { panic!() };
     assert_close(way.as_slice().unwrap(), &coloured(&[half, half, 0.375, 0.0]), 1e-12, "skewed");
+}
+
+/// Bits per dimension of x under a mixture as it is at time `t`: what of it is in the position.
+fn exact_bits(spec: &ModelSpec, mixture: &Mixture, t: f64, x: &[f64]) -> f64 {
+    let law = spec.process().unwrap();
+    let (a, s) = (law.mean(t)[(0, 0)], law.data_covariance(t)[(0, 0)]);
+    let total: f64 = mixture.weights.iter().sum();
+    let density: f64 = (0..mixture.weights.len())
+        .map(|i| {
+            let v = a * a * mixture.variances[i] + s;
+            let square: f64 = x.iter().zip(&mixture.means[i]).map(|(x, mu)| (x - a * mu).powi(2)).sum();
+            let volume = (2.0 * std::f64::consts::PI * v).powf(0.5 * x.len() as f64);
+            mixture.weights[i] / total * (-0.5 * square / v).exp() / volume
+        })
+        .sum();
+    -density.log2() / x.len() as f64
+}
+
+fn bits(model: &Model, o: Value, run: RunOptions, estimate: Estimate) -> Likelihood {
+    likelihood(model, &options(o), &run, estimate, |_| ControlFlow::Continue(())).unwrap()
+}
+
+const PLAIN: Estimate = Estimate { probes: 1, dequantise: false };
+
+/// On Gaussian data each image by itself; for k = 1 and one dimension nothing is left to chance.
+#[test]
+fn likelihoods_of_gaussian_data() {
+    // Of mean 0: the prior knows nothing of what is left of a mean at t_start.
+    let gauss = mixture(&[1.0], &[&[0.0]], &[0.36]);
+    let ve = json!({ "kind": "ve", "sigma_min": 0.01, "sigma_max": 50.0 });
+    let foreign = json!({ "process": { "kind": "vp" }, "prediction": "x0" });
+    for (process, network, tolerance) in [
+        (json!({ "kind": "vp" }), json!({}), 1e-3),
+        (json!({ "kind": "vp" }), json!({ "prediction": "v" }), 1e-3),
+        (ve, json!({ "prediction": "score" }), 2e-3),
+        // Its prior is that of t = 1, and the path ends at 0.999.
+        (json!({ "kind": "flow" }), json!({ "prediction": "velocity" }), 1e-2),
+        (psld(), json!({}), 2e-3),
+        (psld(), json!({ "prediction": "score" }), 2e-3),
+        (psld(), json!({ "predicts": "momentum" }), 2e-3),
+        (psld(), foreign, 2e-3),
+        (json!({ "kind": "cld" }), json!({}), 2e-3),
+        (third_order(8.0), json!({}), 2e-2),
+    ] {
+        let spec = spec(process.clone(), network.clone(), &[1]);
+        let model = model(&spec, &gauss);
+        let x = [-1.2, 0.0, 0.4, 1.5];
+        let t_end = *sampler(&spec, json!({})).plan().unwrap().grid.last().unwrap();
+        // In phase space momenta are drawn, and their law is not quite that of the data: over several.
+        let (copies, k) = (25, spec.process().unwrap().k());
+        let all: Vec<f64> = x.iter().flat_map(|x| [*x; 25]).collect();
+        let got = bits(&model, json!({ "nfe": 300 }), from_images(&[4 * copies, 1], &all), PLAIN);
+        for (x, got) in x.iter().zip(got.bits.chunks(copies)) {
+            let expected = exact_bits(&spec, &gauss, t_end, &[*x]);
+            let mean = got.iter().sum::<f64>() / copies as f64;
+            let spread = got.iter().map(|b| (b - mean).powi(2)).sum::<f64>() / copies as f64;
+            let error = (spread / copies as f64).sqrt();
+            println!("{process} {network}: {mean:.4} +- {error:.1e} of {expected:.4}");
+            assert!(error < if k == 1 { 1e-12 } else { 0.01 }, "{process}, {network}: {error}");
+            assert!((mean - expected).abs() < tolerance + 3.0 * error, "{process}, {network}: {mean}");
+        }
+    }
+}
+
+/// On mixtures the mean over images of the data's law, within three standard errors and 0.01 bits per dimension.
+#[test]
+fn likelihoods_of_mixtures() {
+    let n = 150;
+    let means: Vec<Vec<f64>> =
+        (0..3).map(|i| (0..12).map(|j| ((i * 12 + j) as f64 * 0.7).sin() * 0.6).collect()).collect();
+    let means: Vec<&[f64]> = means.iter().map(Vec::as_slice).collect();
+    let images = mixture(&[0.5, 0.3, 0.2], &means, &[0.04, 0.09, 0.02]);
+    for (process, data_of, shape) in [
+        (json!({ "kind": "vp" }), plane(), &[2][..]),
+        (json!({ "kind": "vp" }), images.clone(), &[3, 2, 2]),
+        (psld(), images, &[3, 2, 2]),
+    ] {
+        let spec = spec(process.clone(), json!({}), shape);
+        let model = model(&spec, &data_of);
+        let d = spec.data_len();
+        let x = data(&data_of, n);
+        let sizes = [&[n][..], shape].concat();
+        let estimate = Estimate { probes: 4, dequantise: false };
+        for precision in [Precision::F64, Precision::F32] {
+            let run = RunOptions { precision, ..from_images(&sizes, &x) };
+            let got = bits(&model, json!({ "nfe": 200 }), run, estimate);
+            let expected: Vec<f64> = x.chunks(d).map(|x| exact_bits(&spec, &data_of, 0.001, x)).collect();
+            let mean = expected.iter().sum::<f64>() / n as f64;
+            let differences: Vec<f64> = got.bits.iter().zip(&expected).map(|(a, b)| a - b).collect();
+            let off = differences.iter().sum::<f64>() / n as f64;
+            let spread = (differences.iter().map(|e| (e - off).powi(2)).sum::<f64>() / (n * n) as f64).sqrt();
+            let said = (got.errors.iter().map(|e| e * e).sum::<f64>() / (n * n) as f64).sqrt();
+            println!(
+                "{process} {shape:?}: {:.4} of {mean:.4}: {off:.4} +- {spread:.4}, said {said:.4}",
+                got.mean()
+            );
+            assert!(off.abs() < 0.01 && off.abs() < 3.0 * spread + 0.003, "{process}: {off} +- {spread}");
+            // What the estimates say of themselves is what they are off.
+            assert!((0.5..2.0).contains(&(said / spread)), "{process}: {said}, in fact {spread}");
+            // The images' own spread is in the error of the mean.
+            assert!(got.standard_error().unwrap() > spread);
+            assert_eq!(got.nfe, 200 + 201 * 8);
+        }
+    }
+}
+
+/// 8-bit images: each value is somewhere in its bin, and the bits count bins.
+#[test]
+fn dequantised_likelihoods() {
+    let gauss = mixture(&[1.0], &[&[0.1]], &[0.09]);
+    let spec = spec(json!({ "kind": "vp" }), json!({}), &[1]);
+    let model = model(&spec, &gauss);
+    let n = 64;
+    let levels: Vec<f64> = (0..n).map(|i| (80 + i % 100) as f64).collect();
+    let x: Vec<f64> = levels.iter().map(|level| level / 127.5 - 1.0).collect();
+    let run = RunOptions { seed: 3, ..from_images(&[n, 1], &x) };
+    let got = bits(&model, json!({ "nfe": 200 }), run, Estimate { dequantise: true, ..PLAIN });
+    let mut shares = Vec::new();
+    for (i, (level, got)) in levels.iter().zip(&got.bits).enumerate() {
+        // The density is read back for where in the bin the value is.
+        let at = |share: f64| exact_bits(&spec, &gauss, 0.001, &[(level + share) / 128.0 - 1.0]) + 7.0;
+        let (low, high) = (at(0.0).min(at(1.0)), at(0.0).max(at(1.0)));
+        assert!((low - 2e-3..=high + 2e-3).contains(got), "image {i}: {got} of {low} to {high}");
+        shares.push((got - at(0.0)) / (at(1.0) - at(0.0)));
+    }
+    // Near the mode a bin has no slope; elsewhere the places spread over it.
+    let steep: Vec<f64> = shares.into_iter().filter(|share| (-0.2..=1.2).contains(share)).collect();
+    let (low, high) = steep.iter().fold((1.0_f64, 0.0_f64), |(l, h), s| (l.min(*s), h.max(*s)));
+    assert!(low < 0.2 && high > 0.8, "{low} to {high}");
+}
+
+/// An image's likelihood depends on its seed, not on its neighbours or batches.
+#[test]
+fn likelihoods_of_one_and_of_many() {
+    let spec = spec(psld(), json!({}), &[2]);
+    let model = model(&spec, &plane());
+    let x = data(&plane(), 5);
+    let few = json!({ "steps": 6 });
+    let of = |at: std::ops::Range<usize>, batch| {
+        let seed = 4 + at.start as u64;
+        let run = RunOptions { seed, batch, ..from_images(&[at.len(), 2], &x[2 * at.start..2 * at.end]) };
+        bits(&model, few.clone(), run, Estimate { probes: 3, dequantise: false })
+    };
+    let together = of(0..5, None);
+    assert_eq!(of(0..5, Some(2)), together);
+    for i in 0..5 {
+        let one = of(i..i + 1, None);
+        assert_same(&one.bits, &together.bits[i..i + 1], "bits");
+        assert_same(&one.errors, &together.errors[i..i + 1], "errors");
+    }
+    assert_eq!((of(0..1, None).standard_error(), of(0..1, None).nfe), (None, 6 + 7 * 6));
+}
+
+#[test]
+fn likelihoods_that_are_refused() {
+    let spec = spec(psld(), json!({}), &[2]);
+    let model = model(&spec, &plane());
+    let image = || from_images(&[1, 2], &[0.5, 0.0]);
+    let go = |_| ControlFlow::Continue(());
+    let mut messages = String::new();
+    let three = RunOptions { n: 2, ..from_images(&[3, 2], &[0.0; 6]) };
+    let outside = from_images(&[1, 2], &[0.5, 1.5]);
+    for (case, sampler, run, estimate) in [
+        ("none", json!({}), f64_run(1), PLAIN),
+        ("probes", json!({}), image(), Estimate { probes: 0, ..PLAIN }),
+        ("adaptive", json!({ "sampler": "rk45" }), image(), PLAIN),
+        ("sampler", json!({ "sampler": "sscs" }), image(), PLAIN),
+        ("images", json!({}), three, PLAIN),
+        ("range", json!({}), outside, Estimate { dequantise: true, ..PLAIN }),
+        ("label", json!({}), RunOptions { labels: Some(vec![1]), ..image() }, PLAIN),
+    ] {
+        let error = likelihood(&model, &options(sampler), &run, estimate, go).unwrap_err();
+        writeln!(messages, "{case} [{:?}]: {error}", error.status()).unwrap();
+    }
+    let error = likelihood(&model, &options(json!({ "steps": 5 })), &image(), PLAIN, |overall| {
+        if overall.run.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    writeln!(messages, "{}", error.unwrap_err()).unwrap();
+    insta::assert_snapshot!(messages);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod checkpoint;
 mod gather;
 mod guide;
 mod latents;
+mod likelihood;
 mod options;
 mod sample;
 mod save;
@@ -12,6 +13,7 @@ mod tap;
 
 pub use cancel::Cancel;
 pub use latents::interpolate;
+pub use likelihood::{Estimate, Likelihood, likelihood};
 pub use options::{Inpaint, RunOptions, Tensor};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,

@@ -452,7 +452,7 @@ impl Times {
 
 /// The prior from which a run that starts at `start` is drawn: the process's own, but where only a part of the path is
 /// used the law of unit-variance data there. (A recipe that its own network drives starts from S wherever that is.)
-fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat> {
+pub(crate) fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat> {
     let own = process.parameters().is_some() && model.network.process.is_none();
     if own || start >= process.times().1 {
         Ok(process.prior_factor())

@@ -453,6 +453,39 @@ class Model(_Handle):
         )  # fmt: skip
         return out
 
+    def likelihood(
+        self,
+        images: npt.ArrayLike,
+        *,
+        probes: int = 1,
+        dequantise: bool = False,
+        sampler: Union[str, Sampler] = "gddim",
+        dtype: npt.DTypeLike = np.float32,
+        batch: int = 0,
+        labels: Union[int, Sequence[int], None] = None,
+        cancel: Optional[Cancel] = None,
+        **options: Any,
+    ) -> tuple[Array, Optional[Array]]:
+        """Bits per dimension of each image, the lower the likelier, and from two ``probes`` on their standard errors.
+
+        >>> bits, errors = model.likelihood(model.sample(2, nfe=40), probes=2, nfe=20)
+        >>> bits.shape, errors.shape
+        ((2,), (2,))
+        """
+        n = np.asarray(images).shape[0]
+        made, run_options, keep = self._prepare(
+            n, sampler, options, dtype, batch, False, False, 0.0, 0, cancel, None, images, None, labels, None, None, None
+        )
+        bits, errors = np.empty(n), np.empty(n) if probes > 1 else None
+        double = c.POINTER(c.c_double)
+        call(
+            lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
+            bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n,
+            _abi.progress_callback(), None,
+        )  # fmt: skip
+        del keep
+        return bits, errors
+
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
         """The bytes that a run of ``n`` samples allocates for its arrays."""
         made, run_options, _ = self._prepare(

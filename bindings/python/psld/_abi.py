@@ -219,6 +219,10 @@ _FUNCTIONS: dict[str, list[Any]] = {
         _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.c_void_p, c.c_size_t, progress_callback,
         c.c_void_p,
     ],
+    "psld_likelihood": [
+        _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.POINTER(c.c_double), c.POINTER(c.c_double),
+        c.c_size_t, progress_callback, c.c_void_p,
+    ],
     "psld_noise_fill": [c.c_uint64, c.c_int32, c.c_uint32, c.c_uint64, c.c_int32, c.c_void_p, c.c_size_t],
 }  # fmt: skip
 

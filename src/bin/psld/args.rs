@@ -25,6 +25,8 @@ pub enum Command {
     Encode(Box<EncodeArgs>),
     /// Make latents on the way through others.
     Interpolate(InterpolateArgs),
+    /// Say how likely images are under a model, in bits per dimension.
+    Likelihood(Box<LikelihoodArgs>),
     /// Say what a model is: process, data, inputs, what runs it.
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
@@ -150,6 +152,54 @@ pub struct EncodeArgs {
     pub quiet: bool,
 
     /// Precision of the latents
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Images of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Bits per dimension, -log2 p(x)/d, along the probability flow that `encode` follows, by random directions and central \
+differences: the lower the likelier. In phase space they are an upper bound (momenta are drawn). The mean's standard error \
+is by the spread over the images.")]
+pub struct LikelihoodArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
+    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
+    pub images: PathBuf,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Take values for 8-bit levels, each spread over its bin: bits as of 8-bit images
+    #[arg(long, help_heading = "What to measure")]
+    pub dequantise: bool,
+    /// Random directions at each time, of two network calls each; from 2 on each image has a standard error
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub probes: u32,
+    /// Class of all images, or a list that they take in turn: likelihoods given the class [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to measure")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// The bits of each image: .npy [n], float64
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the state
     #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
     pub state: State,
     /// Images of one network call [default: 64]

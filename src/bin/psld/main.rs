@@ -6,6 +6,7 @@ mod fd;
 mod info;
 mod interpolate;
 mod interrupt;
+mod likelihood;
 mod noise;
 mod output;
 mod plan;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Sample(args) => sample::run(*args, began),
         Command::Encode(args) => sample::run(args.sample(), began),
         Command::Interpolate(args) => interpolate::run(args),
+        Command::Likelihood(args) => likelihood::run(*args),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
         #[cfg(feature = "onnxruntime")]

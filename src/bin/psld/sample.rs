@@ -220,7 +220,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
 }
 
 /// Images as one array.
-fn images(path: &Path, data: &DataSpec) -> Result<Tensor> {
+pub fn images(path: &Path, data: &DataSpec) -> Result<Tensor> {
     let values = psld::io::read_images(path, data)?;
     let mut shape = vec![values.len() / data.shape.iter().product::<usize>()];
     shape.extend(&data.shape);
@@ -348,7 +348,7 @@ impl<'a> Saver<'a> {
 }
 
 /// The progress bar: on a terminal only.
-struct Progress {
+pub struct Progress {
     bar: ProgressBar,
     n: usize,
     finished: Cell<usize>,
@@ -357,7 +357,7 @@ struct Progress {
 impl Progress {
     const TICKS: u64 = 1000;
 
-    fn new(n: usize, quiet: bool) -> Self {
+    pub fn new(n: usize, quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(Self::TICKS), target);
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed} (left {eta})");
@@ -366,7 +366,7 @@ impl Progress {
     }
 
     /// Shows where the run is; breaks it where Ctrl+C asked for that.
-    fn show(&self, overall: Overall) -> ControlFlow<()> {
+    pub fn show(&self, overall: Overall) -> ControlFlow<()> {
         let Overall { finished, in_flight, run, .. } = overall;
         self.finished.set(if run.done { finished + in_flight } else { finished });
         let share = overall.fraction();
