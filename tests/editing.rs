@@ -489,6 +489,7 @@ fn likelihoods_that_are_refused() {
         ("none", json!({}), f64_run(1), PLAIN),
         ("probes", json!({}), image(), Estimate { probes: 0, ..PLAIN }),
         ("adaptive", json!({ "sampler": "rk45" }), image(), PLAIN),
+        ("memory", json!({}), RunOptions { max_memory: Some(100), ..image() }, PLAIN),
         ("sampler", json!({ "sampler": "sscs" }), image(), PLAIN),
         ("images", json!({}), three, PLAIN),
         ("range", json!({}), outside, Estimate { dequantise: true, ..PLAIN }),

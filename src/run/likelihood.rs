@@ -110,13 +110,15 @@ pub fn likelihood(
     let sampler = Arc::new(way.sampler(compiled.clone(), plan));
     let (n, data) = (options.n, &model.spec().data);
     let options = RunOptions { noise: None, init: None, previews: false, anytime: false, ..options.clone() };
+    // First: other checks may take memory for each image. Directions and the state are kept in double precision.
+    let batch = options.batch.unwrap_or(64).clamp(1, n.max(1));
+    options.check_memory(batch as u128 * (sampler.elements() + 4 * (way.k * way.d) as u128))?;
     options.check(model.spec(), &sampler)?;
     let images =
         if estimate.dequantise { dequantised(images, data, n, options.seed)? } else { images.clone() };
     let options = RunOptions { from_image: Some(images), ..options };
 
     let began = std::time::Instant::now();
-    let batch = options.batch.unwrap_or(64).min(n);
     let mut likelihood = Likelihood { bits: Vec::new(), errors: Vec::new(), nfe: 0 };
     while likelihood.bits.len() < n {
         let first = likelihood.bits.len();
