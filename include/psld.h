@@ -458,7 +458,7 @@ typedef struct psld_progress {
    */
   double fraction;
   /**
-   * Forward time of the last network call, 0 to 1; it decreases.
+   * Forward time of the last network call, 0 to 1; it decreases, and increases where the sampler encodes.
    */
   double t;
   /**
@@ -519,7 +519,7 @@ typedef struct psld_sampler_options {
    */
   const char *options_json;
   /**
-   * Name of the sampler, one of psld_samplers_json; NULL: "em".
+   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "gddim".
    */
   const char *sampler;
   /**
@@ -640,6 +640,12 @@ typedef struct psld_sampler_options {
    * For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
    */
   double guidance_rescale;
+  /**
+   * 1: follows the probability flow from data to noise, from `t_end` to `t_start`, by a deterministic sampler (NULL:
+   * "gddim"): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
+   * initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
+   */
+  int32_t encode;
 } psld_sampler_options;
 
 /**
@@ -727,6 +733,13 @@ typedef struct psld_run_options {
    * model with the null class. It may be freed while the run lives.
    */
   const struct psld_model *guide;
+  /**
+   * Images to start from, [n or 1, C, ...] in the data's range; default NULL: none. The initial state is a draw of the
+   * exact perturbation kernel at the sampler's first time: a(t) x_0 + L(t) xi, with the noise xi that the prior would be
+   * drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
+   * compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
+   */
+  const struct psld_tensor *from_image;
 } psld_run_options;
 
 /**
@@ -1039,6 +1052,33 @@ int32_t psld_model_shape(const struct psld_model *model,
                          size_t capacity,
                          size_t *ndim,
                          struct psld_error **err);
+
+/**
+ * Latents on the way through others, by spherical interpolation of each block (position, momentum) in the coordinates in
+ * which the prior is white.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model     the model.
+ * @param[in]  latents   states [m, k*C, ...], such as a sampler compiled with `encode` makes them.
+ * @param[in]  at        `n` places on the way: p is between latents floor(p) and floor(p) + 1, 0 to m - 1; a whole number is
+ *                       that latent itself.
+ * @param[in]  n         the number of places.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype.
+ * @param[out] buffer    receives [n, k*C, ...], row-major: initial states for psld_run_options.init.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_SHAPE_MISMATCH, PSLD_STATUS_INVALID_ARGUMENT for a place outside of the way,
+ *         PSLD_STATUS_NUMERIC between opposite latents, or another error.
+ */
+int32_t psld_model_interpolate(const struct psld_model *model,
+                               const struct psld_tensor *latents,
+                               const double *at,
+                               size_t n,
+                               int32_t dtype,
+                               void *buffer,
+                               size_t elements,
+                               struct psld_error **err);
 
 /**
  * Frees a model. Runs that use it go on.
@@ -1384,6 +1424,29 @@ int32_t psld_run_load(const struct psld_model *model,
                       struct psld_error **err);
 
 /**
+ * psld_run_load of a run that had a guidance network (psld_run_options.guide).
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model that the run was started with.
+ * @param[in]  sampler  a sampler of the same options, or of the same plan.
+ * @param[in]  guide    the guidance network that the run was started with; it may be freed while the run lives. NULL: none.
+ * @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+ * @param[in]  size     its number of bytes.
+ * @param[out] out      the run; free it with psld_run_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, sampler or guidance network, or a
+ *         later version), or another error.
+ */
+int32_t psld_run_load_guided(const struct psld_model *model,
+                             const struct psld_sampler *sampler,
+                             const struct psld_model *guide,
+                             const void *bytes,
+                             size_t size,
+                             struct psld_run **out,
+                             struct psld_error **err);
+
+/**
  * What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
  * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count: at the start),
  * `gathered` (step, indices, seeds of each psld_run_gather), `conditioning`, `scales`, `guide`, `precision`, `batch`,
@@ -1503,6 +1566,44 @@ int32_t psld_sample(const struct psld_model *model,
                     psld_progress_callback progress,
                     void *user,
                     struct psld_error **err);
+
+/**
+ * Likelihoods of images in bits per dimension, -log2 p(x)/d of each, along the probability flow: the lower the likelier. The
+ * divergence is estimated by random directions and central differences, at each time of the grid.
+ *
+ * In phase space momenta are drawn, and the bits are an upper bound, tight where data are smooth on the scale of the noise
+ * at t_end. With classes, likelihoods given the class; not with guidance or inpainting.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model       the model.
+ * @param[in]  sampler     whose options (nfe, time_grid, t_end, ...) the flow is followed with: a sampler that can be compiled
+ *                         with `encode`, such as "gddim"; psld_sampler_options.encode and denoise do not matter.
+ * @param[in]  options     `n` images `from_image`, and what else the run takes; psld_run_options.precision PSLD_DTYPE_F64
+ *                         takes smaller differences of a network that computes in double precision.
+ * @param[in]  probes      random directions at each time, of two network calls each, at least 1.
+ * @param[in]  dequantise  1: the images' values are levels of 0 to 255 over the data range, each is spread over its bin of
+ *                         256, and the bits are those of 8-bit images; 0: of the density.
+ * @param[out] bits        `n` numbers.
+ * @param[out] errors      NULL, or `n` numbers: the standard error of each by the directions; needs two probes or more.
+ * @param[in]  n           psld_run_options.n.
+ * @param[in]  progress    NULL, or is called after each step.
+ * @param[in]  user        passed to `progress`.
+ * @param[out] err         NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_SHAPE_MISMATCH naming the option;
+ *         PSLD_STATUS_UNSUPPORTED for a sampler that does not encode by fixed steps; or as psld_run_start and psld_run_step.
+ */
+int32_t psld_likelihood(const struct psld_model *model,
+                        const struct psld_sampler *sampler,
+                        const struct psld_run_options *options,
+                        int32_t probes,
+                        int32_t dequantise,
+                        double *bits,
+                        double *errors,
+                        size_t n,
+                        psld_progress_callback progress,
+                        void *user,
+                        struct psld_error **err);
 
 /**
  * Fills `options` with the defaults.

@@ -45,7 +45,20 @@ fn array(folder: &Folder, name: &str, shape: &[usize], value: impl Fn(usize) -> 
 fn help() {
     let folder = folder();
     snapshot!("help", folder.psld(["--help"]));
-    for command in ["sample", "info", "plan", "verify", "fd", "noise", "tune", "study", "samplers"] {
+    for command in [
+        "sample",
+        "encode",
+        "interpolate",
+        "likelihood",
+        "info",
+        "plan",
+        "verify",
+        "fd",
+        "noise",
+        "tune",
+        "study",
+        "samplers",
+    ] {
         snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
     }
     snapshot!("version", folder.psld(["-V"]));
@@ -68,6 +81,8 @@ fn lists_and_descriptions() {
         listed.as_array().unwrap().iter().map(|info| info["name"].as_str().unwrap()).collect();
     assert_eq!(names, psld::solver::list().map(|info| info.name).collect::<Vec<_>>());
     snapshot!("info", folder.psld(["info", "labelled.json"]));
+    let guide = folder.psld(["info", "classifier.json"]).stdout;
+    assert!(guide.contains("grad [n, 2, 4, 4]: gradient of log p(y | z, t) in z"), "{guide}");
     snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
 }
 
@@ -336,6 +351,112 @@ fn completing_images() {
     snapshot!("plan_inpaint", folder.psld(plan));
     fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"resample": 2}}"#).unwrap();
     snapshot!("plan_inpaint_corrected", folder.psld(plan));
+}
+
+/// Images to latents, between them, and back; image to image; by arrays, pictures and folders.
+#[test]
+fn images_in() {
+    let folder = folder();
+    let psld = |args: &str| folder.psld(args.split(' '));
+    psld("sample image.json -n 3 --sampler heun --nfe 101 --seed 5 --out three.npy").success();
+    let (shape, images) = values(&folder.path("three.npy"));
+    psld("encode image.json three.npy --nfe 200 --out z.npy").success();
+    let (latent_shape, latents) = values(&folder.path("z.npy"));
+    assert_eq!((shape, latent_shape), (vec![3, 3, 4, 4], vec![3, 6, 4, 4]));
+    psld("sample image.json --init z.npy --sampler gddim --nfe 200 --out back.npy").success();
+    let (_, back) = values(&folder.path("back.npy"));
+    let far = back.iter().zip(&images).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 5e-3, "{far}");
+    psld("interpolate image.json z.npy --steps 4 --out way.npy").success();
+    let (shape, way) = values(&folder.path("way.npy"));
+    assert_eq!(shape, [9, 6, 4, 4]);
+    for i in 0..3 {
+        assert_eq!(way[4 * i * 96..][..96], latents[i * 96..][..96], "latent {i}");
+    }
+    psld("sample image.json --init way.npy --sampler gddim --nfe 50 --out way.png").success();
+
+    // The nearer to the data it starts, the nearer an image stays; one image is for all samples.
+    let distance = |args: &str| {
+        psld(&format!("sample image.json --from-image three.npy --nfe 50 --out x.npy {args}")).success();
+        let (_, x) = values(&folder.path("x.npy"));
+        x.iter().zip(&images).map(|(a, b)| (a - b).abs()).sum::<f32>() / 144.0
+    };
+    let far = ["0.02", "0.2", "1"].map(|t| distance(&format!("--t-start {t}")));
+    assert!(far[0] < far[1] && far[1] < far[2] && far[0] < 0.1, "{far:?}");
+    psld("sample image.json --from-image three.npy --nfe 10 --out pictures/").success();
+    psld("sample image.json --from-image pictures --nfe 10 --out x.npy").success();
+    assert_eq!(values(&folder.path("x.npy")).0[0], 3);
+    psld("sample image.json --from-image pictures/0.png -n 5 --nfe 10 --out x.npy").success();
+    assert_eq!(values(&folder.path("x.npy")).0[0], 5);
+    // Stopped and resumed, without the images being said again.
+    let resumed =
+        "sample image.json --from-image three.npy --nfe 10 --batch 1 --out y.npy --checkpoint c.ckpt";
+    psld(resumed).success();
+    psld("sample image.json --resume c.ckpt --out z.npy").success();
+    assert_eq!(values(&folder.path("y.npy")), values(&folder.path("z.npy")));
+
+    let mut said = String::new();
+    for args in [
+        "encode image.json three.npy --sampler em --out z.npy",
+        "encode image.json three.npy --out z.png",
+        "encode image.json nowhere.png --out z.npy",
+        "encode image.json back.json --out z.npy",
+        "sample image.json --from-image three.npy -n 2 --out x.npy",
+        "sample image.json --from-image three.npy --init z.npy --out x.npy",
+        "sample image.json --from-image way.npy --out x.npy",
+        "interpolate image.json three.npy --out x.npy",
+        "interpolate image.json way.npy --steps 0 --out x.npy",
+    ] {
+        let ran = psld(args);
+        assert_eq!(ran.code, Some(2), "{args}");
+        said += &format!("{args}\n{}\n", ran.stderr);
+    }
+    insta::assert_snapshot!("images_refused", said);
+}
+
+/// What the library gives, as text, JSON and array.
+#[test]
+fn likelihood() {
+    let folder = folder();
+    let psld = |args: &str| folder.psld(args.split(' '));
+    psld("sample labelled.json -n 3 --label 0-2 --sampler heun --nfe 101 --seed 5 --out three.npy").success();
+    let likelihood = "likelihood labelled.json three.npy --nfe 20 --seed 4";
+    let json = |args: &str| -> serde_json::Value {
+        serde_json::from_str(&psld(&format!("{likelihood} --json {args}")).success().stdout).unwrap()
+    };
+    let plain = json("--out bits.npy --probes 2");
+    let bits: Vec<f64> = serde_json::from_value(plain["bits"].clone()).unwrap();
+    assert_eq!(plain["bits_per_dimension"], bits.iter().sum::<f64>() / 3.0);
+    assert_eq!((&plain["nfe"], &plain["images"]), (&(20 + 21 * 4).into(), &3.into()));
+    assert_eq!(plain["errors"].as_array().unwrap().len(), 3);
+    assert_eq!(json("--probes 2 --batch 1")["bits"], plain["bits"]);
+    let (shape, written) = values(&folder.path("bits.npy"));
+    assert_eq!(shape, [3]);
+    assert!(written.iter().zip(&bits).all(|(a, b)| *a == *b as f32));
+    // Each image is likelier given its class, by about a third of its bits' worth.
+    let by_class = json("--probes 2 --label 0-2");
+    assert!(by_class["bits_per_dimension"].as_f64().unwrap() < plain["bits_per_dimension"].as_f64().unwrap());
+    let said = psld(likelihood).success();
+    assert!(said.stdout.contains(" bits/dim (3 images, gddim, 62 network calls each)"), "{}", said.stdout);
+    // 8-bit bits: log2 128 more, but for where in its bin a value is.
+    let dequantised = json("--dequantise --probes 2")["bits_per_dimension"].as_f64().unwrap();
+    let more = dequantised - plain["bits_per_dimension"].as_f64().unwrap();
+    assert!((more - 7.0).abs() < 0.1, "{more}");
+
+    let mut said = String::new();
+    for args in [
+        "likelihood labelled.json three.npy --sampler dpmpp",
+        "likelihood labelled.json three.npy --sampler rk45",
+        "likelihood labelled.json three.npy --probes 0",
+        "likelihood labelled.json three.npy --label 7",
+        "likelihood image.json three.npy",
+        "likelihood labelled.json nowhere",
+    ] {
+        let ran = psld(args);
+        assert_eq!(ran.code, Some(2), "{args}");
+        said += &format!("{args}\n{}\n", ran.stderr);
+    }
+    insta::assert_snapshot!("likelihood_refused", said);
 }
 
 /// Classes by label, by classifier-free guidance and by a classifier: samples are near their class's mean, which differ.

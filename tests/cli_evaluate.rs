@@ -120,7 +120,7 @@ fn a_sound_model_is_verified() {
 fn the_bundled_models_are_sound() {
     need_onnxruntime();
     let folder = Folder::new();
-    for model in ["fashion-small", "fashion-classifier", "fashion-classifier-b"] {
+    for model in ["fashion-small", "fashion-classifier", "fashion-classifier-b", "fashion-classifier-grad"] {
         let path = format!("{}/models/{model}.onnx", env!("CARGO_MANIFEST_DIR"));
         folder.psld(["verify", &path]).success();
     }

@@ -67,8 +67,8 @@ impl Job {
     /// Keeps a place in the queue, and hears of its token, until it ends.
     pub fn hold(&self, place: Place, shared: &Arc<Shared>) {
         // Of its own: a token takes a signal back by its address.
-        let signal = || Arc::new(Signal(shared.clone()));
-        let watch = self.token.clone().map(|token| Watch::new(token, Some(signal())));
+        let signal = || Arc::new(Signal(shared.clone())) as Arc<dyn Interrupt>;
+        let watch = self.token.clone().map(|token| Watch::new(token, vec![signal()]));
         *self.held() = Some(Held { _place: place, _watch: watch });
     }
 

@@ -5,7 +5,7 @@ use super::guide::Guide;
 use super::{Run, Workpiece, place};
 use crate::exec::Buffer;
 use crate::guidance::GUIDE;
-use crate::network::{Evaluator, Inputs, Network, Precision};
+use crate::network::{Evaluator, Inputs, Interrupt, Network, Precision};
 use crate::plan::Eval;
 use crate::solver::rk45;
 use crate::{Error, Result, Status};
@@ -78,6 +78,13 @@ pub(super) struct Own {
     pub times: Vec<f64>,
     /// For calls with classes and without at once.
     pub twice: Option<Sheet>,
+}
+
+impl Own {
+    /// What ends the calls.
+    pub fn interrupts(&self) -> impl Iterator<Item = Arc<dyn Interrupt>> {
+        self.evaluator.interrupt().into_iter().chain(self.guide.as_ref().and_then(|guide| guide.interrupt()))
+    }
 }
 
 /// The size of what a network is shown of a sample, and of what it gives.
@@ -335,16 +342,29 @@ impl Run {
 
     /// Goes on from a call whose outputs are all there.
     pub(crate) fn evaluated(&mut self, evaluation: &Evaluation) -> Result<()> {
-        self.progress.nfe += evaluation.rows();
-        if evaluation.whose != Whose::Guide {
-            self.calls.seen = (evaluation.from, evaluation.t);
-            match &evaluation.times {
-                Times::One(_) => self.preview(evaluation.slot)?,
-                Times::Each(times) => self.preview_each(evaluation, times)?,
-            }
-        }
+        self.note(evaluation)?;
         self.pass(evaluation.rows());
         Ok(())
+    }
+
+    /// Makes the call of a row that is none of the run's own.
+    pub(super) fn eval(&mut self, row: &Eval) -> Result<()> {
+        let evaluation = self.evaluation(row, None);
+        self.call(&evaluation)?;
+        self.note(&evaluation)
+    }
+
+    /// Counts a call, and makes its data estimate.
+    fn note(&mut self, evaluation: &Evaluation) -> Result<()> {
+        self.progress.nfe += evaluation.rows();
+        if evaluation.whose == Whose::Guide {
+            return Ok(());
+        }
+        self.calls.seen = (evaluation.from, evaluation.t);
+        match &evaluation.times {
+            Times::One(_) => self.preview(evaluation.slot),
+            Times::Each(times) => self.preview_each(evaluation, times),
+        }
     }
 
     /// Makes the data estimate of the model's last call, whose output is in `slot`, where it is wanted.

@@ -5,6 +5,8 @@ mod cancel;
 mod checkpoint;
 mod gather;
 mod guide;
+mod latents;
+mod likelihood;
 mod options;
 mod sample;
 mod save;
@@ -13,6 +15,8 @@ mod tap;
 pub(crate) use call::{Evaluation, Lengths, Sheet};
 pub use cancel::Cancel;
 pub(crate) use cancel::Watch;
+pub use latents::interpolate;
+pub use likelihood::{Estimate, Likelihood, likelihood};
 pub use options::{Inpaint, RunOptions, Tensor};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
@@ -225,9 +229,14 @@ impl Run {
             partial: vec![0.0; n],
         };
         let executor = model.executor().clone();
-        match options.init {
-            Some(init) => init.copy_to(&mut batch.states[0]),
-            None => executor.prior(&mut batch, &sampler.prior_factor),
+        match (options.init, options.from_image) {
+            (Some(init), _) => init.copy_to(&mut batch.states[0]),
+            (None, Some(image)) => {
+                let (mean, factor) = &sampler.image_start;
+                executor.prior(&mut batch, factor);
+                batch.states[0].add_image(n, mean, &image.into_buffer());
+            }
+            (None, None) => executor.prior(&mut batch, &sampler.prior_factor),
         }
         let labels = options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l });
         let (labels, guide) = match (sampler.conditioning.guidance, &options.guide) {
@@ -253,7 +262,7 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.t_start),
+            Rows::Adaptive(o) => (adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.first_time()),
         };
         Ok(Self {
             calls: Calls { decoder, labels, guide, seen: (0, t), projected, x0, seconds: Duration::ZERO },
@@ -507,7 +516,7 @@ impl Run {
     /// [`Self::resume_with`] in an engine: who else is told of a cancel.
     pub(crate) fn watch(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
         self.deadline = at(deadline);
-        self.cancel = cancel.map(|cancel| Watch::new(cancel, None));
+        self.cancel = cancel.map(|cancel| Watch::new(cancel, Vec::new()));
     }
 
     /// Replaces the deadline (`None`: no deadline) and the cancel token, to continue an interrupted run.
@@ -515,11 +524,9 @@ impl Run {
         self.deadline = at(deadline);
         // Before calls are let run again: from here on the old token does not reach them.
         self.cancel = None;
-        let call = self.own.as_ref().and_then(|own| own.evaluator.interrupt());
-        if let Some(call) = &call {
-            call.clear();
-        }
-        self.cancel = cancel.map(|cancel| Watch::new(cancel, call));
+        let calls: Vec<_> = self.own.iter().flat_map(Own::interrupts).collect();
+        calls.iter().for_each(|call| call.clear());
+        self.cancel = cancel.map(|cancel| Watch::new(cancel, calls));
     }
 
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`

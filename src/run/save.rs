@@ -177,7 +177,8 @@ impl Run {
                 "of another guidance network: its hash is {}, expected {}",
                 named(&saved.guide),
                 named(&own)
-            )));
+            ))
+            .hint("load it with the guidance network that it was started with (psld_run_load_guided)"));
         }
         let damaged = |what: &str| invalid(format!("its {what} cannot be"));
         let (k, d) = (sampler.process.k(), spec.data_len());

@@ -9,6 +9,7 @@
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
 use super::compiler::Decoder;
+use super::encode::position;
 use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     pub error_norm: ErrorNorm,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<Guidance>,
+    /// Whether it leads from data to noise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encode: bool,
 }
 
 /// The hash of a sampler with the norm of all versions stays what it was.
@@ -71,6 +75,7 @@ impl Options {
             denoise: spec.denoise.unwrap_or(true),
             error_norm: spec.error_norm.unwrap_or_default(),
             guidance: None,
+            encode: spec.encodes(),
         };
         let least = 8 + u32::from(options.denoise);
         if options.max_nfe < least {
@@ -80,6 +85,16 @@ impl Options {
             )));
         }
         Ok(options)
+    }
+
+    /// Where the solver starts.
+    pub fn first_time(&self) -> f64 {
+        self.at(0.0)
+    }
+
+    /// The forward time after the way `tau`.
+    fn at(&self, tau: f64) -> f64 {
+        if self.encode { (self.t_end + tau).min(self.t_start) } else { self.t_start - tau }
     }
 
     /// SHA-256 of what determines an adaptive run's rows besides the data.
@@ -118,7 +133,7 @@ pub(crate) struct Call {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct System {
-    /// Reversed time since t_start.
+    /// The way that is done, in time.
     tau: f64,
     step_size: f64,
     rejected: bool,
@@ -141,6 +156,8 @@ pub(crate) struct Rk45 {
     options: Options,
     decoder: Decoder,
     systems: Vec<System>,
+    /// Whether the position has been taken from t = 0 to t_end, where the solver encodes.
+    opened: bool,
     /// Whether slot 0 holds the outputs at the current states and times (the last stage of an accepted step is the
     /// first of the next).
     begun: bool,
@@ -156,6 +173,8 @@ pub(crate) struct Rk45 {
 enum Phase {
     /// None: the solver is between attempted steps.
     Between,
+    /// That of the opening step, where the solver encodes.
+    Opening,
     /// The first of the two that choose the first step sizes.
     First,
     /// The second: after a step of Euler's, of size `h0`.
@@ -171,6 +190,7 @@ enum Phase {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Saved {
     systems: Vec<System>,
+    opened: bool,
     begun: bool,
     nfe: u32,
     done: bool,
@@ -206,6 +226,7 @@ impl Rk45 {
             options,
             decoder,
             systems: vec![system; systems],
+            opened: !(options.encode && options.denoise),
             begun: false,
             nfe: 0,
             done: false,
@@ -217,13 +238,13 @@ impl Rk45 {
     /// The solver between steps, for a checkpoint.
     pub fn save(&self) -> Saved {
         // Named one by one, so that a field that is added is not forgotten here.
-        let Self { options: _, decoder: _, systems, begun, nfe, done, phase: _, start: _ } = self;
-        Saved { systems: systems.clone(), begun: *begun, nfe: *nfe, done: *done }
+        let Self { options: _, decoder: _, systems, opened, begun, nfe, done, phase: _, start: _ } = self;
+        Saved { systems: systems.clone(), opened: *opened, begun: *begun, nfe: *nfe, done: *done }
     }
 
     /// The solver of a run of `n` samples that [`Self::save`] was called on; `None` for a state that no solver is in.
     pub fn load(options: Options, decoder: Decoder, n: usize, saved: Saved) -> Option<Self> {
-        let Saved { systems, begun, nfe, done } = saved;
+        let Saved { systems, opened, begun, nfe, done } = saved;
         let new = Self::new(options, decoder, n);
         let possible = |system: &System| {
             (0.0..=new.length()).contains(&system.tau)
@@ -232,7 +253,7 @@ impl Rk45 {
         };
         let possible =
             systems.len() == new.systems.len() && systems.iter().all(possible) && nfe <= options.max_nfe;
-        possible.then_some(Self { systems, begun, nfe, done, ..new })
+        possible.then_some(Self { systems, opened, begun, nfe, done, ..new })
     }
 
     /// Reorders the samples: sample i is from here on what sample `indices[i]` was.
@@ -242,14 +263,14 @@ impl Rk45 {
         }
     }
 
-    /// The reversed time that all systems have reached.
+    /// The way that all systems have done.
     fn reached(&self) -> f64 {
         self.systems.iter().map(|system| system.tau).fold(f64::INFINITY, f64::min)
     }
 
     /// The forward time that all systems have reached.
     pub fn time(&self) -> f64 {
-        self.options.t_start - self.reached()
+        self.options.at(self.reached())
     }
 
     /// The share of the interval that is done, 0 to 1.
@@ -261,30 +282,39 @@ impl Rk45 {
         self.options.t_start - self.options.t_end
     }
 
-    /// The drift of the probability flow in reversed time at the state that `z` expresses.
+    /// The drift of the probability flow along the way at the state that `z` expresses.
     fn drift(&self, process: &Process, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         let (p, r) = self.decoder.epsilon(process, t)?;
         let eps = p * z.clone() + Affine::slot(slot, r);
         let score = process.score_from_eps(t) * eps;
-        Ok(-process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score)
+        let decoding = -process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score;
+        Ok(if self.options.encode { -1.0 * decoding } else { decoding })
     }
 
     /// Goes on to the next network call, whose outputs are in their slot when this is called again, or (`None`) to the end
-    /// of an attempted step of every system that has not arrived, or of the closing one of all.
+    /// of an attempted step of every system that has not arrived, or of the opening or closing one of all.
     pub fn advance(&mut self, process: &Process, rows: &mut dyn Rows) -> Result<Option<Call>> {
         let z = Affine::state(0, process.k());
         match std::mem::replace(&mut self.phase, Phase::Between) {
             Phase::Between => {
                 self.start = (self.nfe, self.begun);
+                if !self.opened {
+                    return self.open(process, &z, rows);
+                }
                 if self.reached() >= self.length() {
                     self.phase = Phase::Closing;
                     return Ok(Some(self.call_at(self.options.t_end)));
                 }
                 if !self.begun {
                     self.phase = Phase::First;
-                    return Ok(Some(self.call_at(self.options.t_start)));
+                    return Ok(Some(self.call_at(self.options.first_time())));
                 }
                 self.attempt(process, &z, rows)
+            }
+            Phase::Opening => {
+                let t = self.options.t_end;
+                let start = z.clone() + position(process.k()) * (t * self.drift(process, 0, t, &z)?);
+                self.opened(start, rows).map(|()| None)
             }
             Phase::First => self.probe(process, &z, rows),
             Phase::Second { h0, d1 } => {
@@ -334,7 +364,7 @@ impl Rk45 {
     /// Begins an attempted step: up to its first call, as the outputs at its start are there.
     fn attempt(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<Option<Call>> {
         self.reserve(6)?;
-        let (length, t_start) = (self.length(), self.options.t_start);
+        let length = self.length();
         let attempt = |system: &System| {
             let reached = system.tau;
             if reached >= length {
@@ -342,7 +372,7 @@ impl Rk45 {
             }
             let least = 10.0 * (reached.next_up() - reached);
             let end = (reached + system.step_size.max(least)).min(length);
-            let drifts = vec![self.drift(process, 0, t_start - reached, z)?];
+            let drifts = vec![self.drift(process, 0, self.options.at(reached), z)?];
             Ok(Some(Attempt { reached, end, h: end - reached, least, drifts }))
         };
         let attempts = self.systems.iter().map(attempt).collect::<Result<Vec<_>>>()?;
@@ -368,7 +398,7 @@ impl Rk45 {
     /// The forward time of an attempt's stage.
     fn time_of(&self, attempt: &Attempt, node: f64) -> f64 {
         let Attempt { reached, end, h, .. } = *attempt;
-        self.options.t_start - if node == 1.0 { end } else { reached + node * h }
+        self.options.at(if node == 1.0 { end } else { reached + node * h })
     }
 
     /// Accepts or rejects the attempts, and chooses the next step sizes.
@@ -379,7 +409,7 @@ impl Rk45 {
         rows: &mut dyn Rows,
         attempts: Vec<Option<Attempt>>,
     ) -> Result<()> {
-        let (length, t_start) = (self.length(), self.options.t_start);
+        let (length, options) = (self.length(), self.options);
         let zero = 0.0 * z.clone();
         let estimates = each(&attempts, |a| combine(&zero, a.h, &ERROR, &a.drifts).into_update(0, 1));
         let errors = rows.scaled_rms(&estimates, [0, 1], self.options.atol, self.options.rtol)?;
@@ -400,7 +430,7 @@ impl Rk45 {
                 system.step_size = h * f64::max(0.2, 0.9 * libm::pow(error, -0.2));
                 system.rejected = true;
                 if system.step_size < least {
-                    let t = t_start - system.tau;
+                    let t = options.at(system.tau);
                     return Err(Error::new(
                         Status::Numeric,
                         format!("rk45: the step size fell below the spacing of numbers at t = {t}"),
@@ -409,9 +439,24 @@ impl Rk45 {
                 }
             }
         }
-        if self.reached() >= length && !self.options.denoise {
+        if self.reached() >= length && (self.options.encode || !self.options.denoise) {
             self.done = true;
         }
+        Ok(())
+    }
+
+    /// The position from t = 0 to t_end: as a plan opens ([`encode`](super::encode)).
+    fn open(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<Option<Call>> {
+        if process.parameters().is_some() {
+            self.phase = Phase::Opening;
+            return Ok(Some(self.call_at(self.options.t_end)));
+        }
+        self.opened(process.mean(self.options.t_end) * z.clone(), rows).map(|()| None)
+    }
+
+    fn opened(&mut self, start: Affine, rows: &mut dyn Rows) -> Result<()> {
+        rows.update(&vec![Some(start.into_update(0, 0)); self.systems.len()])?;
+        self.opened = true;
         Ok(())
     }
 
@@ -424,8 +469,8 @@ impl Rk45 {
     /// With the outputs at the start: the step of Euler's to the second of the two calls that choose the first step sizes
     /// (Hairer, Norsett, Wanner, II.4).
     fn probe(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<Option<Call>> {
-        let t_start = self.options.t_start;
-        let f0 = self.drift(process, 0, t_start, z)?;
+        let options = self.options;
+        let f0 = self.drift(process, 0, options.first_time(), z)?;
         let (d0, d1) = (self.scale(rows, z)?, self.scale(rows, &f0)?);
         let h0: Vec<f64> = d0
             .iter()
@@ -435,7 +480,7 @@ impl Rk45 {
             .collect();
         let probe = |h0: f64| (z.clone() + h0 * f0.clone()).into_update(0, 1);
         rows.update(&h0.iter().map(|h0| Some(probe(*h0))).collect::<Vec<_>>())?;
-        let times = h0.iter().map(|h0| Some(t_start - h0)).collect();
+        let times = h0.iter().map(|h0| Some(options.at(*h0))).collect();
         self.phase = Phase::Second { h0, d1 };
         Ok(Some(Call { state: 1, times, slot: 1 }))
     }
@@ -449,15 +494,14 @@ impl Rk45 {
         h0: &[f64],
         d1: &[f64],
     ) -> Result<()> {
-        let Options { t_start, atol, rtol, .. } = self.options;
-        let length = self.length();
-        let f0 = self.drift(process, 0, t_start, z)?;
+        let (length, options) = (self.length(), self.options);
+        let f0 = self.drift(process, 0, options.first_time(), z)?;
         let change = |h0: &f64| {
-            let f1 = self.drift(process, 1, t_start - h0, &(z.clone() + *h0 * f0.clone()))?;
+            let f1 = self.drift(process, 1, options.at(*h0), &(z.clone() + *h0 * f0.clone()))?;
             Ok(Some((f1 + -1.0 * f0.clone()).into_update(0, 0)))
         };
         let changes = h0.iter().map(change).collect::<Result<Vec<_>>>()?;
-        let d2 = rows.scaled_rms(&changes, [0, 0], atol, rtol)?;
+        let d2 = rows.scaled_rms(&changes, [0, 0], options.atol, options.rtol)?;
         for (i, system) in self.systems.iter_mut().enumerate() {
             let (h0, d1) = (h0[i], d1[i]);
             let d2 = d2[i] / h0;

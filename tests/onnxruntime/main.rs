@@ -2,6 +2,7 @@
 #![cfg(feature = "onnxruntime")]
 
 mod evaluate;
+mod gradient;
 mod interrupt;
 mod library;
 mod models;

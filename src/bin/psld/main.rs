@@ -4,7 +4,9 @@ mod args;
 #[cfg(feature = "onnxruntime")]
 mod fd;
 mod info;
+mod interpolate;
 mod interrupt;
+mod likelihood;
 mod noise;
 mod output;
 mod plan;
@@ -49,7 +51,10 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     };
     let done = std::panic::catch_unwind(|| match cli.command {
-        Command::Sample(args) => sample::run(args, began),
+        Command::Sample(args) => sample::run(*args, began),
+        Command::Encode(args) => sample::run(args.sample(), began),
+        Command::Interpolate(args) => interpolate::run(args),
+        Command::Likelihood(args) => likelihood::run(*args),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
         #[cfg(feature = "onnxruntime")]
