@@ -519,7 +519,7 @@ typedef struct psld_sampler_options {
    */
   const char *options_json;
   /**
-   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "gddim".
+   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "unipc".
    */
   const char *sampler;
   /**
@@ -642,7 +642,7 @@ typedef struct psld_sampler_options {
   double guidance_rescale;
   /**
    * 1: follows the probability flow from data to noise, from `t_end` to `t_start`, by a deterministic sampler (NULL:
-   * "gddim"): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
+   * "unipc" of order 3): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
    * initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
    */
   int32_t encode;
@@ -1578,7 +1578,7 @@ int32_t psld_sample(const struct psld_model *model,
  *
  * @param[in]  model       the model.
  * @param[in]  sampler     whose options (nfe, time_grid, t_end, ...) the flow is followed with: a sampler that can be compiled
- *                         with `encode`, such as "gddim"; psld_sampler_options.encode and denoise do not matter.
+ *                         with `encode` (one without a name is taken for "gddim"); psld_sampler_options.encode and denoise do not matter.
  * @param[in]  options     `n` images `from_image`, and what else the run takes; psld_run_options.precision PSLD_DTYPE_F64
  *                         takes smaller differences of a network that computes in double precision.
  * @param[in]  probes      random directions at each time, of two network calls each, at least 1.

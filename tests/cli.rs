@@ -360,10 +360,10 @@ fn images_in() {
     let psld = |args: &str| folder.psld(args.split(' '));
     psld("sample image.json -n 3 --sampler heun --nfe 101 --seed 5 --out three.npy").success();
     let (shape, images) = values(&folder.path("three.npy"));
-    psld("encode image.json three.npy --nfe 200 --out z.npy").success();
+    psld("encode image.json three.npy --nfe 100 --out z.npy").success();
     let (latent_shape, latents) = values(&folder.path("z.npy"));
     assert_eq!((shape, latent_shape), (vec![3, 3, 4, 4], vec![3, 6, 4, 4]));
-    psld("sample image.json --init z.npy --sampler gddim --nfe 200 --out back.npy").success();
+    psld("sample image.json --init z.npy --sampler unipc --order 3 --nfe 100 --out back.npy").success();
     let (_, back) = values(&folder.path("back.npy"));
     let far = back.iter().zip(&images).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(far < 5e-3, "{far}");

@@ -16,7 +16,7 @@ use support::*;
 
 /// The samplers that encode, where they are defined.
 fn both_ways(spec: &ModelSpec) -> Vec<&'static str> {
-    let all = ["gddim", "exp_heun", "deis", "ddim", "heun", "euler", "rk45"];
+    let all = ["unipc", "gddim", "exp_heun", "deis", "ddim", "heun", "euler", "rk45"];
     all.into_iter().filter(|name| *name != "ddim" || spec.process().unwrap().k() == 1).collect()
 }
 
@@ -194,17 +194,21 @@ fn gaussian_latents() {
 #[test]
 fn round_trips() {
     let wide = mixture(&[0.3, 0.5, 0.2], &[&[-0.8, 0.1], &[0.3, -0.4], &[0.9, 0.6]], &[0.25, 0.16, 0.09]);
+    let overlapping = Mixture { variances: vec![0.3, 0.25, 0.2], ..wide.clone() };
     let n = 200;
     let ve = json!({ "kind": "ve", "sigma_min": 0.01, "sigma_max": 20.0 });
     for (process, mixture, sampler, nfe) in [
-        (json!({ "kind": "vp" }), &wide, "gddim", 50),
+        (json!({ "kind": "vp" }), &wide, "unipc order=3", 50),
+        (json!({ "kind": "vp" }), &plane(), "unipc order=3", 50),
         (json!({ "kind": "vp" }), &wide, "deis", 50),
         (json!({ "kind": "vp" }), &wide, "exp_heun", 51),
         (json!({ "kind": "flow" }), &wide, "gddim", 100),
         (ve, &wide, "exp_heun", 101),
-        (psld(), &wide, "gddim", 150),
+        (psld(), &overlapping, "unipc order=3", 50),
+        (psld(), &wide, "unipc order=3", 60),
+        (psld(), &plane(), "unipc order=3", 100),
         (psld(), &plane(), "gddim", 200),
-        (json!({ "kind": "cld" }), &wide, "gddim", 200),
+        (json!({ "kind": "cld" }), &wide, "unipc order=3", 100),
         (psld(), &plane(), "rk45", 0),
     ] {
         let network = if process["kind"] == "flow" { json!({ "prediction": "velocity" }) } else { json!({}) };
@@ -214,7 +218,7 @@ fn round_trips() {
         let x = data(mixture, n);
         let options = match nfe {
             0 => json!({ "sampler": sampler, "rtol": 1e-6, "atol": 1e-6 }),
-            nfe => json!({ "sampler": sampler, "nfe": nfe, "time_grid": "order2" }),
+            nfe => with(named(sampler), json!({ "nfe": nfe, "time_grid": "order2" })),
         };
         let (z, end) = finish(&model, &encoder(&spec, options.clone()), from_images(&[n, 2], &x));
         let init = RunOptions { init: Some(tensor(&[n, 2 * k], &z)), ..f64_run(n) };
@@ -544,12 +548,14 @@ fn what_is_refused() {
     insta::assert_snapshot!(messages);
 }
 
-/// The default encodes with `gddim`, and `auto` does not change that.
+/// The default encodes with `unipc` of order 3, and `auto` does not change that.
 #[test]
 fn the_default_encoder() {
     let spec = spec(psld(), json!({}), &[2]);
     let default = encoder(&spec, json!({ "nfe": 50 }));
-    assert_eq!((default.info().name, default.encodes()), ("gddim", true));
+    assert_eq!((default.info().name, default.encodes()), ("unipc", true));
+    let third = encoder(&spec, json!({ "sampler": "unipc", "order": 3, "nfe": 50 }));
+    assert_eq!(third.hash(), default.hash());
     assert_eq!(default.plan().unwrap().nfe, 50);
     assert_eq!(encoder(&spec, json!({ "sampler": "auto", "nfe": 50 })).hash(), default.hash());
 }

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 /// Levels of the images that are dequantised.
 const LEVELS: f64 = 256.0;
+/// What follows the flow by default.
+pub const SAMPLER: &str = "gddim";
 /// The draw of purpose `probe` that dequantises: not one that a direction has.
 const DEQUANTISE: u32 = u32::MAX;
 
@@ -71,7 +73,7 @@ impl Likelihood {
 
 /// Likelihoods of the images [`RunOptions::from_image`] under the law that the probability flow makes of the prior.
 ///
-/// The flow is followed from `t_end` to `t_start` by a sampler that encodes (default `gddim`; of `sampler`, `encode` and
+/// The flow is followed from `t_end` to `t_start` by a sampler that encodes (default `gddim`, whose states between two steps are the solution; of `sampler`, `encode` and
 /// `denoise` do not matter), and the divergence is integrated over its grid by cubics: what `steps` or `nfe` leaves of error is
 /// in the result. The density is that of the data at `t_end`, which has no closing step.
 ///
@@ -99,7 +101,9 @@ pub fn likelihood(
     let Some(images) = &options.from_image else {
         return Err(Error::argument("from_image: a likelihood is one of images, and none are given"));
     };
-    let spec = SamplerSpec { encode: Some(true), denoise: Some(false), ..sampler.clone() };
+    let name = sampler.sampler.clone().unwrap_or_else(|| SAMPLER.into());
+    let spec =
+        SamplerSpec { sampler: Some(name), encode: Some(true), denoise: Some(false), ..sampler.clone() };
     let compiled = Sampler::compile(model.spec(), &spec, None)?;
     let Rows::Planned(plan) = &compiled.rows else {
         let name = compiled.info().name;

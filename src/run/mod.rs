@@ -16,7 +16,7 @@ pub(crate) use call::{Evaluation, Lengths, Sheet};
 pub use cancel::Cancel;
 pub(crate) use cancel::Watch;
 pub use latents::interpolate;
-pub use likelihood::{Estimate, Likelihood, likelihood};
+pub use likelihood::{Estimate, Likelihood, SAMPLER as LIKELIHOOD_SAMPLER, likelihood};
 pub use options::{Inpaint, RunOptions, Tensor};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,

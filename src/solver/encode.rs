@@ -12,9 +12,9 @@ use crate::process::Mat;
 use crate::spec::SamplerSpec;
 use crate::{Error, Result, Status};
 
-/// The samplers whose steps lead both ways: those of the probability flow that interpolate epsilon or its drift. (In terms of
-/// the data estimate, which little noise tells much of, errors grow with the noise.)
-const BOTH_WAYS: [&str; 7] = ["gddim", "exp_heun", "deis", "ddim", "heun", "euler", "rk45"];
+/// The samplers whose steps lead both ways, the best first: exact for a point's data in either direction, or plain steps of
+/// the probability flow. (With `dpmpp` errors of the data estimate grow with the noise; `unipc` corrects them.)
+const BOTH_WAYS: [&str; 8] = ["unipc", "gddim", "exp_heun", "deis", "ddim", "heun", "euler", "rk45"];
 
 /// What keeps of a state its position.
 pub(super) fn position(k: usize) -> Mat {

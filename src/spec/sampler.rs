@@ -9,7 +9,7 @@ use serde_json::Value;
 /// the chosen sampler does not know is an error.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplerSpec {
-    /// Name of the sampler (JSON also takes `kind`); default `em`, to encode `gddim`. [`crate::solver::list`] has them all.
+    /// Name of the sampler (JSON also takes `kind`); default `em`, to encode `unipc`. [`crate::solver::list`] has them all.
     #[serde(default, alias = "kind", skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
     /// Solver steps; excludes `nfe`.
@@ -209,7 +209,7 @@ impl SamplerSpec {
 
     /// The sampler's name.
     pub fn name(&self) -> &str {
-        self.sampler.as_deref().unwrap_or(if self.encodes() { "gddim" } else { "em" })
+        self.sampler.as_deref().unwrap_or(if self.encodes() { "unipc" } else { "em" })
     }
 
     /// Whether it leads from data to noise.

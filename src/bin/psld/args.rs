@@ -272,7 +272,7 @@ pub struct SamplerArgs {
     /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub plan: Option<PathBuf>,
-    /// Which sampler; `psld samplers` lists them [default: em; to encode, gddim]
+    /// Which sampler; `psld samplers` lists them [default: em; to encode unipc, for likelihoods gddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
     /// Solver steps, instead of --nfe

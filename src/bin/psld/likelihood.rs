@@ -5,7 +5,7 @@ use crate::sample::{Progress, images};
 use crate::{interrupt, report};
 use psld::io::{NewFile, check_writable, npy};
 use psld::network::Precision;
-use psld::run::{Estimate, RunOptions, likelihood};
+use psld::run::{Estimate, LIKELIHOOD_SAMPLER, RunOptions, likelihood};
 use psld::{Error, Model, Result, SamplerSpec, Status};
 use serde::Serialize;
 
@@ -37,7 +37,8 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
     if let Some((name, _)) = extra.iter().find(|(_, given)| *given) {
         return Err(Error::argument(format!("{name}: a likelihood is one of the model on its own")));
     }
-    let spec = SamplerSpec { encode: Some(true), ..config.sampler };
+    let name = config.sampler.sampler.unwrap_or_else(|| LIKELIHOOD_SAMPLER.into());
+    let spec = SamplerSpec { sampler: Some(name), encode: Some(true), ..config.sampler };
     let options = args.model.options()?;
     if let Some(out) = &args.out {
         check_writable(out, 0)?;
