@@ -121,7 +121,7 @@ venv:
 	python3 -m venv $(target)/venv && $(target)/venv/bin/pip install -q -r benches/requirements.txt
 
 bench-core: onnxruntime venv ## the first half of it: the core's loop, kernels and noise
-	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling
+	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling --bench engine
 
 bench-guidance: release onnxruntime venv ## how well guidance reaches the class that is asked for: minutes
 	$(target)/venv/bin/python benches/guidance.py $(psld)
