@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let bytes = UNet::small(2).network(SPEC)?.to_bytes();
     let model = Model::from_bytes(&bytes, ModelOptions::default())?;
     let rate = callers_of_one_sample(&model)?;
-    println!("\nthe same network on the CPU, where a sample costs nearly the same in any batch");
+    println!("\nthe same network, on a CPU, where a sample costs nearly the same in any batch");
     arrivals(&model, rate)?;
     println!("\na network that takes 3 ms for a call and 0.1 ms for a sample, as on an accelerator");
     let model = Model::new(Arc::new(Accelerator(ModelSpec::parse(&SPEC.replace("[3, 32, 32]", "[8]"))?)), 1)?;
