@@ -35,6 +35,20 @@ for _ in range(K):
 write("low-rank", [3, 32, 32], [1.0] * K, means, [STD * STD] * K)
 PYTHON
 
+# Plans fitted to the network, on seeds of their own.
+tune() { # PLAN MODEL ARGUMENTS
+  local plan=$out/$1.json model=$2
+  shift 2
+  [ -f "$plan" ] || "$psld" tune "$model" --sampler dpmpp --seed 100000 --threads 1 -o "$plan" "$@"
+}
+tune tuned-wide-20 "$out/wide.json" --order 3 --grid order2 --nfe 20 --samples 128
+tune tuned-low-20 "$out/low-rank.json" --order 3 --grid order2 --nfe 20 --samples 24 --held-out 16 --evaluations 60
+for calls in 8 15; do
+  tune tuned-$calls "$models/fashion-small.onnx" --nfe $calls --samples 40 --held-out 40 --evaluations 50 \
+    --label 0,1,2,3,4,5,6,7,8,9
+done
+plans=(--plan "$out/tuned-8.json" --plan "$out/tuned-15.json")
+
 samplers=auto,dpmpp:order=3:grid=order2,dpmpp:order=3:grid=log_snr,gddim:order=3:grid=order2,deis:order=3:grid=order2
 samplers+=,unipc:order=2:grid=order2,euler:grid=uniform
 study() { # NAME MODEL ARGUMENTS
@@ -42,16 +56,10 @@ study() { # NAME MODEL ARGUMENTS
   shift 2
   "$psld" study "$model" --threads 1 --quiet --out "$out/$name" "$@" | tee "$out/$name.txt"
 }
-study wide "$out/wide.json" --samplers "$samplers,rk45:rtol=4e-3:atol=4e-3"
-study low-rank "$out/low-rank.json" -n 64 --samplers "$samplers,rk45:rtol=3e-3:atol=3e-3"
+study wide "$out/wide.json" --samplers "$samplers,rk45:rtol=4e-3:atol=4e-3" --plan "$out/tuned-wide-20.json"
+study low-rank "$out/low-rank.json" -n 64 --samplers "$samplers,rk45:rtol=3e-3:atol=3e-3" \
+  --plan "$out/tuned-low-20.json"
 study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$samplers,rk45:rtol=1e-2:atol=1e-2"
-# Plans fitted to the trained network, on seeds of their own.
-for calls in 8 15; do
-  plan=$out/tuned-$calls.json
-  [ -f "$plan" ] || "$psld" tune "$models/fashion-small.onnx" --sampler dpmpp --nfe $calls --seed 100000 --samples 40 --held-out 40 \
-    --evaluations 50 --label 0,1,2,3,4,5,6,7,8,9 --threads 1 -o "$plan"
-done
-plans=(--plan "$out/tuned-8.json" --plan "$out/tuned-15.json")
 study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference dpmpp:order=3:grid=order2:steps=149 \
   --samplers "$samplers,dpmpp:order=2:grid=order2,sde_dpmpp:grid=order2" "${plans[@]}"
 if [ -n "$stats" ]; then
