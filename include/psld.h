@@ -1330,6 +1330,33 @@ int32_t psld_run_step(struct psld_run *run,
                       struct psld_error **err);
 
 /**
+ * Makes sample i of a run what its sample `indices[i]` was, between two steps: its state and all that goes with it (what a
+ * multistep sampler remembers, class, scale, image and mask, data estimate). An index that comes several times makes
+ * copies, one that does not come drops its sample. So a caller does sequential Monte Carlo: after each step it weighs
+ * the samples by a reward of its own and draws indices by the weights; see bindings/c/examples/steering.c. It works after
+ * the last step, too.
+ *
+ * Draws go on counting: a copy with its original's seed stays a copy of it to the bit, and takes a way of its own, where
+ * the sampler is stochastic, with a seed that no other sample has or had.
+ *
+ * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
+ *
+ * @param[in] run        a run.
+ * @param[in] indices    `n` indices of samples, 0 to the run's number of samples less one.
+ * @param[in] n          the number of samples from here on: 1 to as many as there are.
+ * @param[in] new_seeds  `n` seeds, the sample's from here on; NULL: seeds follow their samples.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_INVALID_ARGUMENT naming the index or the number; PSLD_STATUS_UNSUPPORTED for a run
+ *         whose noise the caller gave; PSLD_STATUS_RUN_STATE after a failure, or where the run was interrupted within a
+ *         step; or another error. After an error the run is as it was.
+ */
+int32_t psld_run_gather(struct psld_run *run,
+                        const int64_t *indices,
+                        size_t n,
+                        const uint64_t *new_seeds,
+                        struct psld_error **err);
+
+/**
  * Fills `observer` with the defaults: nobody.
  *
  * Threads: any.
@@ -1403,8 +1430,9 @@ int32_t psld_run_load(const struct psld_model *model,
 
 /**
  * What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
- * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count), `inpaint`,
- * `precision`, `batch`, `labels`, `steps`, `nfe`, `t`, `done`, `network_seconds`. Size-query form.
+ * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count: at the start),
+ * `gathered` (step, indices, seeds of each psld_run_gather), `conditioning`, `scales`, `guide`, `precision`, `batch`,
+ * `labels`, `steps`, `nfe`, `t`, `done`, `network_seconds`. Size-query form.
  *
  * Threads: one at a time per run; a second one gets PSLD_STATUS_BUSY.
  *

@@ -506,6 +506,16 @@ class Run : public detail::Handle<psld_run, psld_run_free> {
     }));
   }
 
+  /* Makes sample i what sample indices[i] was, between two steps. `seeds`, as many, are theirs from here on; without any
+     they follow the samples. */
+  Outcome<void> gather(View<const std::int64_t> indices, View<const std::uint64_t> seeds = {}) {
+    if (seeds.size() != 0 && seeds.size() != indices.size())
+      return detail::done(Error(PSLD_STATUS_INVALID_ARGUMENT, "gather: expected as many seeds as indices"));
+    return detail::done(detail::call([&](psld_error **err) {
+      return psld_run_gather(get(), indices.data(), indices.size(), seeds.size() ? seeds.data() : nullptr, err);
+    }));
+  }
+
   Outcome<std::vector<std::int64_t>> shape(std::int32_t what = PSLD_OUTPUT_DATA) const {
     return detail::sizes([&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
       return psld_run_shape(get(), what, b, c, n, e);

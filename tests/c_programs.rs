@@ -280,6 +280,15 @@ fn the_examples_of_conditioning_run() {
         let mean = picture[13..].iter().map(|level| f64::from(*level)).sum::<f64>() / 768.0;
         assert!((mean - 1.6 * 127.5).abs() < 8.0, "guide {guide:?}: {mean}");
     }
+    // Steered to the means of the brightest and the darkest class, which a third of the samples have by themselves.
+    let steering = program_of(Path::new("bindings/c/examples/steering.c"));
+    for target in ["0.6", "-0.6"] {
+        let out = work("out").join("steering.ppm");
+        let said = run(program(&steering).arg("tests/data/models/labelled.json").arg(&out).arg(target));
+        let mean: f64 = said.trim().strip_prefix("mean ").unwrap().parse().unwrap();
+        assert!((mean - target.parse::<f64>().unwrap()).abs() < 0.05, "steered to {target}: {mean}");
+        assert_eq!(fs::metadata(&out).unwrap().len(), 13 + 64 * 16 * 3);
+    }
     let inpaint = program_of(Path::new("bindings/c/examples/inpaint.c"));
     let out = work("out").join("inpaint.ppm");
     run(program(&inpaint).arg(MODEL).arg(&out).arg("3"));

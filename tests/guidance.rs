@@ -477,6 +477,86 @@ fn with_inpainting() {
     assert!(of_class > 56, "{of_class} of 64");
 }
 
+/// Sequential Monte Carlo with a reward r = -l/2 |x - c|^2, which makes a Gaussian mixture another one: component N(mu, v)
+/// becomes N((mu + l v c)/(1 + l v), v/(1 + l v)), and its weight falls by what the reward is worth there.
+#[test]
+fn steered_samples_have_the_tilted_law() {
+    let (l, c) = (3.0, [0.5, 0.0]);
+    let square = |x: &[f64]| (x[0] - c[0]).powi(2) + (x[1] - c[1]).powi(2);
+    let of = |x: &[f64]| [x[0], x[1], x[0] * x[0], x[0] * x[1], x[1] * x[1]];
+    let mixture = plane();
+    let mut exact = [0.0; 5];
+    let mut total = 0.0;
+    for ((weight, mu), v) in mixture.weights.iter().zip(&mixture.means).zip(&mixture.variances) {
+        let shrink = 1.0 + l * v;
+        let weight = weight / shrink * (-0.5 * l * square(mu) / shrink).exp();
+        let [x, y] = [0, 1].map(|i| (mu[i] + l * v * c[i]) / shrink);
+        total += weight;
+        let moments = [x, y, x * x + v / shrink, x * y, y * y + v / shrink];
+        exact.iter_mut().zip(moments).for_each(|(sum, moment)| *sum += weight * moment);
+    }
+    let exact = exact.map(|sum| sum / total);
+
+    // A sampler that remembers the step before.
+    let (plain, _) = specs(psld(), json!({}));
+    let model = model(&plain, &mixture);
+    let sampler = sampler(&plain, json!({ "sampler": "sde_dpmpp", "steps": 40 }));
+    let (n, repeats) = (500, 40);
+    let reward = |x: &[f64]| -0.5 * l * square(x);
+    let mut seed = 0;
+    let estimates: Vec<[f64; 5]> = (0..repeats)
+        .map(|_| {
+            let options = RunOptions { seed, previews: true, ..f64_run(n) };
+            let mut run = Run::start(&model, &sampler, options).unwrap();
+            seed += n as u64;
+            let (mut logs, mut rewards) = (vec![0.0; n], vec![0.0; n]);
+            loop {
+                let done = run.step(1).unwrap().done;
+                let x = read(&run, if done { What::Data } else { What::X0 });
+                for (i, x) in x.chunks(2).enumerate() {
+                    logs[i] += reward(x) - rewards[i];
+                    rewards[i] = reward(x);
+                }
+                let weights: Vec<f64> = logs.iter().map(|log| log.exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                if done {
+                    let weighted =
+                        |m: usize| x.chunks(2).zip(&weights).map(|(x, w)| w * of(x)[m]).sum::<f64>();
+                    return std::array::from_fn(|m| weighted(m) / sum);
+                }
+                if sum * sum > 0.7 * n as f64 * weights.iter().map(|w| w * w).sum::<f64>() {
+                    continue;
+                }
+                // Systematic resampling.
+                let (mut from, mut reached) = (0, weights[0]);
+                let indices: Vec<usize> = (0..n)
+                    .map(|i| {
+                        while reached < (i as f64 + 0.5) / n as f64 * sum && from + 1 < n {
+                            from += 1;
+                            reached += weights[from];
+                        }
+                        from
+                    })
+                    .collect();
+                let seeds: Vec<u64> = (seed..).take(n).collect();
+                seed += n as u64;
+                run.gather(&indices, Some(&seeds)).unwrap();
+                rewards = indices.iter().map(|i| rewards[*i]).collect();
+                logs.fill(0.0);
+            }
+        })
+        .collect();
+    for (m, exact) in exact.iter().enumerate() {
+        let mean = estimates.iter().map(|e| e[m]).sum::<f64>() / f64::from(repeats);
+        let spread = estimates.iter().map(|e| (e[m] - mean).powi(2)).sum::<f64>() / f64::from(repeats - 1);
+        let error = (spread / f64::from(repeats)).sqrt();
+        println!("moment {m}: {mean:.4} +- {error:.4}, exactly {exact:.4}");
+        assert!(error < 0.01, "moment {m}: the repeats differ by {error}");
+        // The sampler's own error at 40 steps is part of it.
+        assert!((mean - exact).abs() < 4.0 * error + 0.005, "moment {m}: {mean} +- {error}, not {exact}");
+    }
+}
+
 #[test]
 fn plans() {
     let (plain, labelled) = specs(json!({ "kind": "psld" }), json!({}));

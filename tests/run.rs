@@ -7,7 +7,7 @@ use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
 use psld::noise::{Purpose, fill_f32, fill_f64};
 use psld::run::{Cancel, Inpaint, Samples, Tensor, What};
-use psld::spec::{Conditioning, InpaintMethod, Inpainting};
+use psld::spec::{Conditioning, GuidanceKind, InpaintMethod, Inpainting};
 use psld::{Error, Model, ModelSpec, Result, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -1002,6 +1002,164 @@ fn outputs() {
         }
         insta::assert_snapshot!(format!("outputs-{name}"), table);
     }
+}
+
+/// Classes, scales and images of their own, so that all that goes with a sample shows when it does not follow it.
+fn individual() -> (Model, Vec<(String, Arc<Sampler>)>, RunOptions) {
+    let spec = spec(psld(), json!({ "label_input": "y", "classes": 3 }), &[2]);
+    let model = model(&spec, &Mixture { labels: vec![0, 1, 2], ..plane() });
+    let inpaint = Inpaint {
+        image: tensor(&[4, 2], &[0.5, 0.0, -0.5, 0.0, 0.1, 0.0, -0.2, 0.0]),
+        mask: tensor(&[4, 2], &[1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 1.0, 0.0]),
+    };
+    let options = RunOptions {
+        seed: 30,
+        labels: Some(vec![0, 1, 2, 3]),
+        scales: Some(vec![0.0, 1.0, 2.0, -0.5]),
+        inpaint: Some(inpaint),
+        previews: true,
+        ..f64_run(4)
+    };
+    let conditioning =
+        Conditioning { guidance: Some(GuidanceKind::Cfg.into()), inpaint: Some(Inpainting::default()) };
+    let compile = |name: &'static str| {
+        let options = support::options(json!({ "sampler": name, "steps": 6 }));
+        (name.to_owned(), Arc::new(Sampler::compile(&spec, &options, conditioning.clone()).unwrap()))
+    };
+    (model, planned(&spec).into_iter().map(compile).collect(), options)
+}
+
+/// A run that is gathered after `step` steps and goes on to its end: its state, and its data estimate.
+fn gathered(
+    model: &Model,
+    sampler: &Arc<Sampler>,
+    options: &RunOptions,
+    step: usize,
+    (indices, seeds): (&[usize], Option<&[u64]>),
+) -> [Vec<f64>; 2] {
+    let mut run = Run::start(model, sampler, options.clone()).unwrap();
+    run.step(step).unwrap();
+    run.gather(indices, seeds).unwrap();
+    assert_eq!(run.samples(), indices.len());
+    // What is saved after it goes on in the same way.
+    let mut again = Run::load(model, sampler, &run.save().unwrap()).unwrap();
+    for run in [&mut run, &mut again] {
+        run.step(usize::MAX).unwrap();
+    }
+    assert_eq!(run.provenance().unwrap()["gathered"], again.provenance().unwrap()["gathered"]);
+    let all = [What::State, What::X0];
+    for what in all {
+        assert_same(&read(&again, what), &read(&run, what), "saved after it was gathered");
+    }
+    all.map(|what| read(&run, what))
+}
+
+/// Reordered samples take all that is theirs with them: they end as without, at another place.
+#[test]
+fn gathered_samples_stay_what_they_are() {
+    let (conditional, guided, options) = individual();
+    let spec = plane_spec();
+    let plain = model(&spec, &plane());
+    // The error norm of a whole run is a sum in the order of the samples, so `rk45` has one for each here.
+    let each = json!({ "sampler": "rk45", "rtol": 1e-2, "atol": 1e-2, "error_norm": "sample" });
+    let few = json!({ "sampler": "em", "steps": 3 });
+    let own = RunOptions { seed: 30, previews: true, batch: Some(3), ..f64_run(4) };
+    let mut runs = vec![("rk45".to_owned(), &plain, sampler(&spec, each), own.clone())];
+    runs.push(("em in batches".into(), &plain, sampler(&spec, few), own));
+    runs.extend(guided.into_iter().map(|(name, sampler)| (name, &conditional, sampler, options.clone())));
+    for (name, model, sampler, options) in runs {
+        let mut run = Run::start(model, &sampler, options.clone()).unwrap();
+        let end = run.step(usize::MAX).unwrap().step;
+        let plain = [What::State, What::X0].map(|what| read(&run, what));
+        for step in [0, 1, end / 2, end - 1, end] {
+            // The last one with the seeds that the samples have: draws go on counting.
+            for (indices, seeds) in [
+                (&[0, 1, 2, 3][..], None),
+                (&[2, 0, 3, 1], None),
+                (&[3, 3, 0, 3], None),
+                (&[3, 1], None),
+                (&[1, 2], Some(&[31, 32][..])),
+            ] {
+                let what = format!("{name}, {indices:?} after step {step}");
+                let got = gathered(model, &sampler, &options, step, (indices, seeds));
+                // Before the first call there is no data estimate, but there is one at the end.
+                for (got, plain) in got.iter().zip(&plain) {
+                    let len = plain.len() / 4;
+                    let expected: Vec<f64> =
+                        indices.iter().flat_map(|i| plain[i * len..][..len].to_vec()).collect();
+                    assert_same(got, &expected, &what);
+                }
+            }
+        }
+    }
+}
+
+/// A new seed is a way of one's own from there on, and only with a sampler that draws.
+#[test]
+fn copies_part_by_their_seeds() {
+    let spec = plane_spec();
+    let model = model(&spec, &plane());
+    for (name, draws) in [("em", true), ("sde_dpmpp", true), ("heun", false)] {
+        let sampler = sampler(&spec, json!({ "sampler": name, "steps": 6 }));
+        let mut run = Run::start(&model, &sampler, f64_run(2)).unwrap();
+        run.step(3).unwrap();
+        let before = read(&run, What::State);
+        run.gather(&[1, 1], Some(&[1, 500])).unwrap();
+        assert_same(&read(&run, What::State), &[&before[4..], &before[4..]].concat(), name);
+        run.step(usize::MAX).unwrap();
+        let (z, plain) = (read(&run, What::State), finish(&model, &sampler, f64_run(2)).0);
+        assert_same(&z[..4], &plain[4..], name);
+        assert_eq!(z[..4] != z[4..], draws, "{name}");
+        let provenance = run.provenance().unwrap();
+        assert_eq!(provenance["seeds"], json!({ "first": 0, "count": 2 }));
+        assert_eq!(provenance["gathered"], json!([{ "step": 3, "indices": [1, 1], "seeds": [1, 500] }]));
+    }
+}
+
+#[test]
+fn what_cannot_be_gathered() {
+    let spec = plane_spec();
+    let model = model(&spec, &plane());
+    let heun = sampler(&spec, json!({ "sampler": "heun", "steps": 3 }));
+    let mut run = Run::start(&model, &heun, f64_run(3)).unwrap();
+    run.step(1).unwrap();
+    let before = run.save().unwrap();
+    let mut messages = String::new();
+    for (indices, seeds) in
+        [(&[][..], None), (&[0; 4], None), (&[0, 1, 3], None), (&[0, 1], Some(&[1][..])), (&[0], Some(&[]))]
+    {
+        let error = run.gather(indices, seeds).unwrap_err();
+        assert_eq!(error.status(), Status::InvalidArgument);
+        writeln!(messages, "{error}").unwrap();
+    }
+    assert!(run.save().unwrap() == before, "a refusal changes something");
+
+    let noise = tensor(&[0, 3, 4], &[]);
+    let mut given = Run::start(&model, &heun, RunOptions { noise: Some(noise), ..f64_run(3) }).unwrap();
+    let error = given.gather(&[0], None).unwrap_err();
+    writeln!(messages, "[{:?}] {error}", error.status()).unwrap();
+
+    // Heun's step has two calls; one that is cancelled between them is no place between two steps.
+    let cancel = Cancel::new();
+    let options = RunOptions { cancel: Some(cancel.clone()), ..f64_run(3) };
+    let stopping = Hooked::before(&spec, move |_| {
+        cancel.cancel();
+        Ok(())
+    });
+    let mut within = Run::start(&stopping.model(), &heun, options).unwrap();
+    assert_eq!(within.step(1).unwrap_err().status(), Status::Cancelled);
+    let error = within.gather(&[0], None).unwrap_err();
+    writeln!(messages, "[{:?}] {error}", error.status()).unwrap();
+    within.resume_with(None, None);
+    within.step(1).unwrap();
+    within.gather(&[0], None).unwrap();
+
+    let far = RunOptions { init: Some(tensor(&[1, 4], &[0.0, 0.0, 5e37, 0.0])), ..RunOptions::new(1) };
+    let mut failed = Run::start(&model, &sampler(&spec, json!({ "steps": 5 })), far).unwrap();
+    assert_eq!(failed.step(5).unwrap_err().status(), Status::NonFinite);
+    let error = failed.gather(&[0], None).unwrap_err();
+    writeln!(messages, "[{:?}] {error}", error.status()).unwrap();
+    insta::assert_snapshot!(messages);
 }
 
 /// An exact network that counts its calls, may refuse one, and may have its outputs spoiled.

@@ -51,6 +51,14 @@ impl Buffer {
         }
     }
 
+    /// Puts the `len` values of sample `indices[i]` at place i; what is left over is cut off.
+    pub fn gather(&mut self, len: usize, indices: &[usize], spare: &mut Spare) {
+        match self {
+            Buffer::F32(values) => gather(values, len, indices, &mut spare.f32),
+            Buffer::F64(values) => gather(values, len, indices, &mut spare.f64),
+        }
+    }
+
     pub fn values(&self, range: Range<usize>) -> Values<'_> {
         match self {
             Buffer::F32(values) => Values::F32(&values[range]),
@@ -93,6 +101,41 @@ impl Buffer {
             Buffer::F32(values) => values[range].iter().position(|v| !v.is_finite()),
             Buffer::F64(values) => values[range].iter().position(|v| !v.is_finite()),
         }
+    }
+}
+
+/// Puts the `len` values of sample `indices[i]` at place i; what is left over is cut off. The values keep their address.
+pub(crate) fn gather<T: Copy>(values: &mut Vec<T>, len: usize, indices: &[usize], spare: &mut Vec<T>) {
+    spare.clear();
+    spare.extend_from_slice(values);
+    for (to, index) in values.chunks_exact_mut(len).zip(indices) {
+        to.copy_from_slice(&spare[index * len..][..len]);
+    }
+    values.truncate(indices.len() * len);
+}
+
+/// Room for a copy of a buffer, to reorder buffers one after the other.
+#[derive(Default)]
+pub(crate) struct Spare {
+    f32: Vec<f32>,
+    f64: Vec<f64>,
+}
+
+impl Spare {
+    /// Makes room for `len` values; an error where memory cannot be had.
+    pub fn reserve(&mut self, precision: Precision, len: usize) -> Result<()> {
+        match precision {
+            Precision::F32 => self.f32.try_reserve_exact(len),
+            Precision::F64 => self.f64.try_reserve_exact(len),
+        }
+        .map_err(|e| {
+            Error::new(Status::OutOfMemory, format!("a copy of {len} values cannot be allocated")).source(e)
+        })
+    }
+
+    /// [`gather`], in the room that there is.
+    pub fn gather_f32(&mut self, values: &mut Vec<f32>, len: usize, indices: &[usize]) {
+        gather(values, len, indices, &mut self.f32);
     }
 }
 

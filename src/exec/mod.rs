@@ -6,7 +6,7 @@
 mod buffer;
 mod kernel;
 
-pub(crate) use buffer::{Buffer, Float};
+pub(crate) use buffer::{Buffer, Float, Spare, gather};
 
 use crate::isa::Isa;
 use crate::noise::Purpose;

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod checkpoint;
+mod gather;
 mod guide;
 mod options;
 mod sample;
@@ -25,6 +26,7 @@ use crate::solver::{CALLS_OF_GUIDED, Decoder, Rows, Sampler};
 use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
 use cancel::Watch;
+use gather::History;
 use guide::{Guide, Lengths, Twice};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -79,6 +81,8 @@ pub struct Run {
     poisoned: bool,
     /// Hashes of sampler and model, computed when they are first asked for.
     hashes: OnceLock<(String, String)>,
+    /// Where samples have been gathered.
+    history: Option<History>,
 }
 
 enum Cursor {
@@ -237,6 +241,7 @@ impl Run {
             first_sample,
             poisoned: false,
             hashes: OnceLock::new(),
+            history: None,
         };
         run.resume_with(options.deadline, options.cancel);
         Ok(run)
@@ -549,9 +554,10 @@ impl Run {
     }
 
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`
-    /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count), `precision`,
-    /// `batch`, `labels`, `conditioning`, `scales`, `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the same model and these
-    /// numbers anyone gets the same samples.
+    /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count: at the start), `gathered` (step,
+    /// indices, seeds of each [`gather`](Self::gather); null without), `precision`, `batch`, `labels`, `conditioning`,
+    /// `scales` (both as they are now), `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the
+    /// same model and these numbers anyone gets the same samples.
     ///
     /// # Errors
     /// [`Status::ReadFailed`] where the model's file is gone or has changed since it was loaded.
@@ -566,7 +572,11 @@ impl Run {
             "process": self.sampler.model.process,
             "backend": self.network.backend(),
             "noise": if self.batch.draws.is_some() { "caller" } else { "philox" },
-            "seeds": { "first": self.batch.seeds.first(), "count": self.batch.n },
+            "seeds": match &self.history {
+                None => serde_json::json!({ "first": self.batch.seeds.first(), "count": self.batch.n }),
+                Some(History { first, count, .. }) => serde_json::json!({ "first": first, "count": count }),
+            },
+            "gathered": self.history.as_ref().map(|history| &history.gathered),
             "conditioning": self.sampler.conditioning,
             "scales": (!self.batch.scales.is_empty()).then_some(&self.batch.scales),
             "guide": self.calls.guide.as_ref().map(Guide::hash).transpose()?.flatten(),

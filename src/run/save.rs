@@ -2,6 +2,7 @@
 //! through ONNX Runtime for the same batch and threads.
 
 use super::checkpoint::{Reader, Writer, invalid};
+use super::gather::History;
 use super::guide::Guide;
 use super::{Calls, Cursor, Progress, Run, own_guide, precision_of};
 use crate::exec::{Batch, Buffer, Known};
@@ -40,6 +41,8 @@ struct Saved {
     progress: Progress,
     network_seconds: f64,
     anytime: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    history: Option<History>,
 }
 
 /// Where in its rows a run is.
@@ -73,6 +76,7 @@ impl Run {
             first_sample,
             poisoned,
             hashes: _,
+            history,
         } = self;
         let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, scales, partial: _ } =
             batch;
@@ -115,6 +119,7 @@ impl Run {
             progress: *progress,
             network_seconds: seconds.as_secs_f64(),
             anytime: *anytime,
+            history: history.clone(),
         };
         let mut writer = Writer::new();
         for (i, state) in states.iter().enumerate() {
@@ -300,6 +305,7 @@ impl Run {
             first_sample: saved.first_sample,
             poisoned: false,
             hashes: OnceLock::from(hashes),
+            history: saved.history,
         };
         run.resume_with(None, None);
         Ok(run)

@@ -200,6 +200,13 @@ impl Rk45 {
         possible.then_some(Self { systems, begun, nfe, done, ..new })
     }
 
+    /// Reorders the samples: sample i is from here on what sample `indices[i]` was.
+    pub fn gather(&mut self, indices: &[usize]) {
+        if self.options.error_norm == ErrorNorm::Sample {
+            self.systems = indices.iter().map(|index| self.systems[*index].clone()).collect();
+        }
+    }
+
     /// The reversed time that all systems have reached.
     fn reached(&self) -> f64 {
         self.systems.iter().map(|system| system.tau).fold(f64::INFINITY, f64::min)

@@ -112,8 +112,25 @@ int main(int argc, char **argv) {
   OK(psld_sample(model, sampler, &options, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, whole, ELEMENTS, NULL, NULL, NULL));
   CHECK(memcmp(stepped, whole, sizeof whole) == 0);
 
+  /* Two samples out of five, and a copy that its seed makes another. */
+  psld_run *few = NULL;
+  OK(psld_run_start(model, sampler, &options, &few, NULL));
+  OK(psld_run_step(few, 8, NULL, NULL));
+  int64_t kept[3] = {4, 1, 1};
+  uint64_t seeds[3] = {3 + 4, 3 + 1, 1000};
+  OK(psld_run_gather(few, kept, 3, seeds, NULL));
+  EXPECT(PSLD_STATUS_INVALID_ARGUMENT, psld_run_gather(few, kept, 3, NULL, &err)); /* there is no sample 4 any more */
+  CHECK(strstr(psld_error_message(err), "index 4 at place 0: expected 0 to 2"));
+  OK(psld_error_free(err));
+  OK(psld_run_finish(few, NULL, NULL, NULL));
+  OK(psld_run_read(few, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, stepped, 3 * 12, NULL));
+  CHECK(memcmp(stepped, whole + 4 * 12, 12 * sizeof *whole) == 0);
+  CHECK(memcmp(stepped + 12, whole + 12, 12 * sizeof *whole) == 0);
+  CHECK(memcmp(stepped + 24, whole + 12, 12 * sizeof *whole) != 0);
+  OK(psld_run_free(few));
+
   OK(psld_set_log_callback(PSLD_LOG_OFF, NULL, NULL));
-  CHECK(lines == 5); /* loaded, and four times samples */
+  CHECK(lines == 6); /* loaded, and five times samples */
   OK(psld_model_free(model));
   OK(psld_run_free(fresh));
   OK(psld_sampler_free(sampler));

@@ -78,6 +78,19 @@ static void run(const char *path) {
   CHECK(moved.provenance_json().find("\"plan\"") != std::string::npos);
   CHECK(model.sample(4, {{"sampler", "heun"}, {"nfe", "21"}, {"t_end", "0.01"}, {"seed", "7"}}).values == x);
 
+  // Samples reordered between two steps.
+  auto gathered = psld::Run::load(model, sampler, saved);
+  const std::vector<std::int64_t> indices{3, 1, 1};
+  const std::vector<std::uint64_t> seeds{7, 8, 9};
+  gathered.gather(indices, seeds);
+  gathered.finish();
+  const auto kept = gathered.read();
+  CHECK(kept.shape[0] == 3);
+  for (std::size_t i = 0; i < 36; i++)
+    CHECK(kept.values[i] == x[12 * static_cast<std::size_t>(indices[i / 12]) + i % 12]);
+  CHECK(thrown([&] { gathered.gather(indices, psld::View<const std::uint64_t>(seeds.data(), 2)); }).status() ==
+        PSLD_STATUS_INVALID_ARGUMENT);
+
   // Failures say what and why, and a callback's exception comes out where it was called from.
   auto error = thrown([&] { psld::Sampler::create(model, {{"sampler", "huen"}}); });
   CHECK(error.status() == PSLD_STATUS_INVALID_ARGUMENT && error.hint().find("heun") != std::string::npos);

@@ -552,6 +552,23 @@ class Run(_Handle):
         """The data estimate at the last network call; needs ``previews=True``."""
         return self.read("x0")
 
+    def gather(self, indices: Sequence[int], seeds: Optional[Sequence[int]] = None) -> None:
+        """Makes sample ``i`` what sample ``indices[i]`` was, with seed ``seeds[i]`` from here on: between two steps, to copy
+        and drop samples by a reward of one's own. Without ``seeds`` they follow the samples.
+
+        >>> with model.start(3, sampler="sscs", steps=4, seed=1) as run:
+        ...     first = run.data[0]
+        ...     run.gather([0, 0], seeds=[10, 11])
+        ...     bool((run.data == first).all())
+        True
+        """
+        order = np.ascontiguousarray(indices, np.int64)
+        new = None if seeds is None else np.ascontiguousarray(seeds, np.uint64)
+        if order.ndim != 1 or (new is not None and new.shape != order.shape):
+            raise ArgumentError(100, "gather: expected a list of indices, and as many seeds")
+        pointer = None if new is None else new.ctypes.data_as(c.POINTER(c.c_uint64))
+        call(lib.psld_run_gather, self._open, order.ctypes.data_as(c.POINTER(c.c_int64)), order.size, pointer)
+
     def save(self) -> bytes:
         """The run as bytes, for :meth:`Model.load_run`."""
         return _abi.query(lib.psld_run_save, self._open)

@@ -189,6 +189,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_run_memory": [_handle, c.POINTER(RunOptions), c.POINTER(c.c_uint64)],
     "psld_run_step": [_handle, c.c_int32, c.POINTER(Progress)],
     "psld_run_resume": [_handle, _handle, c.c_double],
+    "psld_run_gather": [_handle, c.POINTER(c.c_int64), c.c_size_t, c.POINTER(c.c_uint64)],
     "psld_run_shape": [_handle, c.c_int32, *_query],
     "psld_run_read": [_handle, c.c_int32, c.c_int32, c.c_void_p, c.c_size_t],
     "psld_run_save": [_handle, *_query],
