@@ -26,7 +26,7 @@ define stage
 endef
 
 .PHONY: help demo test test-core tests vector minimal networks test-training psld-training train-demo train-gpu check tools onnxruntime \
-  libtorch venv header bench bench-core bench-networks release install \
+  libtorch venv header bench bench-core bench-guidance bench-networks release install \
   dist test-install test-python
 
 help: ## this list
@@ -121,7 +121,10 @@ venv:
 	python3 -m venv $(target)/venv && $(target)/venv/bin/pip install -q -r benches/requirements.txt
 
 bench-core: onnxruntime venv ## the first half of it: the core's loop, kernels and noise
-	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling
+	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling --bench engine
+
+bench-guidance: release onnxruntime venv ## how well guidance reaches the class that is asked for: minutes
+	$(target)/venv/bin/python benches/guidance.py $(psld)
 
 bench-networks: libtorch venv ## the second half: exported networks in ONNX Runtime against libtorch
 	cargo build --release --locked -p psld-training --features torch --example network_speed --target-dir $(target)/training

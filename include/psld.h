@@ -212,6 +212,10 @@ enum psld_status
    */
   PSLD_STATUS_PARTIAL = 505,
   /**
+   * As many requests are in the engine as it was made for.
+   */
+  PSLD_STATUS_QUEUE_FULL = 506,
+  /**
    * A defect of this library.
    */
   PSLD_STATUS_INTERNAL = 900,
@@ -363,6 +367,11 @@ typedef int32_t psld_log;
 typedef struct psld_cancel psld_cancel;
 
 /**
+ * A network that serves many callers. Made by psld_engine_create; any thread, at once.
+ */
+typedef struct psld_engine psld_engine;
+
+/**
  * Why a call failed. Made by any function that has an `err`; any thread, at once.
  */
 typedef struct psld_error psld_error;
@@ -387,6 +396,11 @@ typedef struct psld_runtime psld_runtime;
  * A compiled sampler. Made by psld_sampler_create and psld_sampler_create_from_plan; any thread, at once.
  */
 typedef struct psld_sampler psld_sampler;
+
+/**
+ * A request in an engine. Made by psld_engine_submit; any thread, at once.
+ */
+typedef struct psld_ticket psld_ticket;
 
 /**
  * An array that the caller lends for the length of one call: dense, row-major, and copied where it is kept. After
@@ -444,7 +458,7 @@ typedef struct psld_progress {
    */
   double fraction;
   /**
-   * Forward time of the last network call, 0 to 1; it decreases.
+   * Forward time of the last network call, 0 to 1; it decreases, and increases where the sampler encodes.
    */
   double t;
   /**
@@ -565,7 +579,7 @@ typedef struct psld_sampler_options {
    */
   const char *options_json;
   /**
-   * Name of the sampler, one of psld_samplers_json; NULL: "em".
+   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "unipc".
    */
   const char *sampler;
   /**
@@ -686,6 +700,12 @@ typedef struct psld_sampler_options {
    * For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
    */
   double guidance_rescale;
+  /**
+   * 1: follows the probability flow from data to noise, from `t_end` to `t_start`, by a deterministic sampler (NULL:
+   * "unipc" of order 3): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
+   * initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
+   */
+  int32_t encode;
 } psld_sampler_options;
 
 /**
@@ -773,6 +793,13 @@ typedef struct psld_run_options {
    * model with the null class. It may be freed while the run lives.
    */
   const struct psld_model *guide;
+  /**
+   * Images to start from, [n or 1, C, ...] in the data's range; default NULL: none. The initial state is a draw of the
+   * exact perturbation kernel at the sampler's first time: a(t) x_0 + L(t) xi, with the noise xi that the prior would be
+   * drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
+   * compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
+   */
+  const struct psld_tensor *from_image;
 } psld_run_options;
 
 /**
@@ -817,6 +844,30 @@ typedef struct psld_observer {
    */
   int32_t preview_every;
 } psld_observer;
+
+/**
+ * How an engine works. Fill it with psld_engine_options_init, then change what you need.
+ */
+typedef struct psld_engine_options {
+  /**
+   * sizeof(psld_engine_options); set by psld_engine_options_init.
+   */
+  size_t struct_size;
+  /**
+   * Samples of one network call at most; default 0: 64. Where a model is its own guide ("cfg") a sample counts twice.
+   */
+  int32_t max_batch;
+  /**
+   * Requests that may be in the engine at once; one more is PSLD_STATUS_QUEUE_FULL. All of them are worked on, and hold
+   * their arrays; default 0: 256.
+   */
+  int32_t queue;
+  /**
+   * Seconds that the first call after a pause waits for company, unless `max_batch` samples are there before; default 0.
+   * Later calls never wait: who comes while one is made joins the next.
+   */
+  double max_wait_seconds;
+} psld_engine_options;
 
 /**
  * Receives a message: `message` is one line of UTF-8 that lives through the call. Called on the thread that has
@@ -1061,6 +1112,33 @@ int32_t psld_model_shape(const struct psld_model *model,
                          size_t capacity,
                          size_t *ndim,
                          struct psld_error **err);
+
+/**
+ * Latents on the way through others, by spherical interpolation of each block (position, momentum) in the coordinates in
+ * which the prior is white.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model     the model.
+ * @param[in]  latents   states [m, k*C, ...], such as a sampler compiled with `encode` makes them.
+ * @param[in]  at        `n` places on the way: p is between latents floor(p) and floor(p) + 1, 0 to m - 1; a whole number is
+ *                       that latent itself.
+ * @param[in]  n         the number of places.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype.
+ * @param[out] buffer    receives [n, k*C, ...], row-major: initial states for psld_run_options.init.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_SHAPE_MISMATCH, PSLD_STATUS_INVALID_ARGUMENT for a place outside of the way,
+ *         PSLD_STATUS_NUMERIC between opposite latents, or another error.
+ */
+int32_t psld_model_interpolate(const struct psld_model *model,
+                               const struct psld_tensor *latents,
+                               const double *at,
+                               size_t n,
+                               int32_t dtype,
+                               void *buffer,
+                               size_t elements,
+                               struct psld_error **err);
 
 /**
  * Frees a model. Runs that use it go on.
@@ -1429,6 +1507,29 @@ int32_t psld_run_load(const struct psld_model *model,
                       struct psld_error **err);
 
 /**
+ * psld_run_load of a run that had a guidance network (psld_run_options.guide).
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model that the run was started with.
+ * @param[in]  sampler  a sampler of the same options, or of the same plan.
+ * @param[in]  guide    the guidance network that the run was started with; it may be freed while the run lives. NULL: none.
+ * @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+ * @param[in]  size     its number of bytes.
+ * @param[out] out      the run; free it with psld_run_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, sampler or guidance network, or a
+ *         later version), or another error.
+ */
+int32_t psld_run_load_guided(const struct psld_model *model,
+                             const struct psld_sampler *sampler,
+                             const struct psld_model *guide,
+                             const void *bytes,
+                             size_t size,
+                             struct psld_run **out,
+                             struct psld_error **err);
+
+/**
  * What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
  * `process`, `backend` (what runs the network), `noise` ("philox" or "caller"), `seeds` (first, count: at the start),
  * `gathered` (step, indices, seeds of each psld_run_gather), `conditioning`, `scales`, `guide`, `precision`, `batch`,
@@ -1548,6 +1649,253 @@ int32_t psld_sample(const struct psld_model *model,
                     psld_progress_callback progress,
                     void *user,
                     struct psld_error **err);
+
+/**
+ * Likelihoods of images in bits per dimension, -log2 p(x)/d of each, along the probability flow: the lower the likelier. The
+ * divergence is estimated by random directions and central differences, at each time of the grid.
+ *
+ * In phase space momenta are drawn, and the bits are an upper bound, tight where data are smooth on the scale of the noise
+ * at t_end. With classes, likelihoods given the class; not with guidance or inpainting.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model       the model.
+ * @param[in]  sampler     whose options (nfe, time_grid, t_end, ...) the flow is followed with: a sampler that can be compiled
+ *                         with `encode` (one without a name is taken for "gddim"); psld_sampler_options.encode and denoise do not matter.
+ * @param[in]  options     `n` images `from_image`, and what else the run takes; psld_run_options.precision PSLD_DTYPE_F64
+ *                         takes smaller differences of a network that computes in double precision.
+ * @param[in]  probes      random directions at each time, of two network calls each, at least 1.
+ * @param[in]  dequantise  1: the images' values are levels of 0 to 255 over the data range, each is spread over its bin of
+ *                         256, and the bits are those of 8-bit images; 0: of the density.
+ * @param[out] bits        `n` numbers.
+ * @param[out] errors      NULL, or `n` numbers: the standard error of each by the directions; needs two probes or more.
+ * @param[in]  n           psld_run_options.n.
+ * @param[in]  progress    NULL, or is called after each step.
+ * @param[in]  user        passed to `progress`.
+ * @param[out] err         NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_SHAPE_MISMATCH naming the option;
+ *         PSLD_STATUS_UNSUPPORTED for a sampler that does not encode by fixed steps; or as psld_run_start and psld_run_step.
+ */
+int32_t psld_likelihood(const struct psld_model *model,
+                        const struct psld_sampler *sampler,
+                        const struct psld_run_options *options,
+                        int32_t probes,
+                        int32_t dequantise,
+                        double *bits,
+                        double *errors,
+                        size_t n,
+                        psld_progress_callback progress,
+                        void *user,
+                        struct psld_error **err);
+
+/**
+ * Fills `options` with the defaults.
+ *
+ * Threads: any.
+ *
+ * @param[out] options      the struct.
+ * @param[in]  struct_size  sizeof(psld_engine_options).
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER, or PSLD_STATUS_INVALID_ARGUMENT for another size.
+ */
+int32_t psld_engine_options_init(struct psld_engine_options *options, size_t struct_size);
+
+/**
+ * Starts an engine, which serves many callers with one network: requests of any size, sampler, length and class are
+ * submitted on any thread at any time, and the network calls that are due are made together, as one batch of samples at
+ * different times t. Each request gets what a run of it alone would get: bit for bit on an analytic model, within
+ * rounding through ONNX Runtime.
+ *
+ * An engine has one thread of its own (also where the model was loaded with `threads` 1), which makes the network's calls
+ * and executes the steps in between. Requests are served in the order in which they began to wait for a network call; a
+ * level of priority is worth a head start of 8 calls. A call takes samples from one after the other until it has
+ * `max_batch`; who has had that many and needs more goes to the end of the queue. So nobody is kept waiting by large
+ * requests, nor for good by higher priorities. A sample that becomes non-finite fails its request only; a network call that
+ * fails, fails the requests that have samples in it.
+ *
+ * Threads: any.
+ *
+ * @param[in]  model    the model; it may be freed while the engine lives.
+ * @param[in]  options  NULL for the defaults.
+ * @param[out] out      the engine; free it with psld_engine_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_INVALID_ARGUMENT naming the option, PSLD_STATUS_OUT_OF_MEMORY, or another error.
+ */
+int32_t psld_engine_create(const struct psld_model *model,
+                           const struct psld_engine_options *options,
+                           struct psld_engine **out,
+                           struct psld_error **err);
+
+/**
+ * Hands in a request: what psld_run_start takes, and a priority. The arrays are allocated, and the initial state is drawn,
+ * in this call, and all that can be wrong with the request is said here; it does not wait for the network.
+ *
+ * Threads: any.
+ *
+ * @param[in]  engine    an engine.
+ * @param[in]  sampler   a sampler compiled for the model's spec; it may be freed while the request lives.
+ * @param[in]  options   NULL for the defaults. `batch` must be 0: network calls are shared, and the engine's `max_batch` bounds
+ *                       them. `deadline_seconds` counts from this call. `cancel` stops the request before its next
+ *                       network call, or within the one in flight where all who have samples in it are cancelled.
+ * @param[in]  priority  -10 to 10; more is served earlier.
+ * @param[out] out       the ticket; free it with psld_ticket_free.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK; PSLD_STATUS_QUEUE_FULL (submit again when a request has ended); as psld_run_start;
+ *         PSLD_STATUS_CANCELLED where another thread is freeing the engine.
+ */
+int32_t psld_engine_submit(const struct psld_engine *engine,
+                           const struct psld_sampler *sampler,
+                           const struct psld_run_options *options,
+                           int32_t priority,
+                           struct psld_ticket **out,
+                           struct psld_error **err);
+
+/**
+ * What an engine has done so far, as a JSON object of numbers: `requests` (in the engine now), `submitted`, `completed`,
+ * `failed` (also those that were cancelled or late), `calls` (of the network), `samples` (in all those calls together).
+ * Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  engine    an engine.
+ * @param[out] buffer    receives the text with its NUL; or NULL. 256 bytes are always enough.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed, the NUL included. While the engine works it may grow.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_engine_stats_json(const struct psld_engine *engine,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *needed,
+                               struct psld_error **err);
+
+/**
+ * Frees an engine, also while it works: the network call in flight is ended, where ONNX Runtime runs it between two nodes
+ * of its graph, the tickets of requests that have not ended end with PSLD_STATUS_CANCELLED, and this returns when the
+ * engine's thread is gone. Tickets stay, and can be read and freed.
+ *
+ * Threads: any.
+ *
+ * @param[in] engine  an engine, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_engine_free(struct psld_engine *engine);
+
+/**
+ * Waits for the end of a request, at most for a time.
+ *
+ * Threads: any; several at once, if need be.
+ *
+ * @param[in]  ticket           a ticket.
+ * @param[in]  timeout_seconds  seconds to wait at most: 0 only looks, INFINITY waits as long as it takes.
+ * @param[out] progress         NULL, or receives how far the request is, also where it failed; its struct_size must be set.
+ *                              `progress->done` is 1 where it is complete, and 0 where the time is over.
+ * @param[out] err              NULL, or receives the error.
+ * @return PSLD_STATUS_OK (complete, or not yet: see `progress`); why the request ended otherwise, the same at each call:
+ *         PSLD_STATUS_CANCELLED (also where the engine was freed), PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL (of
+ *         an `anytime` request: read PSLD_OUTPUT_X0), PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE, or what a network call
+ *         failed with; PSLD_STATUS_INVALID_ARGUMENT for a negative time.
+ */
+int32_t psld_ticket_wait(const struct psld_ticket *ticket,
+                         double timeout_seconds,
+                         struct psld_progress *progress,
+                         struct psld_error **err);
+
+/**
+ * Asks for the end of a request, with PSLD_STATUS_CANCELLED; as a psld_cancel that was passed with it. It does nothing to one
+ * that has ended.
+ *
+ * Threads: any.
+ *
+ * @param[in] ticket  a ticket.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_NULL_POINTER or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_ticket_cancel(const struct psld_ticket *ticket);
+
+/**
+ * The number by which messages call a request ("request 7: ..."); it counts from 1 in each process.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket  a ticket.
+ * @param[out] id      the number.
+ * @param[out] err     NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_ticket_id(const struct psld_ticket *ticket, uint64_t *id, struct psld_error **err);
+
+/**
+ * The shape of what psld_ticket_read gives. Size-query form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket    a ticket.
+ * @param[in]  what      one of psld_output.
+ * @param[out] shape     receives the sizes, n first; or NULL.
+ * @param[in]  capacity  elements of `shape`; 0 with NULL.
+ * @param[out] ndim      NULL, or receives the number of sizes.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, or an error.
+ */
+int32_t psld_ticket_shape(const struct psld_ticket *ticket,
+                          int32_t what,
+                          int64_t *shape,
+                          size_t capacity,
+                          size_t *ndim,
+                          struct psld_error **err);
+
+/**
+ * Copies out the samples of a request that is complete; or, at any time and also after a failure, the data estimate of one
+ * that was submitted with `previews` or `anytime`.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket    a ticket.
+ * @param[in]  what      one of psld_output.
+ * @param[in]  dtype     type of the buffer's elements, one of psld_dtype; converted where the state has another.
+ * @param[out] buffer    receives the array, row-major.
+ * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of psld_ticket_shape.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_RUN_STATE (not complete, or no data estimate), PSLD_STATUS_BUFFER_TOO_SMALL,
+ *         PSLD_STATUS_INVALID_ARGUMENT for a buffer of more elements, or another error.
+ */
+int32_t psld_ticket_read(const struct psld_ticket *ticket,
+                         int32_t what,
+                         int32_t dtype,
+                         void *buffer,
+                         size_t elements,
+                         struct psld_error **err);
+
+/**
+ * What made a request's samples: a JSON object as psld_run_provenance_json gives it, in which `batch` is null. Size-query
+ * form.
+ *
+ * Threads: any.
+ *
+ * @param[in]  ticket    a ticket.
+ * @param[out] buffer    receives the text with its NUL; or NULL.
+ * @param[in]  capacity  bytes in `buffer`; 0 with NULL.
+ * @param[out] needed    NULL, or receives the bytes needed.
+ * @param[out] err       NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_READ_FAILED (the model's file, which is hashed
+ *         once, has changed), or another error.
+ */
+int32_t psld_ticket_provenance_json(const struct psld_ticket *ticket,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *needed,
+                                    struct psld_error **err);
+
+/**
+ * Frees a ticket, and what its request holds. A request that has not ended is cancelled; a thread that waits for it is told
+ * so.
+ *
+ * Threads: any.
+ *
+ * @param[in] ticket  a ticket, or NULL.
+ * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
+ */
+int32_t psld_ticket_free(struct psld_ticket *ticket);
 
 /**
  * Writes the standard normals that a sample of this seed meets: a pure function of seed, purpose, draw and element

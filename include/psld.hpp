@@ -200,6 +200,16 @@ struct ModelOptions : psld_model_options {
 struct RunOptions : psld_run_options {
   RunOptions() : psld_run_options() { psld_run_options_init(this, sizeof(psld_run_options)); }
   explicit RunOptions(std::int64_t samples) : RunOptions() { n = samples; }
+  /* Of a sampler with `guidance`: class and scale of each sample, or one for all, and a guidance network (Model::get) where
+   * the model is not its own. They are not copied: they live until the run has started. */
+  RunOptions &guided(View<const std::int64_t> classes, View<const double> weights, const psld_model *network = nullptr) {
+    labels = classes.data();
+    labels_len = classes.size();
+    scales = weights.data();
+    scales_len = weights.size();
+    guide = network;
+    return *this;
+  }
 };
 
 /* Options of a sampler: those of psld_sampler_options, or pairs of a JSON name and a value, such as {"sampler", "em"}
@@ -354,6 +364,28 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
     });
   }
 
+  /* Latents on the way through others, [m, k*C, ...]: place 0.5 is half way from the first to the second. */
+  template <class T> Outcome<Array<T>> interpolate(const Array<T> &latents, View<const double> at) const {
+    static_assert(dtype_of<T> >= 0, "float or double");
+    psld_tensor tensor;
+    psld_tensor_init(&tensor, sizeof tensor);
+    tensor.data = latents.values.data();
+    tensor.dtype = dtype_of<T>;
+    tensor.ndim = static_cast<std::int32_t>(latents.shape.size());
+    tensor.shape = latents.shape.data();
+    Array<T> out;
+    out.shape = latents.shape;
+    if (!out.shape.empty()) out.shape[0] = static_cast<std::int64_t>(at.size());
+    out.values.resize(detail::product(out.shape));
+    T none{};
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_model_interpolate(get(), &tensor, at.data(), at.size(), dtype_of<T>,
+                                        out.values.empty() ? &none : out.values.data(), out.values.size(), err);
+        }))
+      return detail::fail<Array<T>>(std::move(*e));
+    return out;
+  }
+
   /* `n` samples, the whole way at once. */
   template <class T = float>
   Outcome<Array<T>> sample(std::int64_t n, const SamplerOptions &options = {},
@@ -459,11 +491,13 @@ class Run : public detail::Handle<psld_run, psld_run_free> {
     return Run(run);
   }
 
-  /* What save() gave, made a run again. */
-  static Outcome<Run> load(const Model &model, const Sampler &sampler, View<const unsigned char> bytes) {
+  /* What save() gave, made a run again; `guide` is the guidance network that it had. */
+  static Outcome<Run> load(const Model &model, const Sampler &sampler, View<const unsigned char> bytes,
+                           const Model *guide = nullptr) {
     psld_run *run = nullptr;
     if (auto e = detail::call([&](psld_error **err) {
-          return psld_run_load(model.get(), sampler.get(), bytes.data(), bytes.size(), &run, err);
+          return psld_run_load_guided(model.get(), sampler.get(), guide ? guide->get() : nullptr, bytes.data(),
+                                      bytes.size(), &run, err);
         }))
       return detail::fail<Run>(std::move(*e));
     return Run(run);

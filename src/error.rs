@@ -70,6 +70,8 @@ pub enum Status {
     CheckpointInvalid = 504,
     /// The deadline of an anytime run passed: there is a data estimate, and the run can be continued.
     Partial = 505,
+    /// As many requests are in the engine as it was made for.
+    QueueFull = 506,
     /// A defect of this library.
     Internal = 900,
     /// A panic was caught at the C boundary: a defect of this library.
@@ -123,6 +125,11 @@ impl Error {
     pub fn context(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
+    }
+
+    /// The same once more, for another one whom it concerns; what caused it is part of the sentence.
+    pub(crate) fn again(&self) -> Self {
+        Self { status: self.status, message: self.sentence(), hint: self.hint.clone(), source: None }
     }
 
     /// The number for programs.

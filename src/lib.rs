@@ -5,6 +5,7 @@
 //! **execute** the plan (one fused kernel, one network call a row).
 
 pub mod capi;
+pub mod engine;
 pub mod error;
 pub mod evaluation;
 mod exec;
@@ -17,10 +18,13 @@ pub mod network;
 pub mod noise;
 pub mod onnx;
 pub mod plan;
+#[cfg(feature = "plot")]
+pub mod plot;
 pub mod process;
 pub mod run;
 pub mod solver;
 pub mod spec;
+pub mod study;
 pub mod tune;
 
 pub use error::{Error, Result, Status};

@@ -1,7 +1,7 @@
 //! A model: a network ready to be sampled from, with the threads to do it.
 
 use crate::exec::Executor;
-use crate::network::analytic::MixtureNetwork;
+use crate::network::analytic::{Mixture, MixtureNetwork};
 #[cfg(feature = "onnxruntime")]
 use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
 use crate::network::{Backend, Network};
@@ -174,6 +174,11 @@ impl Model {
     /// [`Status::ReadFailed`] where the file is gone or has changed since it was loaded.
     pub fn hash(&self) -> Result<String> {
         self.network.hash()
+    }
+
+    /// The law of the data, where it is known: of an analytic mixture.
+    pub fn mixture(&self) -> Option<&Mixture> {
+        self.network.mixture()
     }
 
     pub(crate) fn network(&self) -> &Arc<dyn Network> {

@@ -145,6 +145,11 @@ fn c_threads() {
 }
 
 #[test]
+fn c_engine() {
+    everywhere(Path::new("tests/c/engine.c"));
+}
+
+#[test]
 fn cpp_program() {
     everywhere(Path::new("tests/cpp/program.cpp"));
 }
@@ -165,6 +170,23 @@ fn the_readme_shows_the_cpp_example() {
     assert_eq!(output.status.code(), Some(1));
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let block = readme.split_once("```cpp\n").expect("a C++ block").1.split_once("```").unwrap().0;
+    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+}
+
+/// Four requests in the calls of the longest.
+#[test]
+fn the_readme_shows_the_engine_example() {
+    let source = Path::new("bindings/c/examples/serve.c");
+    let path = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    let said = run(program(&path).arg(MODEL));
+    let samples = |n: usize| format!("{n} samples in {} network calls\n", if n % 2 == 1 { 12 } else { 50 });
+    let expected: String = (1..=4).map(samples).collect();
+    let stats = said.strip_prefix(&expected).unwrap_or_else(|| panic!("{said}"));
+    let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
+    assert!(stats["samples"] == 4 * 12 + 6 * 50 && stats["calls"].as_u64().unwrap() < 100, "{stats}");
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let section = readme.split_once("## Serve many callers").expect("a section on engines").1;
+    let block = section.split_once("```c\n").unwrap().1.split_once("```").unwrap().0;
     assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
 }
 

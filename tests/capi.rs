@@ -1,9 +1,10 @@
 //! The C ABI, called as C calls it. The programs in `tests/c` and `tests/cpp` see it from outside.
 
+use ndarray::ArrayD;
 use psld::capi::*;
 use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
 use psld::noise::{Purpose, fill_f64};
-use psld::run::{RunOptions, What, sample};
+use psld::run::{Estimate, Overall, RunOptions, Tensor, What, likelihood, sample};
 use psld::{Error, Model, ModelOptions, ModelSpec, Sampler, SamplerSpec, Status};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::{MaybeUninit, offset_of, size_of};
@@ -89,17 +90,18 @@ fn structs_keep_their_layout() {
         samples 48);
     pinned!(psld_model_options 40: struct_size 0, spec_json 8, providers 16, device 24, threads 28,
         concurrent_calls 32);
+    pinned!(psld_engine_options 24: struct_size 0, max_batch 8, queue 12, max_wait_seconds 16);
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
     pinned!(psld_evaluation 72: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
         out_elements 64);
-    pinned!(psld_sampler_options 216: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
+    pinned!(psld_sampler_options 224: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
         matrix 160, variant 168, clip 176, inpaint_resample 180, guidance 184, guidance_from 192, guidance_to 200,
-        guidance_rescale 208);
-    pinned!(psld_run_options 144: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
+        guidance_rescale 208, encode 216);
+    pinned!(psld_run_options 152: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
         deadline_seconds 48, cancel 56, init 64, noise 72, labels 80, labels_len 88, inpaint_image 96,
-        inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136);
+        inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136, from_image 144);
 }
 
 #[test]
@@ -169,6 +171,73 @@ fn samples_are_those_of_the_rust_api() {
     assert!(c.iter().zip(&stepped).all(|(c, s)| *c as f32 == *s));
     for handle in [psld_run_free(run), psld_sampler_free(sampler), psld_model_free(model)] {
         ok(handle);
+    }
+}
+
+/// Images in: to latents, between them, and how likely they are.
+#[test]
+fn images_are_encoded_as_in_the_rust_api() {
+    let rust = Model::from_file(Path::new(MIXTURE.to_str().unwrap()), ModelOptions::default()).unwrap();
+    let spec = SamplerSpec::parse(r#"{"sampler": "exp_heun", "steps": 6, "encode": true}"#).unwrap();
+    let values: Vec<f32> = (0..24).map(|i| (i as f32 * 0.7).sin() * 0.5).collect();
+    let images = Tensor::F32(ArrayD::from_shape_vec(vec![2, 3, 2, 2], values.clone()).unwrap());
+    let run = RunOptions { seed: 5, from_image: Some(images), ..RunOptions::new(2) };
+    let sampler = Arc::new(Sampler::compile(rust.spec(), &spec, None).unwrap());
+    let go = |_: Overall| ControlFlow::Continue(());
+    let latents = sample::<f32>(&rust, &sampler, &run, What::State, go).unwrap().values;
+    let estimate = Estimate { probes: 2, dequantise: false };
+    let expected = likelihood(&rust, &spec, &run, estimate, go).unwrap();
+
+    let model = load();
+    let sampler = compile(model, |o| {
+        o.sampler = c"exp_heun".as_ptr();
+        (o.steps, o.encode, o.seed) = (6, 1, 5);
+    });
+    let shape = [2, 3, 2, 2];
+    let mut tensor: psld_tensor = options(psld_tensor_init);
+    (tensor.data, tensor.ndim, tensor.shape) = (values.as_ptr().cast(), 4, shape.as_ptr());
+    let mut o = options(psld_run_options_init);
+    (o.n, o.from_image) = (2, &tensor);
+    let mut z = vec![0f32; 48];
+    let (state, f32) = (psld_output::State as i32, psld_dtype::F32 as i32);
+    let room = z.as_mut_ptr().cast();
+    ok(psld_sample(model, sampler, &o, state, f32, room, 48, None, null_mut(), null_mut()));
+    assert_eq!(latents.as_slice().unwrap(), z);
+
+    let mut way = vec![0f32; 72];
+    let state_shape = [2, 6, 2, 2];
+    let mut starts: psld_tensor = options(psld_tensor_init);
+    (starts.data, starts.ndim, starts.shape) = (z.as_ptr().cast(), 4, state_shape.as_ptr());
+    let places = [0.0, 0.5, 1.0];
+    let room = way.as_mut_ptr().cast();
+    ok(psld_model_interpolate(model, &starts, places.as_ptr(), 3, f32, room, 72, null_mut()));
+    assert_eq!((&way[..24], &way[48..]), (&z[..24], &z[24..]));
+    let (status, message, _) = failure(|err| {
+        psld_model_interpolate(model, null(), places.as_ptr(), 3, f32, way.as_mut_ptr().cast(), 72, err)
+    });
+    is(status, Status::NullPointer);
+    assert_eq!(message, "latents is NULL");
+
+    let (mut bits, mut errors) = ([0.0; 2], [0.0; 2]);
+    let mut measure = |probes, n, errors: *mut f64, err| {
+        let bits = bits.as_mut_ptr();
+        psld_likelihood(model, sampler, &o, probes, 0, bits, errors, n, None, null_mut(), err)
+    };
+    ok(measure(2, 2, errors.as_mut_ptr(), null_mut()));
+    for (probes, n, text) in [
+        (0, 2, "probes = 0: expected 1 to 10000"),
+        (-1, 2, "probes = -1: expected at least 1"),
+        (1, 3, "n = 3: expected psld_run_options.n, 2"),
+    ] {
+        let (status, message, _) = failure(|err| measure(probes, n, null_mut(), err));
+        is(status, Status::InvalidArgument);
+        assert_eq!(message, text);
+    }
+    let (_, message, _) = failure(|err| measure(1, 2, [0.0; 2].as_mut_ptr(), err));
+    assert_eq!(message, "errors: a standard error takes two probes or more");
+    assert_eq!((&expected.bits[..], &expected.errors[..]), (&bits[..], &errors[..]));
+    for status in [psld_sampler_free(sampler), psld_model_free(model)] {
+        ok(status);
     }
 }
 
@@ -652,6 +721,51 @@ fn state(run: *const psld_run, n: usize) -> Vec<f32> {
     let mut out = vec![0f32; n * 24];
     ok(psld_run_read(run, psld_output::State as i32, 0, out.as_mut_ptr().cast(), out.len(), null_mut()));
     out
+}
+
+/// Also one that had a guidance network.
+#[test]
+fn a_saved_run_is_loaded_with_its_guide() {
+    let open = |path: &CStr| {
+        let mut model = null_mut();
+        ok(psld_model_load_file(null(), path.as_ptr(), null(), &mut model, null_mut()));
+        model
+    };
+    let model = open(c"tests/data/models/labelled.json");
+    let guide = open(c"tests/data/models/classifier.json");
+    let sampler = compile(model, |o| (o.guidance, o.steps) = (c"classifier".as_ptr(), 6));
+    let (label, scale) = (2, 1.5);
+    let mut o = options(psld_run_options_init);
+    (o.labels, o.labels_len, o.scales, o.scales_len, o.guide) = (&label, 1, &scale, 1, guide);
+    let run = start(model, sampler, &o);
+    ok(psld_run_step(run, 2, null_mut(), null_mut()));
+    let bytes = save(run);
+    let load = |guide, out: &mut *mut psld_run, err| {
+        psld_run_load_guided(model, sampler, guide, bytes.as_ptr().cast(), bytes.len(), out, err)
+    };
+    for other in [null(), model.cast_const()] {
+        let (status, message, hint) = failure(|e| load(other, &mut null_mut(), e));
+        is(status, Status::CheckpointInvalid);
+        assert!(
+            message.contains("another guidance network") && hint.contains("load_guided"),
+            "{message}: {hint}"
+        );
+    }
+    let mut again = null_mut();
+    ok(load(guide, &mut again, null_mut()));
+    ok(psld_model_free(guide));
+    let finished = |run| {
+        ok(psld_run_step(run, i32::MAX, null_mut(), null_mut()));
+        let mut out = [0f32; 32];
+        ok(psld_run_read(run, psld_output::State as i32, 0, out.as_mut_ptr().cast(), out.len(), null_mut()));
+        out
+    };
+    assert_eq!(finished(again), finished(run));
+    for run in [run, again] {
+        ok(psld_run_free(run));
+    }
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
 }
 
 #[test]

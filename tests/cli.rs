@@ -45,7 +45,20 @@ fn array(folder: &Folder, name: &str, shape: &[usize], value: impl Fn(usize) -> 
 fn help() {
     let folder = folder();
     snapshot!("help", folder.psld(["--help"]));
-    for command in ["sample", "info", "plan", "verify", "fd", "noise", "tune", "samplers"] {
+    for command in [
+        "sample",
+        "encode",
+        "interpolate",
+        "likelihood",
+        "info",
+        "plan",
+        "verify",
+        "fd",
+        "noise",
+        "tune",
+        "study",
+        "samplers",
+    ] {
         snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
     }
     snapshot!("version", folder.psld(["-V"]));
@@ -68,6 +81,8 @@ fn lists_and_descriptions() {
         listed.as_array().unwrap().iter().map(|info| info["name"].as_str().unwrap()).collect();
     assert_eq!(names, psld::solver::list().map(|info| info.name).collect::<Vec<_>>());
     snapshot!("info", folder.psld(["info", "labelled.json"]));
+    let guide = folder.psld(["info", "classifier.json"]).stdout;
+    assert!(guide.contains("grad [n, 2, 4, 4]: gradient of log p(y | z, t) in z"), "{guide}");
     snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
 }
 
@@ -336,6 +351,112 @@ fn completing_images() {
     snapshot!("plan_inpaint", folder.psld(plan));
     fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"resample": 2}}"#).unwrap();
     snapshot!("plan_inpaint_corrected", folder.psld(plan));
+}
+
+/// Images to latents, between them, and back; image to image; by arrays, pictures and folders.
+#[test]
+fn images_in() {
+    let folder = folder();
+    let psld = |args: &str| folder.psld(args.split(' '));
+    psld("sample image.json -n 3 --sampler heun --nfe 101 --seed 5 --out three.npy").success();
+    let (shape, images) = values(&folder.path("three.npy"));
+    psld("encode image.json three.npy --nfe 100 --out z.npy").success();
+    let (latent_shape, latents) = values(&folder.path("z.npy"));
+    assert_eq!((shape, latent_shape), (vec![3, 3, 4, 4], vec![3, 6, 4, 4]));
+    psld("sample image.json --init z.npy --sampler unipc --order 3 --nfe 100 --out back.npy").success();
+    let (_, back) = values(&folder.path("back.npy"));
+    let far = back.iter().zip(&images).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 5e-3, "{far}");
+    psld("interpolate image.json z.npy --steps 4 --out way.npy").success();
+    let (shape, way) = values(&folder.path("way.npy"));
+    assert_eq!(shape, [9, 6, 4, 4]);
+    for i in 0..3 {
+        assert_eq!(way[4 * i * 96..][..96], latents[i * 96..][..96], "latent {i}");
+    }
+    psld("sample image.json --init way.npy --sampler gddim --nfe 50 --out way.png").success();
+
+    // The nearer to the data it starts, the nearer an image stays; one image is for all samples.
+    let distance = |args: &str| {
+        psld(&format!("sample image.json --from-image three.npy --nfe 50 --out x.npy {args}")).success();
+        let (_, x) = values(&folder.path("x.npy"));
+        x.iter().zip(&images).map(|(a, b)| (a - b).abs()).sum::<f32>() / 144.0
+    };
+    let far = ["0.02", "0.2", "1"].map(|t| distance(&format!("--t-start {t}")));
+    assert!(far[0] < far[1] && far[1] < far[2] && far[0] < 0.1, "{far:?}");
+    psld("sample image.json --from-image three.npy --nfe 10 --out pictures/").success();
+    psld("sample image.json --from-image pictures --nfe 10 --out x.npy").success();
+    assert_eq!(values(&folder.path("x.npy")).0[0], 3);
+    psld("sample image.json --from-image pictures/0.png -n 5 --nfe 10 --out x.npy").success();
+    assert_eq!(values(&folder.path("x.npy")).0[0], 5);
+    // Stopped and resumed, without the images being said again.
+    let resumed =
+        "sample image.json --from-image three.npy --nfe 10 --batch 1 --out y.npy --checkpoint c.ckpt";
+    psld(resumed).success();
+    psld("sample image.json --resume c.ckpt --out z.npy").success();
+    assert_eq!(values(&folder.path("y.npy")), values(&folder.path("z.npy")));
+
+    let mut said = String::new();
+    for args in [
+        "encode image.json three.npy --sampler em --out z.npy",
+        "encode image.json three.npy --out z.png",
+        "encode image.json nowhere.png --out z.npy",
+        "encode image.json back.json --out z.npy",
+        "sample image.json --from-image three.npy -n 2 --out x.npy",
+        "sample image.json --from-image three.npy --init z.npy --out x.npy",
+        "sample image.json --from-image way.npy --out x.npy",
+        "interpolate image.json three.npy --out x.npy",
+        "interpolate image.json way.npy --steps 0 --out x.npy",
+    ] {
+        let ran = psld(args);
+        assert_eq!(ran.code, Some(2), "{args}");
+        said += &format!("{args}\n{}\n", ran.stderr);
+    }
+    insta::assert_snapshot!("images_refused", said);
+}
+
+/// What the library gives, as text, JSON and array.
+#[test]
+fn likelihood() {
+    let folder = folder();
+    let psld = |args: &str| folder.psld(args.split(' '));
+    psld("sample labelled.json -n 3 --label 0-2 --sampler heun --nfe 101 --seed 5 --out three.npy").success();
+    let likelihood = "likelihood labelled.json three.npy --nfe 20 --seed 4";
+    let json = |args: &str| -> serde_json::Value {
+        serde_json::from_str(&psld(&format!("{likelihood} --json {args}")).success().stdout).unwrap()
+    };
+    let plain = json("--out bits.npy --probes 2");
+    let bits: Vec<f64> = serde_json::from_value(plain["bits"].clone()).unwrap();
+    assert_eq!(plain["bits_per_dimension"], bits.iter().sum::<f64>() / 3.0);
+    assert_eq!((&plain["nfe"], &plain["images"]), (&(20 + 21 * 4).into(), &3.into()));
+    assert_eq!(plain["errors"].as_array().unwrap().len(), 3);
+    assert_eq!(json("--probes 2 --batch 1")["bits"], plain["bits"]);
+    let (shape, written) = values(&folder.path("bits.npy"));
+    assert_eq!(shape, [3]);
+    assert!(written.iter().zip(&bits).all(|(a, b)| *a == *b as f32));
+    // Each image is likelier given its class, by about a third of its bits' worth.
+    let by_class = json("--probes 2 --label 0-2");
+    assert!(by_class["bits_per_dimension"].as_f64().unwrap() < plain["bits_per_dimension"].as_f64().unwrap());
+    let said = psld(likelihood).success();
+    assert!(said.stdout.contains(" bits/dim (3 images, gddim, 62 network calls each)"), "{}", said.stdout);
+    // 8-bit bits: log2 128 more, but for where in its bin a value is.
+    let dequantised = json("--dequantise --probes 2")["bits_per_dimension"].as_f64().unwrap();
+    let more = dequantised - plain["bits_per_dimension"].as_f64().unwrap();
+    assert!((more - 7.0).abs() < 0.1, "{more}");
+
+    let mut said = String::new();
+    for args in [
+        "likelihood labelled.json three.npy --sampler dpmpp",
+        "likelihood labelled.json three.npy --sampler rk45",
+        "likelihood labelled.json three.npy --probes 0",
+        "likelihood labelled.json three.npy --label 7",
+        "likelihood image.json three.npy",
+        "likelihood labelled.json nowhere",
+    ] {
+        let ran = psld(args);
+        assert_eq!(ran.code, Some(2), "{args}");
+        said += &format!("{args}\n{}\n", ran.stderr);
+    }
+    insta::assert_snapshot!("likelihood_refused", said);
 }
 
 /// Classes by label, by classifier-free guidance and by a classifier: samples are near their class's mean, which differ.
@@ -704,6 +825,149 @@ fn tuning() {
         folder.psld("tune image.json --config c.json -o p.json".split_whitespace())
     });
     assert_eq!(folder.names("").iter().filter(|name| name.starts_with("p.json")).count(), 0, "left behind");
+}
+
+/// The columns of a study's CSV by name, for each line.
+fn study_csv(folder: &Folder, name: &str) -> Vec<std::collections::HashMap<String, String>> {
+    let text = fs::read_to_string(folder.path(name)).unwrap();
+    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let head = lines.next().unwrap();
+    lines.map(|line| head.iter().cloned().zip(line).collect()).collect()
+}
+
+/// The figures are those of the samples that `psld sample` draws.
+#[test]
+fn a_study_measures_what_is_sampled() {
+    let folder = folder();
+    let args = "study image.json -n 15 --seed 3 --samplers auto,dpmpp:order=2:grid=order2,em,rk45:rtol=0.1:atol=0.1 \
+                --nfe 7,5 --resamples 20 -o d";
+    let ran = folder.psld(args.split_whitespace()).success();
+    insta::with_settings!({ filters => [(r"\d+\.\d+(e-?\d+)?", "#"), (r" +", " ")] }, {
+        insta::assert_snapshot!("study", ran.to_string());
+    });
+    assert_eq!(
+        folder.names("d"),
+        ["cells", "converged.npy", "converged.png", "grid.png", "study.csv", "study.json", "study.png"]
+    );
+    let sampled = |more: &str| {
+        let args = format!("sample image.json -n 15 --seed 3 --out x.npy --quiet {more}");
+        folder.psld(args.split_whitespace()).success();
+        values(&folder.path("x.npy")).1
+    };
+    let converged = sampled("--sampler rk45 --rtol 1e-5 --atol 1e-5 --state f64");
+    assert_eq!(values(&folder.path("d/converged.npy")), (vec![15, 3, 4, 4], converged.clone()));
+    let rows = study_csv(&folder, "d/study.csv");
+    assert_eq!(
+        rows.len(),
+        1 + 3 * 2 + 1,
+        "the floor, three samplers at two numbers of calls, and an adaptive one"
+    );
+    for (name, nfe, options) in [
+        ("dpmpp:order=2:grid=order2", "7", "--sampler dpmpp --order 2 --grid order2 --nfe 7"),
+        ("auto", "5", "--sampler auto --nfe 5"),
+        ("rk45:rtol=0.1:atol=0.1", "", "--sampler rk45 --rtol 0.1 --atol 0.1"),
+    ] {
+        let row = rows.iter().find(|row| row["name"] == name && row["calls"] == nfe).unwrap();
+        let x = sampled(options);
+        let rms = |x: &[f32], y: &[f32]| {
+            let sum: f64 = x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+            (sum / 48.0).sqrt()
+        };
+        let end = |i: usize| &converged[i % 15 * 48..][..48];
+        let mut apart: Vec<f64> = x.chunks(48).enumerate().map(|(i, x)| rms(x, end(i))).collect();
+        let mut typical: Vec<f64> = (0..15).map(|i| rms(end(i), end(i + 7))).collect();
+        apart.sort_by(f64::total_cmp);
+        typical.sort_by(f64::total_cmp);
+        let elsewhere = apart.iter().filter(|apart| **apart > 0.5 * typical[7]).count() as f64 / 15.0;
+        assert!((row["elsewhere"].parse::<f64>().unwrap() - elsewhere).abs() < 1e-6, "{name}: {elsewhere}");
+        let rms: f64 = row["rms"].parse().unwrap();
+        assert!((rms / apart[7] - 1.0).abs() < 1e-5, "{name}: {rms} for {}", apart[7]);
+        assert!(row["rms_low"].parse::<f64>().unwrap() <= rms && rms <= row["rms_high"].parse().unwrap());
+        assert!(row["mode_spread"].parse::<f64>().unwrap() > 0.0, "the law of an analytic model is known");
+    }
+    // A sampler that draws noise has no converged solution of its own.
+    let em = rows.iter().find(|row| row["name"] == "em" && row["nfe"] == "7").unwrap();
+    assert_eq!((&*em["rms"], &*em["stochastic"], &*em["frechet_distance"]), ("", "true", ""));
+    assert!(em["energy_distance"].parse::<f64>().unwrap() > 0.0);
+}
+
+/// Begun with less, interrupted or damaged, and gone on: the same files as made at once.
+#[test]
+fn a_study_goes_on() {
+    let folder = folder();
+    let common = "study image.json -n 12 --resamples 10 --quiet --samplers";
+    let study = |more: &str| folder.psld(format!("{common} {more}").split_whitespace());
+    study("euler,em --nfe 4,6 -o whole").success();
+    let files = ["study.csv", "study.png", "study.json", "grid.png", "converged.npy"];
+    let same = |name: &str| {
+        for file in files {
+            let of = |name: &str| fs::read(folder.path(&format!("{name}/{file}"))).unwrap();
+            assert!(of(name) == of("whole"), "{name}/{file}");
+        }
+    };
+    study("em --nfe 6 -o parts").success();
+    study("euler,em --nfe 6,4 -o parts").success();
+    same("parts");
+    // Of what is there nothing is measured again, but pictures and the solution that are gone.
+    let again = folder
+        .psld("study image.json -n 12 --resamples 10 --samplers euler,em --nfe 4,6 -o parts".split(' '));
+    assert!(again.success().stderr.starts_with("going on: 4 of 4 were measured before"));
+    fs::remove_file(folder.path("parts/cells").join(&folder.names("parts/cells")[0])).unwrap();
+    fs::write(folder.path("parts/converged.npy"), "torn").unwrap();
+    study("euler,em --nfe 4,6 -o parts").success();
+    same("parts");
+
+    let long = "study image.json -n 300 --resamples 0 --samplers em --nfe 5,20000 -o killed";
+    let long: Vec<&str> = long.split(' ').collect();
+    let measured = |_| {
+        fs::read_to_string(folder.path("killed/study.json")).is_ok_and(|text| text.contains("\"nfe\": 5"))
+    };
+    let child = begin(&folder, &long, measured);
+    kill(&child, libc::SIGINT);
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{ran}");
+    assert!(ran.stderr.contains("interrupted; killed keeps the 1 that were measured"), "{ran}");
+    let fewer: Vec<&str> =
+        long.iter().map(|word| if word.contains("20000") { "5,6" } else { *word }).collect();
+    let ran = folder.psld(fewer).success();
+    assert!(ran.stderr.starts_with("going on: 1 of 2 were measured before"), "{ran}");
+
+    let state = fs::read_to_string(folder.path("parts/study.json")).unwrap();
+    fs::write(folder.path("parts/study.json"), &state[..state.len() / 2]).unwrap();
+    snapshot!("study_torn", study("euler --nfe 4 -o parts"));
+    fs::write(folder.path("parts/study.json"), &state).unwrap();
+    snapshot!("study_other", study("euler --nfe 4 --seed 1 --reference euler:steps=500 -o parts"));
+}
+
+#[test]
+fn studies_that_cannot_be() {
+    let folder = folder();
+    let plan = folder.psld("plan image.json --sampler euler --steps 4".split(' ')).success().stdout;
+    fs::write(folder.path("plan.json"), plan).unwrap();
+    let mut said = String::new();
+    for args in [
+        "study image.json --samplers nonsense",
+        "study image.json --samplers dpmpp:ordre=2",
+        "study image.json --samplers dpmpp:order",
+        "study image.json --samplers dpmpp:nfe=9",
+        "study image.json --samplers dpmpp:order=3 --nfe 2",
+        "study image.json --samplers em:order=2",
+        "study image.json --reference em:nfe=100",
+        "study image.json --reference dpmpp:order=9",
+        "study image.json --grid nonsense",
+        "study image.json --nfe 0",
+        "study image.json -n 1",
+        "study image.json --batch 0",
+        "study image.json --label 1",
+        "study vector.json --plan plan.json",
+        "study missing.json",
+        "study image.json -o image.json",
+    ] {
+        let ran =
+            folder.psld(args.split(' ').chain(if args.contains("-o") { vec![] } else { vec!["-o", "d"] }));
+        said += &format!("{args}\n{ran}");
+    }
+    insta::assert_snapshot!("study_bad", said);
 }
 
 /// Starts a long sampling and waits until `ready`.

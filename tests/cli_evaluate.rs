@@ -120,7 +120,7 @@ fn a_sound_model_is_verified() {
 fn the_bundled_models_are_sound() {
     need_onnxruntime();
     let folder = Folder::new();
-    for model in ["fashion-small", "fashion-classifier", "fashion-classifier-b"] {
+    for model in ["fashion-small", "fashion-classifier", "fashion-classifier-b", "fashion-classifier-grad"] {
         let path = format!("{}/models/{model}.onnx", env!("CARGO_MANIFEST_DIR"));
         folder.psld(["verify", &path]).success();
     }
@@ -373,4 +373,63 @@ fn what_cannot_be_measured_is_said() {
     bad[20] = f32::NAN;
     save(&folder, "nan.npy", &bad);
     refused("nan", &["fd", "nan.npy", "--features", "f.onnx", "--stats", "s.npz"]);
+}
+
+/// The study of a class-conditional network, by features: figures are those of `psld fd` on what was sampled.
+#[test]
+fn a_study_with_features() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    folder.copy("tests/data/models/labelled.json", "m.json");
+    folder.psld("fd train.npy --features f.onnx --make-stats s.npz".split(' ')).success();
+    let study = "study m.json -n 60 --seed 9 --label 0,2,1 --samplers dpmpp,em --nfe 6 --features f.onnx --stats s.npz \
+                 --train train.npy --resamples 25 -o d";
+    folder.psld(study.split_whitespace()).success();
+    let text = fs::read_to_string(folder.path("d/study.csv")).unwrap();
+    let column = |line: &str, name: &str| -> f64 {
+        let mut lines = text.lines();
+        let at = lines.next().unwrap().split(',').position(|head| head == name).unwrap();
+        let line = lines.find(|row| row.starts_with(line)).unwrap();
+        line.split(',').nth(at).unwrap().parse().unwrap()
+    };
+    let sample = |options: &str| {
+        let args = format!("sample m.json -n 60 --seed 9 --label 0,2,1 {options} --quiet --out samples.npy");
+        folder.psld(args.split_whitespace()).success();
+        json(
+            folder.psld("fd samples.npy --features f.onnx --train train.npy --resamples 0 --json".split(' ')),
+        )
+    };
+    let own = sample("--sampler rk45 --rtol 1e-5 --atol 1e-5 --state f64");
+    for name in ["dpmpp", "em"] {
+        let expected = sample(&format!("--sampler {name} --nfe 6"));
+        let of = |report: &Value, name: &str| report["figures"][name]["value"].as_f64().unwrap();
+        for figure in ["frechet_distance", "precision", "recall"] {
+            let (got, expected) = (column(name, figure), of(&expected, figure));
+            assert!(
+                (got - expected).abs() < 1e-5 * expected.max(0.1),
+                "{name} {figure}: {got} for {expected}"
+            );
+        }
+        let excess = of(&expected, "frechet_distance") - of(&own, "frechet_distance");
+        assert!((column(name, "frechet_excess") - excess).abs() < 1e-4 * excess.abs(), "{name}");
+    }
+    // Without training images the converged solution stands in for them.
+    let alone = "study m.json -n 60 --samplers dpmpp --nfe 6 --features f.onnx --resamples 0 -o e";
+    let ran = folder.psld(alone.split_whitespace()).success();
+    assert!(ran.stdout.contains("Frechet distance") && !ran.stdout.contains("Frechet excess"), "{ran}");
+    let mut said = String::new();
+    for args in [
+        "study m.json --features missing.onnx -o f",
+        "study m.json --stats s.npz -o f",
+        "study m.json --features f.onnx --stats samples.npy -o f",
+        "study m.json --features f.onnx --feature-output nothing -o f",
+        "study big.json --features f.onnx -o f",
+        "study m.json -n 60 --samplers dpmpp --nfe 6 --features f.onnx --train train.npy --resamples 0 -o e",
+    ] {
+        folder.copy("tests/data/models/image.json", "big.json");
+        said += &format!("{args}\n{}", folder.psld(args.split(' ')));
+    }
+    insta::with_settings!({ filters => [(r"sha256 [0-9a-f]+", "sha256 [HASH]")] }, {
+        insta::assert_snapshot!("study_features_bad", said);
+    });
 }

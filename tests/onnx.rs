@@ -268,6 +268,18 @@ fn equal_constants_are_stored_once() {
 }
 
 #[test]
+fn what_no_output_needs_is_left_out() {
+    let mut g = Graph::new("g");
+    let x = g.input("x", ElementType::F32, &[2.into()]);
+    let unused = g.mul(x, 3.0);
+    let y = g.mul(x, 2.0);
+    g.exp(unused);
+    g.output("y", y, &[2.into()]);
+    let model = g.finish().unwrap();
+    assert_eq!((model.graph().node.len(), model.graph().initializer.len()), (1, 1));
+}
+
+#[test]
 fn constants_are_little_endian_of_their_type() {
     let mut g = Graph::new("types");
     let element = |g: &mut Graph, element| g.constant_as(element, &[1], &[1.0]);
@@ -321,6 +333,32 @@ fn the_first_mistake_is_the_one_reported() {
                 g.output("y", y, &[]);
             },
             "graph `g`, constant: a tensor of int64 cannot hold 0.5",
+        ),
+        (
+            |g| {
+                let x = g.input("x", ElementType::F32, &[2.into()]);
+                let y = g.sin(x);
+                let y = g.gradient(y, x, x);
+                g.output("y", y, &[2.into()]);
+            },
+            "graph `g`, gradient: Sin: its derivative is not known here",
+        ),
+        (
+            |g| {
+                let x = g.input("x", ElementType::F32, &[2.into(), 2.into()]);
+                let y = g.linear(x, x, None);
+                g.gradient(y, y, x);
+            },
+            "graph `g`, gradient: Gemm: no derivative in its input 1 is known here",
+        ),
+        (
+            |g| {
+                let x = g.input("x", ElementType::F32, &[2.into()]);
+                let y = g.input("y", ElementType::F32, &[2.into()]);
+                let y = g.mul(y, 2.0);
+                g.gradient(y, y, x);
+            },
+            "graph `g`, gradient: the output does not depend on the input",
         ),
         (
             |g| {

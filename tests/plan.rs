@@ -689,7 +689,7 @@ fn option_errors() {
     {"sampler": "em", "step": 10} [InvalidConfig]: sampler options: unknown field `step`
     hint: did you mean `steps`?
     {"temperature": 1} [InvalidConfig]: sampler options: unknown field `temperature`
-    hint: known: kind, sampler, steps, nfe, time_grid, t_start, t_end, denoise, denoise_time, rtol, atol, max_nfe, error_norm, order, eta, lambda, matrix, lambda_s, variant, published, clip, seed
+    hint: known: kind, sampler, steps, nfe, time_grid, t_start, t_end, denoise, denoise_time, rtol, atol, max_nfe, error_norm, order, eta, lambda, matrix, lambda_s, variant, published, clip, encode, seed
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`

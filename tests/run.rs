@@ -1042,7 +1042,8 @@ fn gathered(
     run.gather(indices, seeds).unwrap();
     assert_eq!(run.samples(), indices.len());
     // What is saved after it goes on in the same way.
-    let mut again = Run::load(model, sampler, &run.save().unwrap()).unwrap();
+    let saved = run.save().unwrap();
+    let mut again = Run::load_guided(model, sampler, options.guide.as_ref(), &saved).unwrap();
     for run in [&mut run, &mut again] {
         run.step(usize::MAX).unwrap();
     }
@@ -1066,6 +1067,10 @@ fn gathered_samples_stay_what_they_are() {
     let own = RunOptions { seed: 30, previews: true, batch: Some(3), ..f64_run(4) };
     let mut runs = vec![("rk45".to_owned(), &plain, sampler(&spec, each), own.clone())];
     runs.push(("em in batches".into(), &plain, sampler(&spec, few), own));
+    // A guide of its own has classes of its own.
+    let (_, by_other) = guided[0].clone();
+    let other = RunOptions { guide: Some(conditional.clone()), ..options.clone() };
+    runs.push(("by a second network".into(), &conditional, by_other, other));
     runs.extend(guided.into_iter().map(|(name, sampler)| (name, &conditional, sampler, options.clone())));
     for (name, model, sampler, options) in runs {
         let mut run = Run::start(model, &sampler, options.clone()).unwrap();

@@ -7,6 +7,7 @@
 
 use super::error::ErrorText;
 use super::types::*;
+use crate::engine::{Engine, Ticket};
 use crate::run::Cancel;
 use crate::{Error, Model, Result, Run, Sampler, Status};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,8 @@ pub enum Object {
     Run(Arc<Flight>),
     Cancel(Cancel),
     Error(Arc<ErrorText>),
+    Engine(Arc<Engine>),
+    Ticket(Arc<Ticket>),
 }
 
 /// A run and the number that messages call it by.
@@ -90,11 +93,13 @@ handles! {
     4 psld_run Run(Arc<Flight>);
     5 psld_cancel Cancel(Cancel);
     6 psld_error Error(Arc<ErrorText>);
+    7 psld_engine Engine(Arc<Engine>);
+    8 psld_ticket Ticket(Arc<Ticket>);
 }
 
-/// generation | slot | tag (3 bits) | 1
+/// generation | slot | tag (4 bits) | 1
 const GENERATION_SHIFT: u32 = usize::BITS / 2;
-const SLOT_SHIFT: u32 = 4;
+const SLOT_SHIFT: u32 = 5;
 const MAX_SLOTS: usize = 1 << (GENERATION_SHIFT - SLOT_SHIFT);
 const MAX_GENERATION: usize = (1 << (usize::BITS - GENERATION_SHIFT)) - 1;
 
@@ -179,7 +184,7 @@ fn decode<H: Handle>(handle: *const H, name: &str) -> Result<usize> {
     if value == 0 {
         return Err(Error::new(Status::NullPointer, format!("{name}: expected a {}, got NULL", H::NAME)));
     }
-    let (tag, slot) = (value >> 1 & 0b111, (value >> SLOT_SHIFT) & (MAX_SLOTS - 1));
+    let (tag, slot) = (value >> 1 & 0b1111, (value >> SLOT_SHIFT) & (MAX_SLOTS - 1));
     match type_name(tag).filter(|_| value & 1 == 1) {
         Some(_) if tag == H::TAG => Ok(slot),
         Some(other) => Err(invalid(format!("{name}: expected a {}, got a {other}", H::NAME))),

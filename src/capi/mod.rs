@@ -12,6 +12,7 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
 mod convert;
+mod engine;
 mod error;
 mod guard;
 mod handle;
@@ -25,6 +26,7 @@ mod sampler;
 mod types;
 mod version;
 
+pub use engine::*;
 pub use error::*;
 pub use log::*;
 pub use model::*;

@@ -4,8 +4,8 @@ use super::convert::{self, Out, Struct};
 use super::guard::guard;
 use super::handle;
 use super::log;
-use super::types::{psld_error, psld_log, psld_model, psld_runtime};
-use crate::{Model, ModelOptions, ModelSpec, Result};
+use super::types::{psld_error, psld_log, psld_model, psld_runtime, psld_tensor};
+use crate::{Error, Model, ModelOptions, ModelSpec, Result, Status, run};
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
 use std::ptr::{null, null_mut};
@@ -178,6 +178,47 @@ pub extern "C" fn psld_model_shape(
         let what = convert::what(what)?;
         let model = handle::get(model, "model")?;
         convert::put_sizes(&model.sample_shape(what)?, shape, capacity, ndim)
+    })
+}
+
+/// Latents on the way through others, by spherical interpolation of each block (position, momentum) in the coordinates in
+/// which the prior is white.
+///
+/// Threads: any.
+///
+/// @param[in]  model     the model.
+/// @param[in]  latents   states [m, k*C, ...], such as a sampler compiled with `encode` makes them.
+/// @param[in]  at        `n` places on the way: p is between latents floor(p) and floor(p) + 1, 0 to m - 1; a whole number is
+///                       that latent itself.
+/// @param[in]  n         the number of places.
+/// @param[in]  dtype     type of the buffer's elements, one of psld_dtype.
+/// @param[out] buffer    receives [n, k*C, ...], row-major: initial states for psld_run_options.init.
+/// @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
+/// @param[out] err       NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_SHAPE_MISMATCH, PSLD_STATUS_INVALID_ARGUMENT for a place outside of the way,
+///         PSLD_STATUS_NUMERIC between opposite latents, or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_model_interpolate(
+    model: *const psld_model,
+    latents: *const psld_tensor,
+    at: *const f64,
+    n: usize,
+    dtype: i32,
+    buffer: *mut c_void,
+    elements: usize,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let model = handle::get(model, "model")?;
+        let at = convert::slice(at, n, "at")?;
+        let Some(latents) = convert::tensor(latents, "latents")? else {
+            return Err(Error::new(Status::NullPointer, "latents is NULL"));
+        };
+        let made = run::interpolate(model.spec(), &latents, at)?;
+        match convert::buffer(buffer, dtype, elements)? {
+            convert::Buffer::F32(out) => made.copy_into(out),
+            convert::Buffer::F64(out) => made.copy_into(out),
+        }
     })
 }
 

@@ -5,9 +5,10 @@ use super::guard::guard;
 use super::handle::{self, Flight};
 use super::log;
 use super::types::{
-    psld_cancel, psld_error, psld_log, psld_model, psld_progress, psld_run, psld_sampler, psld_tensor,
+    psld_cancel, psld_dtype, psld_error, psld_log, psld_model, psld_progress, psld_run, psld_sampler,
+    psld_tensor,
 };
-use crate::run::{self, Cancel, Element, Inpaint, Overall, Progress, What, sample_into};
+use crate::run::{self, Cancel, Element, Estimate, Inpaint, Overall, Progress, What, sample_into};
 use crate::{Error, Model, Result, Run, RunOptions, Sampler, Status};
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
@@ -63,6 +64,11 @@ pub struct psld_run_options {
     /// The guidance network: a classifier's gradient, or for "cfg" a second, weaker network; default NULL: for "cfg" the
     /// model with the null class. It may be freed while the run lives.
     pub guide: *const psld_model,
+    /// Images to start from, [n or 1, C, ...] in the data's range; default NULL: none. The initial state is a draw of the
+    /// exact perturbation kernel at the sampler's first time: a(t) x_0 + L(t) xi, with the noise xi that the prior would be
+    /// drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
+    /// compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
+    pub from_image: *const psld_tensor,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -91,6 +97,7 @@ unsafe impl Struct for psld_run_options {
             scales: null(),
             scales_len: 0,
             guide: null(),
+            from_image: null(),
         }
     }
 }
@@ -438,18 +445,53 @@ pub extern "C" fn psld_run_load(
     out: *mut *mut psld_run,
     err: *mut *mut psld_error,
 ) -> i32 {
-    guard(err, || {
-        let out = Out::new(out, "out")?;
-        let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
-        let bytes = convert::slice(bytes.cast::<u8>(), size, "bytes")?;
-        let run = Run::load(&model, &sampler, bytes)?;
-        let step = run.progress().step;
-        let flight = Flight::new(run);
-        let id = flight.id;
-        out.set(handle::create(flight)?);
-        log::emit(psld_log::Info, || format!("run {id}: loaded after step {step}"));
-        Ok(())
-    })
+    guard(err, || load(model, sampler, null(), (bytes, size), out))
+}
+
+/// psld_run_load of a run that had a guidance network (psld_run_options.guide).
+///
+/// Threads: any.
+///
+/// @param[in]  model    the model that the run was started with.
+/// @param[in]  sampler  a sampler of the same options, or of the same plan.
+/// @param[in]  guide    the guidance network that the run was started with; it may be freed while the run lives. NULL: none.
+/// @param[in]  bytes    what psld_run_save gave; not needed any more after the call.
+/// @param[in]  size     its number of bytes.
+/// @param[out] out      the run; free it with psld_run_free.
+/// @param[out] err      NULL, or receives the error.
+/// @return PSLD_STATUS_OK, PSLD_STATUS_CHECKPOINT_INVALID (torn, edited, of another model, sampler or guidance network, or a
+///         later version), or another error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_run_load_guided(
+    model: *const psld_model,
+    sampler: *const psld_sampler,
+    guide: *const psld_model,
+    bytes: *const c_void,
+    size: usize,
+    out: *mut *mut psld_run,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || load(model, sampler, guide, (bytes, size), out))
+}
+
+fn load(
+    model: *const psld_model,
+    sampler: *const psld_sampler,
+    guide: *const psld_model,
+    (bytes, size): (*const c_void, usize),
+    out: *mut *mut psld_run,
+) -> Result<()> {
+    let out = Out::new(out, "out")?;
+    let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
+    let guide = handle::get_optional(guide, "guide")?;
+    let bytes = convert::slice(bytes.cast::<u8>(), size, "bytes")?;
+    let run = Run::load_guided(&model, &sampler, guide.as_ref(), bytes)?;
+    let step = run.progress().step;
+    let flight = Flight::new(run);
+    let id = flight.id;
+    out.set(handle::create(flight)?);
+    log::emit(psld_log::Info, || format!("run {id}: loaded after step {step}"));
+    Ok(())
 }
 
 /// What made a run's samples, as a JSON object: `psld` (version), `sampler` (name, options), `plan` and `model` (hashes),
@@ -639,6 +681,79 @@ pub extern "C" fn psld_sample(
     })
 }
 
+/// Likelihoods of images in bits per dimension, -log2 p(x)/d of each, along the probability flow: the lower the likelier. The
+/// divergence is estimated by random directions and central differences, at each time of the grid.
+///
+/// In phase space momenta are drawn, and the bits are an upper bound, tight where data are smooth on the scale of the noise
+/// at t_end. With classes, likelihoods given the class; not with guidance or inpainting.
+///
+/// Threads: any.
+///
+/// @param[in]  model       the model.
+/// @param[in]  sampler     whose options (nfe, time_grid, t_end, ...) the flow is followed with: a sampler that can be compiled
+///                         with `encode` (one without a name is taken for "gddim"); psld_sampler_options.encode and denoise do not matter.
+/// @param[in]  options     `n` images `from_image`, and what else the run takes; psld_run_options.precision PSLD_DTYPE_F64
+///                         takes smaller differences of a network that computes in double precision.
+/// @param[in]  probes      random directions at each time, of two network calls each, at least 1.
+/// @param[in]  dequantise  1: the images' values are levels of 0 to 255 over the data range, each is spread over its bin of
+///                         256, and the bits are those of 8-bit images; 0: of the density.
+/// @param[out] bits        `n` numbers.
+/// @param[out] errors      NULL, or `n` numbers: the standard error of each by the directions; needs two probes or more.
+/// @param[in]  n           psld_run_options.n.
+/// @param[in]  progress    NULL, or is called after each step.
+/// @param[in]  user        passed to `progress`.
+/// @param[out] err         NULL, or receives the error.
+/// @return PSLD_STATUS_OK; PSLD_STATUS_INVALID_ARGUMENT or PSLD_STATUS_SHAPE_MISMATCH naming the option;
+///         PSLD_STATUS_UNSUPPORTED for a sampler that does not encode by fixed steps; or as psld_run_start and psld_run_step.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_likelihood(
+    model: *const psld_model,
+    sampler: *const psld_sampler,
+    options: *const psld_run_options,
+    probes: i32,
+    dequantise: i32,
+    bits: *mut f64,
+    errors: *mut f64,
+    n: usize,
+    progress: psld_progress_callback,
+    user: *mut c_void,
+    err: *mut *mut psld_error,
+) -> i32 {
+    guard(err, || {
+        let (model, sampler) = (handle::get(model, "model")?, handle::get(sampler, "sampler")?);
+        if sampler.info().name == "plan" {
+            let message = "likelihood: the sampler is a plan, and its options are what is needed";
+            return Err(Error::new(Status::Unsupported, message));
+        }
+        let options = read(options, &sampler)?;
+        let probes = u32::try_from(probes)
+            .map_err(|_| Error::argument(format!("probes = {probes}: expected at least 1")))?;
+        let estimate = Estimate { probes, dequantise: convert::flag(dequantise, "dequantise")? };
+        if n != options.n {
+            return Err(Error::argument(format!("n = {n}: expected psld_run_options.n, {}", options.n)));
+        }
+        if !errors.is_null() && probes < 2 {
+            return Err(Error::argument("errors: a standard error takes two probes or more"));
+        }
+        let f64 = psld_dtype::F64 as i32;
+        let bits = convert::buffer(bits.cast(), f64, n)?;
+        let errors = if errors.is_null() { None } else { Some(convert::buffer(errors.cast(), f64, n)?) };
+        let made = run::likelihood(&model, sampler.options(), &options, estimate, |overall| {
+            let Some(callback) = progress else { return ControlFlow::Continue(()) };
+            match callback(user, &of_sampling(overall)) {
+                0 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        })?;
+        for (to, from) in [(Some(bits), &made.bits), (errors, &made.errors)] {
+            if let Some(Buffer::F64(to)) = to {
+                to.copy_from_slice(from);
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The arguments of [`psld_sample`] but for the buffer.
 struct Call<'a> {
     model: &'a Model,
@@ -740,7 +855,7 @@ fn busy() -> Error {
         .hint("a run is one thread at a time; to stop it, use a psld_cancel")
 }
 
-fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOptions> {
+pub(super) fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOptions> {
     let o = if options.is_null() { Struct::defaults() } else { psld_run_options::read(options)? };
     let n = usize::try_from(o.n).map_err(|_| Error::argument(format!("n = {}: expected at least 1", o.n)))?;
     let labels = convert::slice(o.labels, o.labels_len, "labels")?;
@@ -762,6 +877,7 @@ fn read(options: *const psld_run_options, sampler: &Sampler) -> Result<RunOption
         deadline: deadline(o.deadline_seconds)?,
         cancel: handle::get_optional(o.cancel, "cancel")?,
         init: convert::tensor(o.init, "init")?,
+        from_image: convert::tensor(o.from_image, "from_image")?,
         noise: convert::tensor(o.noise, "noise")?,
         labels: (!labels.is_empty()).then(|| labels.to_vec()),
         inpaint,
@@ -783,7 +899,7 @@ fn deadline(seconds: f64) -> Result<Option<Duration>> {
     })
 }
 
-fn of_run(progress: Progress, samples: usize) -> psld_progress {
+pub(super) fn of_run(progress: Progress, samples: usize) -> psld_progress {
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     psld_progress {
         step: count(progress.step),

@@ -23,7 +23,7 @@ pub struct psld_sampler_options {
     /// All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
     /// one in here.
     pub options_json: *const c_char,
-    /// Name of the sampler, one of psld_samplers_json; NULL: "em".
+    /// Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "unipc".
     pub sampler: *const c_char,
     /// Solver steps, the closing one not included; 0: not given. Excludes `nfe`.
     pub steps: i32,
@@ -87,6 +87,10 @@ pub struct psld_sampler_options {
     pub guidance_to: f64,
     /// For "cfg", how far outputs are brought back to the spread that they have without guidance, 0 to 1; NaN: 0.
     pub guidance_rescale: f64,
+    /// 1: follows the probability flow from data to noise, from `t_end` to `t_start`, by a deterministic sampler (NULL:
+    /// "unipc" of order 3): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
+    /// initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
+    pub encode: i32,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -127,6 +131,7 @@ unsafe impl Struct for psld_sampler_options {
             guidance_from: f64::NAN,
             guidance_to: f64::NAN,
             guidance_rescale: f64::NAN,
+            encode: -1,
         }
     }
 }
@@ -377,7 +382,12 @@ fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
         }
         fields.insert("time_grid".into(), points.into());
     }
-    let flags = [("denoise", options.denoise), ("published", options.published), ("clip", options.clip)];
+    let flags = [
+        ("denoise", options.denoise),
+        ("published", options.published),
+        ("clip", options.clip),
+        ("encode", options.encode),
+    ];
     for (name, value) in flags {
         if value != -1 {
             fields.insert(name.into(), convert::flag(value, name)?.into());

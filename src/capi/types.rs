@@ -27,6 +27,16 @@ pub struct psld_run {
     _opaque: (),
 }
 
+/// A network that serves many callers. Made by psld_engine_create; any thread, at once.
+pub struct psld_engine {
+    _opaque: (),
+}
+
+/// A request in an engine. Made by psld_engine_submit; any thread, at once.
+pub struct psld_ticket {
+    _opaque: (),
+}
+
 /// A request to stop. Made by psld_cancel_create; any thread, at once.
 pub struct psld_cancel {
     _opaque: (),
@@ -123,7 +133,7 @@ pub struct psld_progress {
     pub done: i32,
     /// Share of the work that is done, 0 to 1; of psld_sample, over all its batches.
     pub fraction: f64,
-    /// Forward time of the last network call, 0 to 1; it decreases.
+    /// Forward time of the last network call, 0 to 1; it decreases, and increases where the sampler encodes.
     pub t: f64,
     /// Samples that are finished.
     pub samples_done: i64,

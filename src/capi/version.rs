@@ -91,6 +91,7 @@ status_names! {
     RunState c"PSLD_STATUS_RUN_STATE",
     CheckpointInvalid c"PSLD_STATUS_CHECKPOINT_INVALID",
     Partial c"PSLD_STATUS_PARTIAL",
+    QueueFull c"PSLD_STATUS_QUEUE_FULL",
     Internal c"PSLD_STATUS_INTERNAL",
     Panic c"PSLD_STATUS_PANIC",
     OutOfMemory c"PSLD_STATUS_OUT_OF_MEMORY",

@@ -3,14 +3,15 @@
 use crate::noise::philox4x32;
 use crate::{Error, Result};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What Philox's third word says a draw is for; psld's noise ends at 3, psld-training's numbers at 21.
 const RESAMPLE: u32 = 32;
 const SUBSET: u32 = 33;
 
 /// A figure with its interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Figure {
     /// What was measured.
     pub value: f64,
@@ -83,7 +84,7 @@ impl Bootstrap {
     }
 
     /// The mean of `values`, one for each sample.
-    pub(super) fn mean(&self, values: &[f64]) -> Figure {
+    pub fn mean(&self, values: &[f64]) -> Figure {
         let n = values.len();
         let mean = |weights: &[f64]| weights.iter().zip(values).map(|(w, v)| w * v).sum::<f64>() / n as f64;
         let again = (0..self.resamples).map(|number| mean(&self.weights(number, n))).collect();

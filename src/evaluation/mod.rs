@@ -4,7 +4,8 @@
 //! ([`FeatureNetwork`](crate::network::onnxruntime::FeatureNetwork)) makes of them:
 //! * [`frechet_distance`] between Gaussians, and of points to a [`Gaussian`]: [`Reference::distance_of`];
 //! * [`precision_recall`] by manifolds of nearest neighbours;
-//! * [`energy_distance`];
+//! * [`energy_distance`], also of pairs: [`energy_distance_of_pairs`];
+//! * how the samples of a known mixture fill its [`modes`];
 //! * [`nearest`] neighbours and, from them, whether samples [`copying`] the training set.
 //!
 //! [`evaluate`] does all of them. A figure alone says little: it comes with its *floor*, the same figure of held-out
@@ -24,6 +25,7 @@ mod bootstrap;
 mod energy;
 mod frechet;
 mod manifold;
+mod modes;
 mod nearest;
 mod pairs;
 mod points;
@@ -32,9 +34,10 @@ mod statistics;
 mod symmetric;
 
 pub use bootstrap::{Bootstrap, Figure, subset};
-pub use energy::energy_distance;
+pub use energy::{energy_distance, energy_distance_of_pairs};
 pub use frechet::{Gaussian, MAX_FEATURES, Reference, frechet_distance};
 pub use manifold::{PrecisionRecall, precision_recall};
+pub use modes::{ModeFigures, modes};
 pub use nearest::{copying, median, nearest};
 pub use points::Points;
 pub use report::{Options, Report, Row, Set, evaluate};

@@ -2,6 +2,7 @@
 
 use crate::network::{Precision, Values, ValuesMut};
 use crate::noise::Real;
+use crate::process::Mat;
 use crate::{Error, Result, Status};
 use std::ops::{Add, AddAssign, Mul, Range};
 
@@ -48,6 +49,27 @@ impl Buffer {
             (Buffer::F64(out), Buffer::F32(from)) => {
                 out[to].iter_mut().zip(&from[range]).for_each(|(o, x)| *o = f64::from(*x));
             }
+        }
+    }
+
+    /// Adds mean (k x 1) times the image, [n or 1, d], to states [n, k, d].
+    pub fn add_image(&mut self, n: usize, mean: &Mat, image: &Buffer) {
+        fn add<T: Float>(states: &mut [T], n: usize, mean: &Mat, image: impl Fn(usize) -> f64, len: usize) {
+            let (k, state) = (mean.rows(), states.len() / n);
+            let d = state / k;
+            for (i, z) in states.iter_mut().enumerate() {
+                let (sample, block, j) = (i / state, i % state / d, i % d);
+                let x = image((sample * d + j) % len);
+                *z = T::from_f64(z.to_f64() + mean[(block, 0)] * x);
+            }
+        }
+        let at = |i: usize| match image {
+            Buffer::F32(values) => f64::from(values[i]),
+            Buffer::F64(values) => values[i],
+        };
+        match self {
+            Buffer::F32(states) => add(states, n, mean, at, image.len()),
+            Buffer::F64(states) => add(states, n, mean, at, image.len()),
         }
     }
 

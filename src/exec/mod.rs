@@ -55,6 +55,11 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// Whether guidance changes anything: without a scale other than zero the guide is not called.
+    pub fn guides(&self) -> bool {
+        self.scales.iter().any(|w| *w != 0.0)
+    }
+
     /// Copies the elements `range` of a slot to another one.
     pub fn copy_slot(&mut self, from: usize, to: usize, range: Range<usize>) {
         let Ok([from, to]) = self.slots.get_disjoint_mut([from, to]) else { return };

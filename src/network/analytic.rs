@@ -163,6 +163,10 @@ impl Network for MixtureNetwork {
         Ok(self.0.hash.clone())
     }
 
+    fn mixture(&self) -> Option<&Mixture> {
+        Some(&self.0.mixture)
+    }
+
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
         let (k, d, count) = (self.0.process.k(), self.0.spec.data_len(), self.0.mixture.weights.len());
         Ok(Box::new(MixtureEvaluator {

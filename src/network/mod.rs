@@ -111,6 +111,11 @@ pub trait Network: Send + Sync {
 
     /// Opens an evaluator, the per-run part of a network: its buffers and bindings.
     fn evaluator(&self) -> Result<Box<dyn Evaluator>>;
+
+    /// The law of the data, where it is known.
+    fn mixture(&self) -> Option<&analytic::Mixture> {
+        None
+    }
 }
 
 /// The per-run part of a network. One thread at a time.

@@ -34,20 +34,43 @@ pub struct Graph {
     /// Names by [`Value::index`]; a value may be renamed until the end (it becomes an output, say).
     names: Vec<String>,
     taken: HashSet<String>,
-    nodes: Vec<Node>,
-    inputs: Vec<(Value, Vec<Dim>)>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) inputs: Vec<(Value, Vec<Dim>)>,
     outputs: Vec<(Value, Vec<Dim>)>,
-    initializers: Vec<(Value, Tensor)>,
+    pub(super) initializers: Vec<(Value, Tensor)>,
     constants: HashMap<Tensor, Value>,
     error: Option<Error>,
 }
 
-#[derive(Debug)]
-struct Node {
-    op: String,
-    inputs: Vec<Option<Value>>,
-    outputs: Vec<Value>,
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub op: String,
+    pub inputs: Vec<Option<Value>>,
+    pub outputs: Vec<Value>,
     attributes: Vec<proto::AttributeProto>,
+}
+
+/// Attributes of a node, where it has them.
+impl Node {
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, |attribute| attribute.i())
+    }
+
+    pub fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).map_or(default, |attribute| attribute.f())
+    }
+
+    pub fn ints(&self, name: &str) -> Vec<i64> {
+        self.attribute(name).map_or(Vec::new(), |attribute| attribute.ints.clone())
+    }
+
+    pub fn text(&self, name: &str) -> &[u8] {
+        self.attribute(name).map_or(b"", |attribute| attribute.s())
+    }
+
+    fn attribute(&self, name: &str) -> Option<&proto::AttributeProto> {
+        self.attributes.iter().find(|attribute| attribute.name() == name)
+    }
 }
 
 /// A tensor in a [`Graph`]: a handle, valid in the graph that made it only.
@@ -399,24 +422,37 @@ impl Graph {
         attributes: &[(&str, Attribute)],
         elements: [ElementType; N],
     ) -> [Value; N] {
+        let outputs = self.many(op, inputs, attributes, &elements);
+        std::array::from_fn(|i| outputs[i])
+    }
+
+    /// The same for a number of outputs that is not known when this is compiled.
+    pub(super) fn many(
+        &mut self,
+        op: &str,
+        inputs: &[Option<Value>],
+        attributes: &[(&str, Attribute)],
+        elements: &[ElementType],
+    ) -> Vec<Value> {
         let given: Vec<_> = inputs.iter().flatten().copied().collect();
         self.check(op, &given);
         let number = self.nodes.len();
-        let outputs: [Value; N] = std::array::from_fn(|i| {
+        let mut output = |(i, element): (usize, &ElementType)| {
             let part = if i == 0 { String::new() } else { format!("_{i}") };
             let name = self.fresh(format!("{}{op}_{number}{part}", self.scope));
-            self.value(name, elements[i])
-        });
+            self.value(name, *element)
+        };
+        let outputs: Vec<Value> = elements.iter().enumerate().map(&mut output).collect();
         self.nodes.push(Node {
             op: op.to_owned(),
             inputs: inputs.to_vec(),
-            outputs: outputs.to_vec(),
+            outputs: outputs.clone(),
             attributes: attributes.iter().map(|(name, attribute)| attribute.to_proto(name)).collect(),
         });
         outputs
     }
 
-    /// The model, or the first mistake that was made.
+    /// The model, or the first mistake that was made. Nodes and constants that no output needs are left out.
     pub fn finish(mut self) -> Result<Model> {
         if self.outputs.is_empty() {
             self.fail("finish", "the graph has no outputs");
@@ -424,6 +460,15 @@ impl Graph {
         if let Some(error) = self.error {
             return Err(error);
         }
+        let mut needed: HashSet<Value> = self.outputs.iter().map(|(value, _)| *value).collect();
+        let mut used: Vec<bool> = Vec::new();
+        for node in self.nodes.iter().rev() {
+            let use_it = node.outputs.iter().any(|output| needed.contains(output));
+            needed.extend(node.inputs.iter().flatten().filter(|_| use_it));
+            used.push(use_it);
+        }
+        self.nodes.retain(|_| used.pop().unwrap_or(false));
+        self.initializers.retain(|(value, _)| needed.contains(value));
         let name = |value: &Value| self.names[value.index].clone();
         let ports = |ports: &[(Value, Vec<Dim>)]| {
             ports.iter().map(|(value, dims)| value_info(name(value), value.element, dims)).collect()
@@ -491,7 +536,7 @@ impl Graph {
     }
 
     /// Whether all `values` are this graph's.
-    fn check(&mut self, op: &str, values: &[Value]) -> bool {
+    pub(super) fn check(&mut self, op: &str, values: &[Value]) -> bool {
         let ours = values.iter().all(|value| value.stamp == self.stamp);
         if !ours {
             self.fail(op, "an input belongs to another graph");
@@ -500,7 +545,7 @@ impl Graph {
     }
 
     /// Remembers the first mistake; those that follow from it would only hide it.
-    fn fail(&mut self, place: &str, message: &str) {
+    pub(super) fn fail(&mut self, place: &str, message: &str) {
         if self.error.is_none() {
             let context = format!("graph `{}`, {}{place}", self.name, self.scope);
             self.error = Some(Error::argument(message).context(context));
@@ -524,7 +569,7 @@ impl Graph {
         (a, b)
     }
 
-    fn expect_same(&mut self, op: &str, a: Value, b: Value) {
+    pub(super) fn expect_same(&mut self, op: &str, a: Value, b: Value) {
         if a.element != b.element {
             self.fail(op, &format!("the operands are {} and {}", a.element, b.element));
         }

@@ -4,7 +4,8 @@
 //! * [`proto`]: the protobuf messages, complete up to IR version 14, so that reading a model and writing it
 //!   back loses nothing;
 //! * [`Model`]: a model file with its ports and metadata, checked when it is read;
-//! * [`Graph`]: a builder that makes writing a network feel like writing the mathematics.
+//! * [`Graph`]: a builder that makes writing a network feel like writing the mathematics, its gradients included
+//!   ([`Graph::gradient`]).
 //!
 //! [`networks`] are generators written with the builder: exact networks of Gaussian mixtures, and U-Nets of
 //! random weights for tests and benchmarks.
@@ -27,6 +28,7 @@
 
 mod builder;
 mod element;
+mod gradient;
 mod model;
 pub mod networks;
 pub mod proto;

@@ -251,6 +251,11 @@ impl Plan {
         self.rows.iter().map(|row| row.draws().count()).sum()
     }
 
+    /// Whether it leads from data to noise: its times increase.
+    pub(crate) fn encodes(&self) -> bool {
+        matches!(self.grid[..], [first, .., last] if first < last)
+    }
+
     /// The kind of guidance whose maps the plan holds.
     pub(crate) fn guidance(&self) -> Option<GuidanceKind> {
         self.maps().find_map(MapKind::guidance)

@@ -48,21 +48,21 @@ impl fmt::Debug for Cancel {
 }
 
 /// A token that watches over the network calls of one run, until it is dropped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     cancel: Cancel,
-    call: Option<Arc<dyn Interrupt>>,
+    /// Of the model, and of its guide.
+    calls: Vec<Arc<dyn Interrupt>>,
 }
 
 impl Watch {
-    pub fn new(cancel: Cancel, call: Option<Arc<dyn Interrupt>>) -> Self {
-        if let Some(call) = &call {
-            let mut calls = cancel.calls();
-            calls.push(Arc::clone(call));
-            if cancel.is_cancelled() {
-                call.interrupt();
-            }
+    pub fn new(cancel: Cancel, calls: Vec<Arc<dyn Interrupt>>) -> Self {
+        let mut watched = cancel.calls();
+        watched.extend(calls.iter().cloned());
+        if cancel.is_cancelled() {
+            calls.iter().for_each(|call| call.interrupt());
         }
-        Self { cancel, call }
+        drop(watched);
+        Self { cancel, calls }
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -73,8 +73,6 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // Under the lock, so that no interrupt comes after this.
-        if let Some(call) = &self.call {
-            self.cancel.calls().retain(|other| !Arc::ptr_eq(other, call));
-        }
+        self.cancel.calls().retain(|other| !self.calls.iter().any(|call| Arc::ptr_eq(other, call)));
     }
 }

@@ -1,5 +1,6 @@
 //! Reordering the samples of a run in flight: what sequential Monte Carlo needs, with a reward that is the caller's own.
 
+use super::call::Own;
 use super::guide::Guide;
 use super::{Calls, Cursor, Run};
 use crate::exec::{Batch, Buffer, Known, Spare, gather};
@@ -56,6 +57,7 @@ impl Run {
             sampler: _,
             batch,
             calls,
+            own,
             executor: _,
             rows,
             progress,
@@ -68,18 +70,7 @@ impl Run {
             history,
         } = self;
         let Batch { n, k: _, d, states, slots, seeds, draws: _, consumed: _, known, scales, partial } = batch;
-        let Calls {
-            evaluator: _,
-            decoder: _,
-            size,
-            times,
-            labels,
-            guide,
-            seen: _,
-            projected,
-            x0,
-            seconds: _,
-        } = calls;
+        let Calls { decoder: _, labels, guide, seen: _, projected, x0, seconds: _ } = calls;
         let before = *n;
         let buffers: Vec<&mut Buffer> = states.iter_mut().chain(slots).chain(projected).chain(x0).collect();
         // An image or mask of one sample's length is one for all.
@@ -97,17 +88,17 @@ impl Run {
         for values in images {
             spare.gather_f32(values, *d, indices);
         }
-        let own = match guide {
+        let of_guide = match guide {
             Some(Guide::Other { labels, .. }) => labels.as_mut(),
             _ => None,
         };
-        for labels in labels.iter_mut().chain(own) {
+        for labels in labels.iter_mut().chain(of_guide) {
             gather(labels, 1, indices, &mut Vec::new());
         }
         if !scales.is_empty() {
             gather(scales, 1, indices, &mut Vec::new());
         }
-        if let Cursor::Adaptive(solver) = rows {
+        if let Cursor::Adaptive { solver, asked: _ } = rows {
             solver.gather(indices);
         }
         let history = history.get_or_insert_with(|| History {
@@ -126,8 +117,10 @@ impl Run {
         });
         *n = indices.len();
         partial.truncate(*n);
-        *size = (*size).min(*n);
-        times.truncate(*size);
+        if let Some(Own { evaluator: _, guide: _, size, times, twice: _ }) = own {
+            *size = (*size).min(*n);
+            times.truncate(*size);
+        }
         Ok(())
     }
 

@@ -1,15 +1,22 @@
 //! A run: one batch of samples in flight, advanced step by step.
 
+mod call;
 mod cancel;
 mod checkpoint;
 mod gather;
 mod guide;
+mod latents;
+mod likelihood;
 mod options;
 mod sample;
 mod save;
 mod tap;
 
+pub(crate) use call::{Evaluation, Lengths, Sheet};
 pub use cancel::Cancel;
+pub(crate) use cancel::Watch;
+pub use latents::interpolate;
+pub use likelihood::{Estimate, Likelihood, SAMPLER as LIKELIHOOD_SAMPLER, likelihood};
 pub use options::{Inpaint, RunOptions, Tensor};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
@@ -19,16 +26,17 @@ pub use sample::{
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known};
 use crate::guidance::{self, GUIDE};
-use crate::network::{Evaluator, Inputs, Network, Precision};
+use crate::network::{Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
-use crate::solver::{CALLS_OF_GUIDED, Decoder, Rows, Sampler};
+use crate::solver::{Decoder, Rows, Sampler};
 use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
-use cancel::Watch;
+use call::Own;
 use gather::History;
-use guide::{Guide, Lengths, Twice};
+use guide::Guide;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -69,6 +77,8 @@ pub struct Run {
     sampler: Arc<Sampler>,
     batch: Batch,
     calls: Calls,
+    /// None in an engine, which makes the calls.
+    own: Option<Own>,
     executor: Executor,
     rows: Cursor,
     progress: Progress,
@@ -87,16 +97,21 @@ pub struct Run {
 
 enum Cursor {
     Planned { plan: Arc<Plan>, next: usize },
-    Adaptive(Rk45),
+    Adaptive { solver: Rk45, asked: VecDeque<Asked> },
+}
+
+/// What an adaptive solver asked for with its last network call, and waits for.
+#[allow(clippy::large_enum_variant)] // Rows are few.
+enum Asked {
+    /// At one time for all samples: the call, and what guides it.
+    Row(Row),
+    /// At times of the samples' own.
+    Each(rk45::Call),
 }
 
 /// The network's side of a run.
 struct Calls {
-    evaluator: Box<dyn Evaluator>,
     decoder: Decoder,
-    /// Samples of one network call.
-    size: usize,
-    times: Vec<f64>,
     labels: Option<Vec<i64>>,
     guide: Option<Guide>,
     /// State and time of the model's last call.
@@ -106,6 +121,15 @@ struct Calls {
     /// The data estimate, where it is wanted.
     x0: Option<Buffer>,
     seconds: Duration,
+}
+
+/// The part of a run that updates work on.
+struct Workpiece<'a> {
+    executor: &'a Executor,
+    batch: &'a mut Batch,
+    sampler: &'a Sampler,
+    progress: &'a Progress,
+    first_sample: usize,
 }
 
 impl Run {
@@ -118,8 +142,28 @@ impl Run {
         Self::start_at(0, model, sampler, options)
     }
 
+    /// [`Self::start`] for an engine, which makes the network calls.
+    pub(crate) fn hosted(model: &Model, sampler: &Arc<Sampler>, options: RunOptions) -> Result<Self> {
+        Self::prepare(0, model, sampler, options)
+    }
+
     /// [`Self::start`] for a part of a larger set, in which the first sample has number `first_sample`.
     fn start_at(
+        first_sample: usize,
+        model: &Model,
+        sampler: &Arc<Sampler>,
+        options: RunOptions,
+    ) -> Result<Self> {
+        let size = options.batch.unwrap_or(options.n).min(options.n);
+        let (guide, deadline, cancel) = (options.guide.clone(), options.deadline, options.cancel.clone());
+        let mut run = Self::prepare(first_sample, model, sampler, options)?;
+        run.own = Some(run.open(guide.as_ref(), size)?);
+        run.resume_with(deadline, cancel);
+        Ok(run)
+    }
+
+    /// A run that cannot make calls yet.
+    fn prepare(
         first_sample: usize,
         model: &Model,
         sampler: &Arc<Sampler>,
@@ -185,20 +229,24 @@ impl Run {
             partial: vec![0.0; n],
         };
         let executor = model.executor().clone();
-        match options.init {
-            Some(init) => init.copy_to(&mut batch.states[0]),
-            None => executor.prior(&mut batch, &sampler.prior_factor),
+        match (options.init, options.from_image) {
+            (Some(init), _) => init.copy_to(&mut batch.states[0]),
+            (None, Some(image)) => {
+                let (mean, factor) = &sampler.image_start;
+                executor.prior(&mut batch, factor);
+                batch.states[0].add_image(n, mean, &image.into_buffer());
+            }
+            (None, None) => executor.prior(&mut batch, &sampler.prior_factor),
         }
-        let size = options.batch.unwrap_or(n).min(n);
         let labels = options.labels.map(|l| if l.len() == 1 { vec![l[0]; n] } else { l });
         let (labels, guide) = match (sampler.conditioning.guidance, &options.guide) {
             (None, _) => (labels, None),
             // By Bayes' rule a classifier's class is none of the model's own business.
             (Some(Guidance { kind: GuidanceKind::Classifier, .. }), Some(guide)) => {
-                (None, Some(Guide::other(guide, labels)?))
+                (None, Some(Guide::other(guide, labels)))
             }
-            (Some(_), Some(guide)) => (labels.clone(), Some(Guide::other(guide, labels)?)),
-            (Some(_), None) => (labels, Some(own_guide(model, sampler, size, options.precision)?)),
+            (Some(_), Some(guide)) => (labels.clone(), Some(Guide::other(guide, labels))),
+            (Some(_), None) => (labels, Some(Guide::Model)),
         };
         let projected =
             if sampler.projects() { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
@@ -214,21 +262,11 @@ impl Run {
                     plan.grid.first().copied().unwrap_or(1.0),
                 )
             }
-            Rows::Adaptive(o) => (Cursor::Adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.t_start),
+            Rows::Adaptive(o) => (adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.first_time()),
         };
-        let mut run = Self {
-            calls: Calls {
-                evaluator: network.evaluator()?,
-                decoder,
-                size,
-                times: vec![0.0; size],
-                labels,
-                guide,
-                seen: (0, t),
-                projected,
-                x0,
-                seconds: Duration::ZERO,
-            },
+        Ok(Self {
+            calls: Calls { decoder, labels, guide, seen: (0, t), projected, x0, seconds: Duration::ZERO },
+            own: None,
             network: network.clone(),
             sampler: sampler.clone(),
             batch,
@@ -242,9 +280,27 @@ impl Run {
             poisoned: false,
             hashes: OnceLock::new(),
             history: None,
+        })
+    }
+
+    /// Evaluators for calls of `size` samples.
+    fn open(&self, guide: Option<&Model>, size: usize) -> Result<Own> {
+        let twice = match (&self.calls.guide, &self.sampler.conditioning.guidance) {
+            (Some(Guide::Model), Some(_)) => {
+                let d = self.batch.d;
+                let input = if self.sampler.projects() { d } else { self.batch.k * d };
+                let lengths = Lengths { input, output: self.sampler.blocks_of(0) * d };
+                Some(Sheet::new(&*self.network, lengths, self.precision(), 2 * size)?)
+            }
+            _ => None,
         };
-        run.resume_with(options.deadline, options.cancel);
-        Ok(run)
+        Ok(Own {
+            evaluator: self.network.evaluator()?,
+            guide: guide.map(|guide| guide.network().evaluator()).transpose()?,
+            size,
+            times: vec![0.0; size],
+            twice,
+        })
     }
 
     /// Advances by at most `max_steps` steps.
@@ -260,57 +316,149 @@ impl Run {
         while !self.progress.done && self.progress.step < last {
             if let Err(error) = self.advance() {
                 self.poisoned = !error.status().is_interruption();
+                if let Cursor::Adaptive { solver, asked } = &mut self.rows {
+                    solver.restart();
+                    asked.clear();
+                }
                 return Err(error);
             }
         }
         Ok(self.progress)
     }
 
-    /// One row of a plan, or one attempted step of an adaptive solver.
+    /// One row: of a plan, or of those that an adaptive solver asks for.
     fn advance(&mut self) -> Result<()> {
-        self.interrupted()?;
-        match &mut self.rows {
-            Cursor::Planned { plan, next } => {
-                let (plan, first) = (plan.clone(), *next);
-                let row = &plan.rows[first];
-                let mut done = 1;
-                match row {
-                    Row::Eval(eval) => match plan.rows.get(first + 1) {
-                        Some(Row::Eval(guide)) if self.at_once(eval, guide) => {
-                            self.eval_both(eval, guide)?;
-                            done = 2;
-                        }
-                        _ => self.eval(eval)?,
-                    },
-                    Row::Update(update) => self.update(update)?,
-                    Row::Map(map) => self.map(map)?,
-                }
-                let following = plan.rows.get(first + done).map(Row::step);
-                // Only now: a call that was interrupted in flight is made again.
-                if let Cursor::Planned { next, .. } = &mut self.rows {
-                    *next += done;
-                }
-                self.progress.done = following.is_none();
-                if following != Some(row.step()) {
-                    self.progress.step = row.step() + 1;
-                    self.progress.fraction = self.progress.step as f64 / self.progress.of as f64;
-                }
-            }
-            Cursor::Adaptive(solver) => {
-                let mut solver = solver.clone();
-                let sampler = self.sampler.clone();
-                solver.advance(&sampler.process, self)?;
-                self.progress.step += 1;
-                self.progress.fraction = solver.fraction();
-                self.progress.nfe = solver.nfe as usize;
-                self.progress.done = solver.done;
-                self.rows = Cursor::Adaptive(solver);
-            }
+        // An adaptive solver that has its outputs makes something of them: interrupted here, it would take them again.
+        let answered = matches!(&self.rows, Cursor::Adaptive { solver, asked } if asked.is_empty() && solver.is_within_step());
+        if !answered {
+            self.interrupted()?;
+        }
+        if let Some(evaluation) = self.next()? {
+            self.call(&evaluation)?;
+            self.evaluated(&evaluation)?;
         }
         Ok(())
     }
 
-    fn interrupted(&self) -> Result<()> {
+    /// Goes on to the next network call; `None` at the run's end.
+    pub(crate) fn proceed(&mut self) -> Result<Option<Evaluation>> {
+        while !self.progress.done {
+            if let Some(evaluation) = self.next()? {
+                return Ok(Some(evaluation));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Executes the next row, or, where it is a network call, says which. Until [`Self::evaluated`] that row stays the next
+    /// one: a call that was interrupted in flight is made again.
+    fn next(&mut self) -> Result<Option<Evaluation>> {
+        match &mut self.rows {
+            Cursor::Planned { plan, next } => {
+                let (plan, next) = (plan.clone(), *next);
+                self.row(&plan.rows[next], plan.rows.get(next + 1))
+            }
+            Cursor::Adaptive { asked, .. } if asked.is_empty() => {
+                self.ask()?;
+                Ok(None)
+            }
+            Cursor::Adaptive { asked, .. } => match asked.pop_front() {
+                Some(Asked::Row(row)) => {
+                    let following = match asked.front() {
+                        Some(Asked::Row(row)) => Some(row.clone()),
+                        _ => None,
+                    };
+                    asked.push_front(Asked::Row(row.clone()));
+                    self.row(&row, following.as_ref())
+                }
+                Some(Asked::Each(call)) => {
+                    asked.push_front(Asked::Each(call.clone()));
+                    Ok(Some(self.evaluation_of_each(&call)))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn row(&mut self, row: &Row, following: Option<&Row>) -> Result<Option<Evaluation>> {
+        match row {
+            // A guide that would change nothing is not called.
+            Row::Eval(eval) if eval.network == GUIDE && !self.guides() => {}
+            Row::Eval(eval) => {
+                let guide = match following {
+                    Some(Row::Eval(guide)) if self.at_once(eval, guide) => Some(guide),
+                    _ => None,
+                };
+                return Ok(Some(self.evaluation(eval, guide)));
+            }
+            Row::Update(update) => self.workpiece().update(update)?,
+            Row::Map(map) => self.map(map)?,
+        }
+        self.pass(1);
+        Ok(None)
+    }
+
+    /// Lets an adaptive solver work until it asks for a network call, or has ended a step.
+    fn ask(&mut self) -> Result<()> {
+        let Cursor::Adaptive { solver, asked } = &mut self.rows else { return Ok(()) };
+        let process = &self.sampler.process;
+        let mut workpiece = Workpiece {
+            executor: &self.executor,
+            batch: &mut self.batch,
+            sampler: &self.sampler,
+            progress: &self.progress,
+            first_sample: self.first_sample,
+        };
+        let Some(call) = solver.advance(process, &mut workpiece)? else {
+            self.progress.step += 1;
+            self.progress.fraction = solver.fraction();
+            self.progress.nfe = solver.nfe as usize;
+            self.progress.done = solver.done;
+            return Ok(());
+        };
+        let [Some(t)] = call.times[..] else {
+            // Guidance is refused where samples have times of their own.
+            asked.push_back(Asked::Each(call));
+            return Ok(());
+        };
+        let input = self.calls.decoder.input(process, t);
+        let (step, from, slot) = (self.progress.step, call.state, call.slot);
+        let eval = Eval { step, network: 0, from, t, slot, input };
+        let guided = match &self.sampler.conditioning.guidance {
+            Some(guidance) if self.batch.guides() => {
+                guidance::rows(guidance, &self.calls.decoder, process, &eval, rk45::SLOTS)?
+            }
+            _ => None,
+        };
+        asked.push_back(Asked::Row(Row::Eval(eval)));
+        if let Some((guide, map)) = guided {
+            asked.extend([Asked::Row(Row::Eval(guide)), Asked::Row(Row::Map(map))]);
+        }
+        Ok(())
+    }
+
+    /// Goes past rows that are done.
+    fn pass(&mut self, rows: usize) {
+        match &mut self.rows {
+            Cursor::Planned { plan, next } => {
+                let step = plan.rows[*next].step();
+                *next += rows;
+                let following = plan.rows.get(*next).map(Row::step);
+                self.progress.done = following.is_none();
+                if following != Some(step) {
+                    self.progress.step = step + 1;
+                    self.progress.fraction = self.progress.step as f64 / self.progress.of as f64;
+                }
+            }
+            Cursor::Adaptive { solver, asked } => {
+                let call = |asked: &Asked| !matches!(asked, Asked::Row(Row::Update(_) | Row::Map(_)));
+                solver.called(asked.drain(..rows.min(asked.len())).filter(call).count() as u32);
+            }
+        }
+    }
+
+    /// Fails where the token or the deadline says so.
+    pub(crate) fn interrupted(&self) -> Result<()> {
         if self.cancel.as_ref().is_some_and(Watch::is_cancelled) {
             return Err(Error::new(
                 Status::Cancelled,
@@ -333,100 +481,16 @@ impl Run {
         Ok(())
     }
 
-    /// Calls the network of `row`; a guide that would change nothing is not called.
-    fn eval(&mut self, row: &Eval) -> Result<()> {
-        if row.network == GUIDE && !self.guides() {
-            return Ok(());
-        }
-        self.progress.t = row.t;
-        let began = Instant::now();
-        let n = self.batch.n;
-        if let (Some(input), Some(projected)) = (&row.input, &mut self.calls.projected) {
-            self.executor.project(&self.batch, row.from, &input.project, projected);
-        }
-        let t = row.input.as_ref().map_or(row.t, |input| input.t);
-        let output_len = self.sampler.blocks_of(row.network) * self.batch.d;
-        let mut first = 0;
-        while first < n {
-            let samples = first..(first + self.calls.size).min(n);
-            let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
-            let calls = &mut self.calls;
-            let times = &mut calls.times[..samples.len()];
-            times.fill(t);
-            let (evaluator, labels) = match &mut calls.guide {
-                Some(Guide::Other { evaluator, labels, .. }) if row.network == GUIDE => {
-                    (evaluator, labels.as_deref())
-                }
-                Some(Guide::Model(_)) if row.network == GUIDE => (&mut calls.evaluator, None),
-                _ => (&mut calls.evaluator, calls.labels.as_deref()),
-            };
-            let inputs = Inputs {
-                z: match (&row.input, &calls.projected) {
-                    (Some(_), Some(projected)) => projected.values(of(self.batch.d)),
-                    _ => self.batch.states[row.from].values(of(self.batch.k * self.batch.d)),
-                },
-                t: times,
-                labels: labels.map(|labels| &labels[samples.clone()]),
-            };
-            let out = self.batch.slots[row.slot].values_mut(of(output_len));
-            if let Err(e) = evaluator.evaluate(inputs, out) {
-                // Of a call that was ended on request; where it failed by itself, it will again.
-                self.interrupted()?;
-                return Err(e.context(place(&self.progress)));
-            }
-            first = samples.end;
-        }
-        self.calls.seconds += began.elapsed();
-        self.progress.nfe += 1;
-        if row.network == GUIDE {
-            return Ok(());
-        }
-        self.calls.seen = (row.from, row.t);
-        self.preview(row.slot)
-    }
-
     /// Whether guidance changes anything: without a scale other than zero the guide is not called.
     fn guides(&self) -> bool {
-        self.batch.scales.iter().any(|w| *w != 0.0)
+        self.batch.guides()
     }
 
     /// Whether the calls of two rows are of one network on the same states and times.
     fn at_once(&self, own: &Eval, guide: &Eval) -> bool {
         let same = (own.network, guide.network) == (0, GUIDE)
             && (own.from, own.t, &own.input) == (guide.from, guide.t, &guide.input);
-        same && self.guides() && matches!(self.calls.guide, Some(Guide::Model(_)))
-    }
-
-    /// Calls the model with the samples' classes and without, at once, in batches of twice the samples.
-    fn eval_both(&mut self, own: &Eval, guide: &Eval) -> Result<()> {
-        let Some(Guide::Model(twice)) = &mut self.calls.guide else {
-            return Err(Error::new(Status::Internal, "a guide of its own is called on its own"));
-        };
-        self.progress.t = own.t;
-        let began = Instant::now();
-        let n = self.batch.n;
-        let mut state = &self.batch.states[own.from];
-        if let (Some(input), Some(projected)) = (&own.input, &mut self.calls.projected) {
-            self.executor.project(&self.batch, own.from, &input.project, projected);
-            state = projected;
-        }
-        let t = own.input.as_ref().map_or(own.t, |input| input.t);
-        let mut first = 0;
-        while first < n {
-            let samples = first..(first + self.calls.size).min(n);
-            let labels = self.calls.labels.as_deref();
-            let called = twice.evaluate(&mut *self.calls.evaluator, &samples, state, t, labels);
-            if let Err(e) = called {
-                self.interrupted()?;
-                return Err(e.context(place(&self.progress)));
-            }
-            twice.read(&samples, &mut self.batch.slots, own.slot, guide.slot);
-            first = samples.end;
-        }
-        self.calls.seconds += began.elapsed();
-        self.progress.nfe += 2;
-        self.calls.seen = (own.from, own.t);
-        self.preview(own.slot)
+        same && self.guides() && matches!(self.calls.guide, Some(Guide::Model))
     }
 
     /// Executes a map row; one that guides changes the data estimate, too.
@@ -439,98 +503,6 @@ impl Run {
         if guides { self.preview(row.into) } else { Ok(()) }
     }
 
-    /// Makes the data estimate of the model's last call, whose output is in `slot`, where it is wanted.
-    fn preview(&mut self, slot: usize) -> Result<()> {
-        let (from, t) = self.calls.seen;
-        if let Some(x0) = &mut self.calls.x0 {
-            let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, t)?;
-            self.executor.x0(&self.batch, from, slot, &on_z, &on_output, x0);
-        }
-        Ok(())
-    }
-
-    /// Calls the network on the samples of `state` that have a time. A call in which no sample has one is not made; in
-    /// the others the rest keep their place, so that shapes and addresses stay.
-    fn eval_each(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<()> {
-        let latest = times.iter().flatten().copied().fold(f64::NAN, f64::max);
-        self.progress.t = latest;
-        let began = Instant::now();
-        let n = self.batch.n;
-        let (decoder, process) = (&self.calls.decoder, &self.sampler.process);
-        let inputs: Vec<_> = times.iter().map(|t| t.and_then(|t| decoder.input(process, t))).collect();
-        if let Some(projected) = &mut self.calls.projected {
-            let projects: Vec<_> = inputs.iter().map(|input| input.as_ref().map(|i| i.project)).collect();
-            self.executor.project_each(&self.batch, state, &projects, projected);
-        }
-        // The network's own times; who has none is given one that the network knows.
-        let own = |i: usize| inputs[i].as_ref().map_or(times[i], |input| Some(input.t));
-        let spare = (0..n).find_map(own).unwrap_or(latest);
-        let output_len = self.sampler.blocks_of(0) * self.batch.d;
-        let mut first = 0;
-        while first < n {
-            let samples = first..(first + self.calls.size).min(n);
-            first = samples.end;
-            if times[samples.clone()].iter().all(Option::is_none) {
-                continue;
-            }
-            let of = |len: usize| -> Range<usize> { samples.start * len..samples.end * len };
-            let calls = &mut self.calls;
-            let at = &mut calls.times[..samples.len()];
-            at.iter_mut().zip(samples.clone()).for_each(|(at, i)| *at = own(i).unwrap_or(spare));
-            let inputs = Inputs {
-                z: match &calls.projected {
-                    Some(projected) => projected.values(of(self.batch.d)),
-                    None => self.batch.states[state].values(of(self.batch.k * self.batch.d)),
-                },
-                t: at,
-                labels: calls.labels.as_ref().map(|labels| &labels[samples.clone()]),
-            };
-            let out = self.batch.slots[slot].values_mut(of(output_len));
-            if let Err(e) = calls.evaluator.evaluate(inputs, out) {
-                // Of a call that was ended on request; where it failed by itself, it will again.
-                self.interrupted()?;
-                return Err(e.context(place(&self.progress)));
-            }
-        }
-        self.calls.seconds += began.elapsed();
-        self.progress.nfe += 1;
-        if let Some(x0) = &mut self.calls.x0 {
-            let map =
-                |t: &Option<f64>| t.map(|t| self.calls.decoder.x0(&self.sampler.process, t)).transpose();
-            let maps = times.iter().map(map).collect::<Result<Vec<_>>>()?;
-            self.executor.x0_each(&self.batch, state, slot, &maps, x0);
-        }
-        Ok(())
-    }
-
-    fn update(&mut self, row: &Update) -> Result<()> {
-        let Err(sample) = self.executor.update(&mut self.batch, row) else { return Ok(()) };
-        Err(self.non_finite(row, sample))
-    }
-
-    /// Says which sample became non-finite by `row`, and whether the network's outputs were it already.
-    fn non_finite(&self, row: &Update, sample: usize) -> Error {
-        let output_len = self.sampler.blocks_of(0) * self.batch.d;
-        let range = sample * output_len..(sample + 1) * output_len;
-        let guilty = row
-            .terms
-            .iter()
-            .any(|(slot, _)| self.batch.slots[*slot].first_non_finite(range.clone()).is_some());
-        let what = if guilty { "the network's output" } else { "the state" };
-        let sample = self.first_sample + sample;
-        Error::new(
-            Status::NonFinite,
-            format!("{}: {what} of sample {sample} is not finite", place(&self.progress)),
-        )
-    }
-
-    fn non_finite_at(&self, row: Option<&Update>, sample: usize) -> Error {
-        match row {
-            Some(row) => self.non_finite(row, sample),
-            None => Error::new(Status::Internal, "a sample that was left alone became non-finite"),
-        }
-    }
-
     /// How far the run is.
     pub fn progress(&self) -> Progress {
         self.progress
@@ -541,21 +513,25 @@ impl Run {
         self.calls.seconds
     }
 
+    /// [`Self::resume_with`] in an engine: who else is told of a cancel.
+    pub(crate) fn watch(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
+        self.deadline = at(deadline);
+        self.cancel = cancel.map(|cancel| Watch::new(cancel, Vec::new()));
+    }
+
     /// Replaces the deadline (`None`: no deadline) and the cancel token, to continue an interrupted run.
     pub fn resume_with(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
         self.deadline = at(deadline);
         // Before calls are let run again: from here on the old token does not reach them.
         self.cancel = None;
-        let call = self.calls.evaluator.interrupt();
-        if let Some(call) = &call {
-            call.clear();
-        }
-        self.cancel = cancel.map(|cancel| Watch::new(cancel, call));
+        let calls: Vec<_> = self.own.iter().flat_map(Own::interrupts).collect();
+        calls.iter().for_each(|call| call.clear());
+        self.cancel = cancel.map(|cancel| Watch::new(cancel, calls));
     }
 
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`
     /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count: at the start), `gathered` (step,
-    /// indices, seeds of each [`gather`](Self::gather); null without), `precision`, `batch`, `labels`, `conditioning`,
+    /// indices, seeds of each [`gather`](Self::gather); null without), `precision`, `batch` (null in an engine), `labels`, `conditioning`,
     /// `scales` (both as they are now), `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the
     /// same model and these numbers anyone gets the same samples.
     ///
@@ -581,7 +557,7 @@ impl Run {
             "scales": (!self.batch.scales.is_empty()).then_some(&self.batch.scales),
             "guide": self.calls.guide.as_ref().map(Guide::hash).transpose()?.flatten(),
             "precision": self.precision(),
-            "batch": self.calls.size,
+            "batch": self.own.as_ref().map(|own| own.size),
             "labels": self.calls.labels,
             "steps": { "done": step, "of": of },
             "nfe": nfe,
@@ -673,16 +649,6 @@ fn precision_of(network: usize, model: &Model, guide: Option<&Model>, state: Pre
     network.network().output_precision(state)
 }
 
-/// The model as its own guide, for calls of `size` samples.
-fn own_guide(model: &Model, sampler: &Sampler, size: usize, state: Precision) -> Result<Guide> {
-    let (spec, d) = (model.spec(), model.spec().data_len());
-    let k = sampler.process.k();
-    let input = if sampler.projects() { d } else { k * d };
-    let lengths = Lengths { size, input, output: spec.output_blocks(k) * d };
-    let precisions = (state, precision_of(0, model, None, state));
-    Ok(Guide::Model(Twice::new(lengths, precisions, spec.network.classes.into())?))
-}
-
 /// A buffer of another length than the result's is a mistake, too, where it is longer: of type or shape.
 fn fits(len: usize, wanted: u128) -> Result<()> {
     if len as u128 == wanted {
@@ -740,43 +706,47 @@ fn place(progress: &Progress) -> String {
     }
 }
 
-impl rk45::Rows for Run {
-    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<u32> {
-        self.interrupted()?;
-        let [Some(t)] = *times else {
-            // Guidance is refused where samples have times of their own.
-            self.eval_each(state, times, slot)?;
-            return Ok(1);
-        };
-        let step = self.progress.step;
-        let input = self.calls.decoder.input(&self.sampler.process, t);
-        let eval = Eval { step, network: 0, from: state, t, slot, input };
-        let guided = match &self.sampler.conditioning.guidance {
-            Some(guidance) if self.guides() => {
-                guidance::rows(guidance, &self.calls.decoder, &self.sampler.process, &eval, rk45::SLOTS)?
-            }
-            _ => None,
-        };
-        let Some((guide, map)) = guided else {
-            Run::eval(self, &eval)?;
-            return Ok(1);
-        };
-        if self.at_once(&eval, &guide) {
-            self.eval_both(&eval, &guide)?;
-        } else {
-            Run::eval(self, &eval)?;
-            Run::eval(self, &guide)?;
-        }
-        self.map(&map)?;
-        Ok(CALLS_OF_GUIDED)
+/// The cursor of an adaptive solver between steps.
+fn adaptive(solver: Rk45) -> Cursor {
+    Cursor::Adaptive { solver, asked: VecDeque::new() }
+}
+
+impl Workpiece<'_> {
+    fn update(&mut self, row: &Update) -> Result<()> {
+        self.executor.update(self.batch, row).map_err(|sample| self.non_finite(row, sample))
     }
 
+    /// Says which sample became non-finite by `row`, and whether the network's outputs were it already.
+    fn non_finite(&self, row: &Update, sample: usize) -> Error {
+        let output_len = self.sampler.blocks_of(0) * self.batch.d;
+        let range = sample * output_len..(sample + 1) * output_len;
+        let guilty = row
+            .terms
+            .iter()
+            .any(|(slot, _)| self.batch.slots[*slot].first_non_finite(range.clone()).is_some());
+        let what = if guilty { "the network's output" } else { "the state" };
+        let sample = self.first_sample + sample;
+        Error::new(
+            Status::NonFinite,
+            format!("{}: {what} of sample {sample} is not finite", place(self.progress)),
+        )
+    }
+
+    fn non_finite_at(&self, row: Option<&Update>, sample: usize) -> Error {
+        match row {
+            Some(row) => self.non_finite(row, sample),
+            None => Error::new(Status::Internal, "a sample that was left alone became non-finite"),
+        }
+    }
+}
+
+impl rk45::Rows for Workpiece<'_> {
     fn update(&mut self, rows: &[Option<Update>]) -> Result<()> {
         match rows {
-            [Some(row)] => Run::update(self, row),
+            [Some(row)] => Workpiece::update(self, row),
             _ => self
                 .executor
-                .update_each(&mut self.batch, rows)
+                .update_each(self.batch, rows)
                 .map_err(|sample| self.non_finite_at(rows.get(sample).and_then(Option::as_ref), sample)),
         }
     }
@@ -789,8 +759,8 @@ impl rk45::Rows for Run {
         rtol: f64,
     ) -> Result<Vec<f64>> {
         let norms = match rows {
-            [Some(row)] => vec![self.executor.scaled_rms(&mut self.batch, row, scale, atol, rtol)],
-            _ => self.executor.scaled_rms_each(&mut self.batch, rows, scale, atol, rtol),
+            [Some(row)] => vec![self.executor.scaled_rms(self.batch, row, scale, atol, rtol)],
+            _ => self.executor.scaled_rms_each(self.batch, rows, scale, atol, rtol),
         };
         if norms.iter().all(|rms| rms.is_finite()) {
             return Ok(norms);

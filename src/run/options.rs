@@ -1,6 +1,6 @@
 //! What a run is started with.
 
-use super::Cancel;
+use super::{Cancel, Element, fits};
 use crate::Model;
 use crate::exec::Buffer;
 use crate::guidance;
@@ -28,6 +28,17 @@ impl Tensor {
             Tensor::F32(a) => a.shape(),
             Tensor::F64(a) => a.shape(),
         }
+    }
+
+    /// Copies the elements out, row-major, in another precision where `out` has one.
+    ///
+    /// # Errors
+    /// [`Status::BufferTooSmall`] or [`Status::InvalidArgument`] unless `out` has exactly the number of elements.
+    pub fn copy_into<T: Element>(&self, out: &mut [T]) -> Result<()> {
+        let len = self.shape().iter().product();
+        fits(out.len(), len as u128)?;
+        T::copy(&self.clone().into_buffer(), 0..len, out);
+        Ok(())
     }
 
     /// Rows `range` of axis `axis`, copied.
@@ -121,6 +132,13 @@ pub struct RunOptions {
     pub cancel: Option<Cancel>,
     /// Initial state [n, k*C, ...] instead of a draw of the prior.
     pub init: Option<Tensor>,
+    /// Images [n or 1, C, ...] in the data range to start from, instead of a draw of the prior: z = a(t) x_0 + L(t) xi with
+    /// the sampler's first time t, mean a and factor L of the covariance of the exact perturbation kernel, and the noise xi
+    /// that the prior would be drawn with (the sample's seed, purpose `prior`, draw 0). With a `t_start` below 1 the samples
+    /// keep what of the image is left there. A sampler that encodes starts from the image itself, with momenta drawn as they
+    /// are at `t_end` given the image (for k = 2 with mean a_m x_0 and standard deviation sqrt(Sigma_mm), times xi's
+    /// momenta), so that latents are distributed as the prior is.
+    pub from_image: Option<Tensor>,
     /// Noise [draws, n, k*C, ...], in the order in which the plan consumes it, instead of Philox's.
     pub noise: Option<Tensor>,
     /// Class of each sample, n or one for all; `None`: the null class. With [`GuidanceKind::Classifier`] it is the
@@ -153,6 +171,7 @@ impl RunOptions {
             deadline: None,
             cancel: None,
             init: None,
+            from_image: None,
             noise: None,
             labels: None,
             inpaint: None,
@@ -177,6 +196,19 @@ impl RunOptions {
         if let Some(init) = &self.init {
             expect("init", init.shape(), &state_shape)?;
             finite("init", init)?;
+        }
+        match (&self.from_image, &self.init) {
+            (Some(_), Some(_)) => {
+                return Err(Error::argument("init and from_image exclude each other: give one"));
+            }
+            (Some(image), None) => {
+                expect_shared("from_image", image.shape(), n, &spec.data.shape, false)?;
+                finite("from_image", image)?;
+            }
+            (None, None) if sampler.encodes() => {
+                return Err(Error::argument("from_image: the sampler encodes images and needs them"));
+            }
+            (None, _) => {}
         }
         if let Some(noise) = &self.noise {
             let Rows::Planned(plan) = &sampler.rows else {
@@ -311,6 +343,7 @@ impl RunOptions {
             n: range.len(),
             seed: self.seed.wrapping_add(range.start as u64),
             init: self.init.as_ref().map(|t| t.slice(0, range.clone())),
+            from_image: self.from_image.as_ref().map(shared),
             noise: self.noise.as_ref().map(|t| t.slice(1, range.clone())),
             labels: self.labels.as_deref().map(|labels| part(labels, &range)),
             scales: self.scales.as_deref().map(|scales| part(scales, &range)),

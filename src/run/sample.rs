@@ -193,6 +193,7 @@ struct SavedSampling {
     scales: Option<Vec<f64>>,
     /// Shapes of the arrays that the caller gave.
     init: Option<Vec<usize>>,
+    from_image: Option<Vec<usize>>,
     noise: Option<Vec<usize>>,
     image: Option<Vec<usize>>,
     mask: Option<Vec<usize>>,
@@ -325,6 +326,7 @@ impl<'a> Sampling<'a> {
             deadline: _,
             cancel: _,
             init,
+            from_image,
             noise,
             labels,
             inpaint,
@@ -342,6 +344,7 @@ impl<'a> Sampling<'a> {
             ("noise", noise.as_ref()),
             ("image", inpaint.as_ref().map(|i| &i.image)),
             ("mask", inpaint.as_ref().map(|i| &i.mask)),
+            ("from_image", from_image.as_ref()),
         ];
         let elements = out.len() / n * self.finished;
         let saved = SavedSampling {
@@ -361,6 +364,7 @@ impl<'a> Sampling<'a> {
             noise: arrays[1].1.map(shape),
             image: arrays[2].1.map(shape),
             mask: arrays[3].1.map(shape),
+            from_image: arrays[4].1.map(shape),
             finished: self.finished,
             elements,
             nfe: self.nfe,
@@ -413,6 +417,7 @@ impl Checkpoint {
             precision: saved.precision,
             batch: saved.batch,
             init: tensor("init", &saved.init)?,
+            from_image: tensor("from_image", &saved.from_image)?,
             noise: tensor("noise", &saved.noise)?,
             labels: saved.labels.clone(),
             scales: saved.scales.clone(),

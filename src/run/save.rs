@@ -1,10 +1,11 @@
 //! A run to bytes and back. Resumed, it goes on as if it had never stopped: bit for bit with the analytic network, and
 //! through ONNX Runtime for the same batch and threads.
 
+use super::call::Own;
 use super::checkpoint::{Reader, Writer, invalid};
 use super::gather::History;
 use super::guide::Guide;
-use super::{Calls, Cursor, Progress, Run, own_guide, precision_of};
+use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
 use crate::exec::{Batch, Buffer, Known};
 use crate::guidance::check_guide;
 use crate::network::Precision;
@@ -67,6 +68,7 @@ impl Run {
             sampler,
             batch,
             calls,
+            own,
             executor: _,
             rows,
             progress,
@@ -80,18 +82,10 @@ impl Run {
         } = self;
         let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, scales, partial: _ } =
             batch;
-        let Calls {
-            evaluator: _,
-            decoder: _,
-            size,
-            times: _,
-            labels,
-            guide,
-            seen,
-            projected: _,
-            x0,
-            seconds,
-        } = calls;
+        let Calls { decoder: _, labels, guide, seen, projected: _, x0, seconds } = calls;
+        let Some(Own { size, .. }) = own else {
+            return Err(Error::new(Status::Unsupported, "a run in an engine has no checkpoint"));
+        };
         if *poisoned {
             return Err(Error::new(Status::RunState, "the run has failed before and cannot be saved"));
         }
@@ -114,7 +108,7 @@ impl Run {
             seen: *seen,
             rows: match rows {
                 Cursor::Planned { plan: _, next } => SavedCursor::Planned(*next),
-                Cursor::Adaptive(solver) => SavedCursor::Adaptive(solver.save()),
+                Cursor::Adaptive { solver, asked: _ } => SavedCursor::Adaptive(solver.save()),
             },
             progress: *progress,
             network_seconds: seconds.as_secs_f64(),
@@ -183,7 +177,8 @@ impl Run {
                 "of another guidance network: its hash is {}, expected {}",
                 named(&saved.guide),
                 named(&own)
-            )));
+            ))
+            .hint("load it with the guidance network that it was started with (psld_run_load_guided)"));
         }
         let damaged = |what: &str| invalid(format!("its {what} cannot be"));
         let (k, d) = (sampler.process.k(), spec.data_len());
@@ -215,17 +210,17 @@ impl Run {
         if scales.len() != scaled || scales.iter().any(|w| !w.is_finite()) || seen.0 >= states {
             return Err(damaged("scales"));
         }
-        let guide = match (guidance, guide) {
+        let guided_by = match (guidance, guide) {
             (None, None) => None,
             (None, Some(_)) => return Err(damaged("guidance")),
             (Some(guidance), Some(guide)) => {
                 check_guide(guidance.kind, spec, guide.spec())?;
-                Some(Guide::other(guide, guide_labels)?)
+                Some(Guide::other(guide, guide_labels))
             }
             (Some(Guidance { kind: GuidanceKind::Classifier, .. }), None) => {
                 return Err(damaged("guidance"));
             }
-            (Some(_), None) => Some(own_guide(model, sampler, size, precision)?),
+            (Some(_), None) => Some(Guide::Model),
         };
         let decoder = Decoder::new(spec)?;
         let (rows, consumed, draws, done) = match (&sampler.rows, saved.rows) {
@@ -242,7 +237,7 @@ impl Run {
                 let solver =
                     Rk45::load(*options, decoder.clone(), n, saved).ok_or_else(|| damaged("position"))?;
                 let done = solver.done;
-                (Cursor::Adaptive(solver), 0, 0, done)
+                (adaptive(solver), 0, 0, done)
             }
             _ => return Err(damaged("position")),
         };
@@ -277,13 +272,11 @@ impl Run {
             partial: vec![0.0; n],
         };
         let mut run = Self {
+            own: None,
             calls: Calls {
-                evaluator: network.evaluator()?,
                 decoder,
-                size,
-                times: vec![0.0; size],
                 labels,
-                guide,
+                guide: guided_by,
                 seen,
                 // Made anew for each call.
                 projected: if sampler.projects() { Some(Buffer::zeros(precision, n * d)?) } else { None },
@@ -307,6 +300,7 @@ impl Run {
             hashes: OnceLock::from(hashes),
             history: saved.history,
         };
+        run.own = Some(run.open(guide, size)?);
         run.resume_with(None, None);
         Ok(run)
     }

@@ -11,7 +11,7 @@ impl Run {
     pub(crate) fn upcoming(&self) -> Option<(usize, &Row)> {
         match &self.rows {
             Cursor::Planned { plan, next } => plan.rows.get(*next).map(|row| (*next, row)),
-            Cursor::Adaptive(_) => None,
+            Cursor::Adaptive { .. } => None,
         }
     }
 
@@ -33,7 +33,7 @@ impl Run {
     pub(crate) fn plan(&self) -> Option<&Plan> {
         match &self.rows {
             Cursor::Planned { plan, .. } => Some(plan),
-            Cursor::Adaptive(_) => None,
+            Cursor::Adaptive { .. } => None,
         }
     }
 

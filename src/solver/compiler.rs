@@ -2,7 +2,7 @@
 //! score, the closing step.
 
 use super::denoiser::Denoiser;
-use super::{SamplerInfo, Solver, Times, inpaint};
+use super::{SamplerInfo, Solver, Times, encode, inpaint};
 use crate::guidance::{self, GUIDE};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Input, Map, MapKind, Plan, Row, push};
@@ -199,10 +199,14 @@ impl<'a> Compiler<'a> {
 
     pub fn compile(mut self, solver: &Solver, info: &SamplerInfo, grid: Vec<f64>) -> Result<Plan> {
         self.grid.clone_from(&grid);
+        let (encodes, denoise) = (self.options.encodes(), self.options.denoise.unwrap_or(true));
+        if encodes && denoise {
+            encode::open(&mut self, grid[0])?;
+        }
         inpaint::open(&mut self, &grid)?;
         self.before = (self.rows.len(), self.draws);
         (solver.steps)(&mut self, &grid)?;
-        if self.options.denoise.unwrap_or(true) {
+        if denoise && !encodes {
             self.close(info, grid[grid.len() - 1])?;
         }
         if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {

@@ -28,7 +28,7 @@ pub(super) struct Node {
     pub at: Factor,
 }
 
-/// A step from t down to u with the factor at its ends and at the nodes of a quadrature between them.
+/// A step from t to u, in either direction, with the factor at its ends and at the nodes of a quadrature between them.
 pub(super) struct Step {
     pub t: f64,
     pub u: f64,
@@ -36,11 +36,11 @@ pub(super) struct Step {
     pub to: Factor,
     /// Panels one after the other, from t to u, [`POINTS`] nodes each.
     nodes: Vec<Node>,
-    /// Half of each panel's length; negative, as time decreases.
+    /// Half of each panel's length; negative where time decreases.
     halves: Vec<f64>,
 }
 
-/// The factor along a grid, walked step by step from noise to data.
+/// The factor along a grid, walked step by step.
 pub(super) struct Frame<'a> {
     process: &'a Process,
     /// Whether the factor turns, or is the triangular one itself.
@@ -76,14 +76,16 @@ impl<'a> Frame<'a> {
         let process = self.process;
         let least = if self.turns {
             let speed = |s: f64| s * self.spin(s, process.data_factor(s)).max_abs();
-            let turn = f64::max(speed(t), speed(u)) * libm::log(t / u);
+            let turn = f64::max(speed(t), speed(u)) * libm::log(t / u).abs();
             libm::ceil(turn / TURN).clamp(1.0, 4096.0) as usize
         } else {
             1
         };
         let from = self.factor(process.data_factor(t), &self.rotation);
-        let mut edges = quadrature::edges(u, t, least);
-        edges.reverse();
+        let mut edges = quadrature::edges(t.min(u), t.max(u), least);
+        if u < t {
+            edges.reverse();
+        }
         let mut nodes = Vec::with_capacity(POINTS * (edges.len() - 1));
         let mut halves = Vec::with_capacity(edges.len() - 1);
         for pair in edges.windows(2) {

@@ -11,6 +11,7 @@ mod deis;
 mod denoiser;
 mod dpmpp;
 mod em;
+mod encode;
 mod euler;
 mod exp_heun;
 mod frame;
@@ -107,6 +108,8 @@ pub struct Sampler {
     pub(crate) process: Process,
     /// What standard normals are multiplied with to make the initial state.
     pub(crate) prior_factor: Mat,
+    /// A run that starts from an image starts from the first times the image plus the second times standard normals.
+    pub(crate) image_start: (Mat, Mat),
     info: SamplerInfo,
     options: SamplerSpec,
     pub(crate) rows: Rows,
@@ -139,6 +142,10 @@ impl Sampler {
     fn compile_for(model: &ModelSpec, options: &SamplerSpec, conditioning: Conditioning) -> Result<Self> {
         if options.name() == auto::INFO.name {
             special(options, &auto::INFO)?;
+            if options.encodes() {
+                let default = SamplerSpec { sampler: None, ..options.clone() };
+                return Self::compile_for(model, &default, conditioning);
+            }
             let process = model.process()?;
             let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
             return Self::compile_for(model, &chosen, conditioning);
@@ -160,6 +167,9 @@ impl Sampler {
         }
         if !(1..=1000).contains(&resample) {
             return Err(Error::argument(format!("inpaint: resample = {resample}: expected 1 to 1000")));
+        }
+        if options.encodes() {
+            encode::check(options, inpaint.is_some())?;
         }
         let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
@@ -193,8 +203,13 @@ impl Sampler {
             };
             special(options, &solver.info)?;
             let each = if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
-            let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing: each };
-            let grid = grid::resolve_for(options, &process, &times, calls)?;
+            // A path that is no recipe closes with an estimate, which no call leads back from.
+            let closing = if options.encodes() && process.parameters().is_none() { 0 } else { each };
+            let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing };
+            let mut grid = grid::resolve_for(options, &process, &times, calls)?;
+            if options.encodes() {
+                grid.reverse();
+            }
             // Those that can do both are stochastic where they are asked for noise.
             let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
             let info = SamplerInfo { stochastic: noisy, ..solver.info };
@@ -204,11 +219,13 @@ impl Sampler {
         };
         let start = match &rows {
             Rows::Planned(plan) => plan.grid[0],
-            Rows::Adaptive(options) => options.t_start,
+            Rows::Adaptive(options) => options.first_time(),
         };
         let prior_factor = prior_factor(model, &process, start)?;
+        let image_start = image_start(&process, start, options.encodes());
         let options = options.clone();
-        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
+        let model = model.clone();
+        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning })
     }
 
     /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
@@ -290,10 +307,12 @@ impl Sampler {
             equation: "",
             options: &[],
         };
-        let prior_factor = prior_factor(model, &process, plan.grid.first().copied().unwrap_or(1.0))?;
+        let start = plan.grid.first().copied().unwrap_or(1.0);
+        let prior_factor = prior_factor(model, &process, start)?;
+        let image_start = image_start(&process, start, plan.encodes());
         let rows = Rows::Planned(Arc::new(plan));
-        let options = SamplerSpec::default();
-        Ok(Self { model: model.clone(), process, prior_factor, info, options, rows, conditioning })
+        let (model, options) = (model.clone(), SamplerSpec::default());
+        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning })
     }
 
     /// What the sampler is.
@@ -311,6 +330,14 @@ impl Sampler {
         match &self.rows {
             Rows::Planned(plan) => Some(plan),
             Rows::Adaptive(_) => None,
+        }
+    }
+
+    /// Whether it leads from data to noise ([`SamplerSpec::encode`]).
+    pub fn encodes(&self) -> bool {
+        match &self.rows {
+            Rows::Planned(plan) => plan.encodes(),
+            Rows::Adaptive(options) => options.encode,
         }
     }
 
@@ -425,13 +452,25 @@ impl Times {
 
 /// The prior from which a run that starts at `start` is drawn: the process's own, but where only a part of the path is
 /// used the law of unit-variance data there. (A recipe that its own network drives starts from S wherever that is.)
-fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat> {
+pub(crate) fn prior_factor(model: &ModelSpec, process: &Process, start: f64) -> Result<Mat> {
     let own = process.parameters().is_some() && model.network.process.is_none();
     if own || start >= process.times().1 {
         Ok(process.prior_factor())
     } else {
         process.marginal_factor(start)
     }
+}
+
+/// What a run that starts from an image x_0 starts from, as (k x 1 on the image, k x k on standard normals): a draw of the
+/// exact perturbation kernel at `start`; to encode, the image with momenta that are such a draw.
+fn image_start(process: &Process, start: f64, encodes: bool) -> (Mat, Mat) {
+    let mean = process.mean(start);
+    if !encodes {
+        return (mean, process.data_factor(start).0);
+    }
+    let (k, covariance) = (process.k(), process.data_covariance(start));
+    let momenta = Mat::from_fn(k, k, |i, j| if i.min(j) == 0 { 0.0 } else { covariance[(i, j)] });
+    (Mat::from_fn(k, 1, |i, _| if i == 0 { 1.0 } else { mean[(i, 0)] }), momenta.psd_factor())
 }
 
 /// Refuses the options that only other samplers take.

@@ -9,6 +9,7 @@
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
 use super::compiler::Decoder;
+use super::encode::position;
 use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     pub error_norm: ErrorNorm,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<Guidance>,
+    /// Whether it leads from data to noise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encode: bool,
 }
 
 /// The hash of a sampler with the norm of all versions stays what it was.
@@ -71,6 +75,7 @@ impl Options {
             denoise: spec.denoise.unwrap_or(true),
             error_norm: spec.error_norm.unwrap_or_default(),
             guidance: None,
+            encode: spec.encodes(),
         };
         let least = 8 + u32::from(options.denoise);
         if options.max_nfe < least {
@@ -82,6 +87,16 @@ impl Options {
         Ok(options)
     }
 
+    /// Where the solver starts.
+    pub fn first_time(&self) -> f64 {
+        self.at(0.0)
+    }
+
+    /// The forward time after the way `tau`.
+    fn at(&self, tau: f64) -> f64 {
+        if self.encode { (self.t_end + tau).min(self.t_start) } else { self.t_start - tau }
+    }
+
     /// SHA-256 of what determines an adaptive run's rows besides the data.
     pub fn hash(&self, model: &ModelSpec) -> String {
         let text = serde_json::json!({ "sampler": INFO.name, "options": self, "process": model.process });
@@ -89,11 +104,9 @@ impl Options {
     }
 }
 
-/// What the solver asks of a run. State 0 is the solution, state 1 a stage. Everything is given for each system: one for
+/// What the solver does to a run. State 0 is the solution, state 1 a stage. Everything is given for each system: one for
 /// the whole run, or one for each sample; `None` leaves the samples of a system alone.
 pub(crate) trait Rows {
-    /// Calls the network (and what guides it) on `state` at the systems' times, into `slot`; gives the number of calls.
-    fn eval(&mut self, state: usize, times: &[Option<f64>], slot: usize) -> Result<u32>;
     /// Executes an update, whose coefficients differ between systems.
     fn update(&mut self, rows: &[Option<Update>]) -> Result<()>;
     /// Root mean square, over each system, of its row over atol + rtol max(|scale|); 0 where there is no row.
@@ -108,17 +121,26 @@ pub(crate) trait Rows {
     fn copy_slot(&mut self, from: usize, to: usize, systems: &[bool]);
 }
 
+/// A network call that the solver waits for: the outputs at `state` and the systems' times, in `slot`.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub state: usize,
+    pub times: Vec<Option<f64>>,
+    pub slot: usize,
+}
+
 /// Equations that share their steps: those of all samples of the run, or of one sample.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct System {
-    /// Reversed time since t_start.
+    /// The way that is done, in time.
     tau: f64,
     step_size: f64,
     rejected: bool,
 }
 
 /// A system's attempt at a step.
+#[derive(Clone, Debug)]
 struct Attempt {
     reached: f64,
     end: f64,
@@ -128,17 +150,39 @@ struct Attempt {
     drifts: Vec<Affine>,
 }
 
-/// The state of an adaptive run between attempted steps.
+/// The state of an adaptive run.
 #[derive(Clone, Debug)]
 pub(crate) struct Rk45 {
     options: Options,
     decoder: Decoder,
     systems: Vec<System>,
+    /// Whether the position has been taken from t = 0 to t_end, where the solver encodes.
+    opened: bool,
     /// Whether slot 0 holds the outputs at the current states and times (the last stage of an accepted step is the
     /// first of the next).
     begun: bool,
     pub nfe: u32,
     pub done: bool,
+    phase: Phase,
+    /// `nfe` and `begun` at the start of the step in flight, which may have to be taken again.
+    start: (u32, bool),
+}
+
+/// Which network call of a step is awaited.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// None: the solver is between attempted steps.
+    Between,
+    /// That of the opening step, where the solver encodes.
+    Opening,
+    /// The first of the two that choose the first step sizes.
+    First,
+    /// The second: after a step of Euler's, of size `h0`.
+    Second { h0: Vec<f64>, d1: Vec<f64> },
+    /// That of the stage whose outputs go into `slot`.
+    Stage { slot: usize, attempts: Vec<Option<Attempt>> },
+    /// That of the closing step.
+    Closing,
 }
 
 /// What of [`Rk45`] a checkpoint holds; the rest follows from the sampler.
@@ -146,6 +190,7 @@ pub(crate) struct Rk45 {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Saved {
     systems: Vec<System>,
+    opened: bool,
     begun: bool,
     nfe: u32,
     done: bool,
@@ -177,18 +222,29 @@ impl Rk45 {
             ErrorNorm::Run => 1,
             ErrorNorm::Sample => n,
         };
-        Self { options, decoder, systems: vec![system; systems], begun: false, nfe: 0, done: false }
+        Self {
+            options,
+            decoder,
+            systems: vec![system; systems],
+            opened: !(options.encode && options.denoise),
+            begun: false,
+            nfe: 0,
+            done: false,
+            phase: Phase::Between,
+            start: (0, false),
+        }
     }
 
+    /// The solver between steps, for a checkpoint.
     pub fn save(&self) -> Saved {
         // Named one by one, so that a field that is added is not forgotten here.
-        let Self { options: _, decoder: _, systems, begun, nfe, done } = self;
-        Saved { systems: systems.clone(), begun: *begun, nfe: *nfe, done: *done }
+        let Self { options: _, decoder: _, systems, opened, begun, nfe, done, phase: _, start: _ } = self;
+        Saved { systems: systems.clone(), opened: *opened, begun: *begun, nfe: *nfe, done: *done }
     }
 
     /// The solver of a run of `n` samples that [`Self::save`] was called on; `None` for a state that no solver is in.
     pub fn load(options: Options, decoder: Decoder, n: usize, saved: Saved) -> Option<Self> {
-        let Saved { systems, begun, nfe, done } = saved;
+        let Saved { systems, opened, begun, nfe, done } = saved;
         let new = Self::new(options, decoder, n);
         let possible = |system: &System| {
             (0.0..=new.length()).contains(&system.tau)
@@ -197,7 +253,7 @@ impl Rk45 {
         };
         let possible =
             systems.len() == new.systems.len() && systems.iter().all(possible) && nfe <= options.max_nfe;
-        possible.then_some(Self { systems, begun, nfe, done, ..new })
+        possible.then_some(Self { systems, opened, begun, nfe, done, ..new })
     }
 
     /// Reorders the samples: sample i is from here on what sample `indices[i]` was.
@@ -207,14 +263,14 @@ impl Rk45 {
         }
     }
 
-    /// The reversed time that all systems have reached.
+    /// The way that all systems have done.
     fn reached(&self) -> f64 {
         self.systems.iter().map(|system| system.tau).fold(f64::INFINITY, f64::min)
     }
 
     /// The forward time that all systems have reached.
     pub fn time(&self) -> f64 {
-        self.options.t_start - self.reached()
+        self.options.at(self.reached())
     }
 
     /// The share of the interval that is done, 0 to 1.
@@ -226,27 +282,89 @@ impl Rk45 {
         self.options.t_start - self.options.t_end
     }
 
-    /// The drift of the probability flow in reversed time at the state that `z` expresses.
+    /// The drift of the probability flow along the way at the state that `z` expresses.
     fn drift(&self, process: &Process, slot: usize, t: f64, z: &Affine) -> Result<Affine> {
         let (p, r) = self.decoder.epsilon(process, t)?;
         let eps = p * z.clone() + Affine::slot(slot, r);
         let score = process.score_from_eps(t) * eps;
-        Ok(-process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score)
+        let decoding = -process.drift(t) * z.clone() + process.diffusion(t) * 0.5 * score;
+        Ok(if self.options.encode { -1.0 * decoding } else { decoding })
     }
 
-    /// One attempted step of every system that has not arrived, or the closing one of all. On an error the solution
-    /// in state 0 is untouched, and the step can be asked for again.
-    pub fn advance(&mut self, process: &Process, rows: &mut dyn Rows) -> Result<()> {
+    /// Goes on to the next network call, whose outputs are in their slot when this is called again, or (`None`) to the end
+    /// of an attempted step of every system that has not arrived, or of the opening or closing one of all.
+    pub fn advance(&mut self, process: &Process, rows: &mut dyn Rows) -> Result<Option<Call>> {
         let z = Affine::state(0, process.k());
-        if self.reached() >= self.length() {
-            return self.finish(process, &z, rows);
+        match std::mem::replace(&mut self.phase, Phase::Between) {
+            Phase::Between => {
+                self.start = (self.nfe, self.begun);
+                if !self.opened {
+                    return self.open(process, &z, rows);
+                }
+                if self.reached() >= self.length() {
+                    self.phase = Phase::Closing;
+                    return Ok(Some(self.call_at(self.options.t_end)));
+                }
+                if !self.begun {
+                    self.phase = Phase::First;
+                    return Ok(Some(self.call_at(self.options.first_time())));
+                }
+                self.attempt(process, &z, rows)
+            }
+            Phase::Opening => {
+                let t = self.options.t_end;
+                let start = z.clone() + position(process.k()) * (t * self.drift(process, 0, t, &z)?);
+                self.opened(start, rows).map(|()| None)
+            }
+            Phase::First => self.probe(process, &z, rows),
+            Phase::Second { h0, d1 } => {
+                self.choose(process, &z, rows, &h0, &d1)?;
+                self.attempt(process, &z, rows)
+            }
+            Phase::Stage { slot, mut attempts } => {
+                let (node, weights) = (NODES[slot - 1], STAGES[slot - 1]);
+                for attempt in attempts.iter_mut().flatten() {
+                    let z = combine(&z, attempt.h, weights, &attempt.drifts);
+                    let drift = self.drift(process, slot, self.time_of(attempt, node), &z)?;
+                    attempt.drifts.push(drift);
+                }
+                match slot {
+                    6 => self.judge(process, &z, rows, attempts).map(|()| None),
+                    _ => self.stage(&z, rows, slot + 1, attempts).map(Some),
+                }
+            }
+            Phase::Closing => self.finish(process, &z, rows).map(|()| None),
         }
-        if !self.begun {
-            self.begin(process, &z, rows)?;
-        }
-        self.reserve(6)?;
+    }
 
-        let (length, t_start) = (self.length(), self.options.t_start);
+    /// Counts network calls that were made for the solver.
+    pub fn called(&mut self, calls: u32) {
+        self.nfe += calls;
+    }
+
+    /// Whether a step is begun and not ended.
+    pub fn is_within_step(&self) -> bool {
+        !matches!(self.phase, Phase::Between)
+    }
+
+    /// Takes the step in flight from its start again. Nothing is lost but its calls: the solution in state 0 changes with
+    /// the end of a step only.
+    pub fn restart(&mut self) {
+        if self.is_within_step() {
+            (self.nfe, self.begun) = self.start;
+            self.phase = Phase::Between;
+        }
+    }
+
+    /// A call for the solution of all systems, at one time.
+    fn call_at(&self, t: f64) -> Call {
+        Call { state: 0, times: vec![Some(t); self.systems.len()], slot: 0 }
+    }
+
+    /// Begins an attempted step: up to its first call, as the outputs at its start are there.
+    fn attempt(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<Option<Call>> {
+        self.reserve(6)?;
+        let length = self.length();
         let attempt = |system: &System| {
             let reached = system.tau;
             if reached >= length {
@@ -254,23 +372,44 @@ impl Rk45 {
             }
             let least = 10.0 * (reached.next_up() - reached);
             let end = (reached + system.step_size.max(least)).min(length);
-            let drifts = vec![self.drift(process, 0, t_start - reached, &z)?];
+            let drifts = vec![self.drift(process, 0, self.options.at(reached), z)?];
             Ok(Some(Attempt { reached, end, h: end - reached, least, drifts }))
         };
-        let mut attempts = self.systems.iter().map(attempt).collect::<Result<Vec<_>>>()?;
-        for (slot, (node, weights)) in (1..).zip(NODES.iter().zip(STAGES)) {
-            let stage = |attempt: &Attempt| combine(&z, attempt.h, weights, &attempt.drifts);
-            let time = |attempt: &Attempt| {
-                let Attempt { reached, end, h, .. } = *attempt;
-                t_start - if *node == 1.0 { end } else { reached + node * h }
-            };
-            rows.update(&each(&attempts, |attempt| stage(attempt).into_update(0, 1)))?;
-            self.nfe += rows.eval(1, &each(&attempts, time), slot)?;
-            for attempt in attempts.iter_mut().flatten() {
-                let drift = self.drift(process, slot, time(attempt), &stage(attempt))?;
-                attempt.drifts.push(drift);
-            }
-        }
+        let attempts = self.systems.iter().map(attempt).collect::<Result<Vec<_>>>()?;
+        self.stage(z, rows, 1, attempts).map(Some)
+    }
+
+    /// Makes the stage whose outputs go into `slot`, and asks for them.
+    fn stage(
+        &mut self,
+        z: &Affine,
+        rows: &mut dyn Rows,
+        slot: usize,
+        attempts: Vec<Option<Attempt>>,
+    ) -> Result<Call> {
+        let (node, weights) = (NODES[slot - 1], STAGES[slot - 1]);
+        let stage = |a: &Attempt| combine(z, a.h, weights, &a.drifts).into_update(0, 1);
+        rows.update(&each(&attempts, stage))?;
+        let times = each(&attempts, |attempt| self.time_of(attempt, node));
+        self.phase = Phase::Stage { slot, attempts };
+        Ok(Call { state: 1, times, slot })
+    }
+
+    /// The forward time of an attempt's stage.
+    fn time_of(&self, attempt: &Attempt, node: f64) -> f64 {
+        let Attempt { reached, end, h, .. } = *attempt;
+        self.options.at(if node == 1.0 { end } else { reached + node * h })
+    }
+
+    /// Accepts or rejects the attempts, and chooses the next step sizes.
+    fn judge(
+        &mut self,
+        process: &Process,
+        z: &Affine,
+        rows: &mut dyn Rows,
+        attempts: Vec<Option<Attempt>>,
+    ) -> Result<()> {
+        let (length, options) = (self.length(), self.options);
         let zero = 0.0 * z.clone();
         let estimates = each(&attempts, |a| combine(&zero, a.h, &ERROR, &a.drifts).into_update(0, 1));
         let errors = rows.scaled_rms(&estimates, [0, 1], self.options.atol, self.options.rtol)?;
@@ -291,7 +430,7 @@ impl Rk45 {
                 system.step_size = h * f64::max(0.2, 0.9 * libm::pow(error, -0.2));
                 system.rejected = true;
                 if system.step_size < least {
-                    let t = t_start - system.tau;
+                    let t = options.at(system.tau);
                     return Err(Error::new(
                         Status::Numeric,
                         format!("rk45: the step size fell below the spacing of numbers at t = {t}"),
@@ -300,37 +439,69 @@ impl Rk45 {
                 }
             }
         }
-        if self.reached() >= length && !self.options.denoise {
+        if self.reached() >= length && (self.options.encode || !self.options.denoise) {
             self.done = true;
         }
         Ok(())
     }
 
-    /// The two calls that choose the first step sizes (Hairer, Norsett, Wanner, II.4).
-    fn begin(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
-        let Options { t_start, atol, rtol, .. } = self.options;
-        let (n, length) = (self.systems.len(), self.length());
-        let scale = |rows: &mut dyn Rows, what: &Affine| {
-            rows.scaled_rms(&vec![Some(what.clone().into_update(0, 0)); n], [0, 0], atol, rtol)
-        };
-        self.nfe = rows.eval(0, &vec![Some(t_start); n], 0)?;
-        let f0 = self.drift(process, 0, t_start, z)?;
-        let (d0, d1) = (scale(rows, z)?, scale(rows, &f0)?);
+    /// The position from t = 0 to t_end: as a plan opens ([`encode`](super::encode)).
+    fn open(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<Option<Call>> {
+        if process.parameters().is_some() {
+            self.phase = Phase::Opening;
+            return Ok(Some(self.call_at(self.options.t_end)));
+        }
+        self.opened(process.mean(self.options.t_end) * z.clone(), rows).map(|()| None)
+    }
+
+    fn opened(&mut self, start: Affine, rows: &mut dyn Rows) -> Result<()> {
+        rows.update(&vec![Some(start.into_update(0, 0)); self.systems.len()])?;
+        self.opened = true;
+        Ok(())
+    }
+
+    /// Root mean square of what a row gives, over the tolerance, for each system.
+    fn scale(&self, rows: &mut dyn Rows, what: &Affine) -> Result<Vec<f64>> {
+        let row = Some(what.clone().into_update(0, 0));
+        rows.scaled_rms(&vec![row; self.systems.len()], [0, 0], self.options.atol, self.options.rtol)
+    }
+
+    /// With the outputs at the start: the step of Euler's to the second of the two calls that choose the first step sizes
+    /// (Hairer, Norsett, Wanner, II.4).
+    fn probe(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<Option<Call>> {
+        let options = self.options;
+        let f0 = self.drift(process, 0, options.first_time(), z)?;
+        let (d0, d1) = (self.scale(rows, z)?, self.scale(rows, &f0)?);
         let h0: Vec<f64> = d0
             .iter()
             .zip(&d1)
             .map(|(d0, d1)| if *d0 < 1e-5 || *d1 < 1e-5 { 1e-6 } else { 0.01 * d0 / d1 })
-            .map(|guess| guess.min(length))
+            .map(|guess| guess.min(self.length()))
             .collect();
-        let probe = |h0: f64| z.clone() + h0 * f0.clone();
-        rows.update(&h0.iter().map(|h0| Some(probe(*h0).into_update(0, 1))).collect::<Vec<_>>())?;
-        self.nfe += rows.eval(1, &h0.iter().map(|h0| Some(t_start - h0)).collect::<Vec<_>>(), 1)?;
+        let probe = |h0: f64| (z.clone() + h0 * f0.clone()).into_update(0, 1);
+        rows.update(&h0.iter().map(|h0| Some(probe(*h0))).collect::<Vec<_>>())?;
+        let times = h0.iter().map(|h0| Some(options.at(*h0))).collect();
+        self.phase = Phase::Second { h0, d1 };
+        Ok(Some(Call { state: 1, times, slot: 1 }))
+    }
+
+    /// With the outputs there: the first step sizes.
+    fn choose(
+        &mut self,
+        process: &Process,
+        z: &Affine,
+        rows: &mut dyn Rows,
+        h0: &[f64],
+        d1: &[f64],
+    ) -> Result<()> {
+        let (length, options) = (self.length(), self.options);
+        let f0 = self.drift(process, 0, options.first_time(), z)?;
         let change = |h0: &f64| {
-            let f1 = self.drift(process, 1, t_start - h0, &probe(*h0))?;
+            let f1 = self.drift(process, 1, options.at(*h0), &(z.clone() + *h0 * f0.clone()))?;
             Ok(Some((f1 + -1.0 * f0.clone()).into_update(0, 0)))
         };
         let changes = h0.iter().map(change).collect::<Result<Vec<_>>>()?;
-        let d2 = rows.scaled_rms(&changes, [0, 0], atol, rtol)?;
+        let d2 = rows.scaled_rms(&changes, [0, 0], options.atol, options.rtol)?;
         for (i, system) in self.systems.iter_mut().enumerate() {
             let (h0, d1) = (h0[i], d1[i]);
             let d2 = d2[i] / h0;
@@ -345,16 +516,15 @@ impl Rk45 {
         Ok(())
     }
 
-    /// The closing noise-free step of length t_end, with the probability flow's drift; on paths that are no recipes, the
-    /// data estimate.
+    /// With the outputs there: the closing noise-free step of length t_end, with the probability flow's drift; on paths that
+    /// are no recipes, the data estimate.
     fn finish(&mut self, process: &Process, z: &Affine, rows: &mut dyn Rows) -> Result<()> {
-        let (t, n) = (self.options.t_end, self.systems.len());
-        self.nfe += rows.eval(0, &vec![Some(t); n], 0)?;
+        let t = self.options.t_end;
         let end = match process.parameters() {
             Some(_) => z.clone() + t * self.drift(process, 0, t, z)?,
             None => self.decoder.x0_of_slot(process, t, 0)?,
         };
-        rows.update(&vec![Some(end.into_update(0, 0)); n])?;
+        rows.update(&vec![Some(end.into_update(0, 0)); self.systems.len()])?;
         self.done = true;
         Ok(())
     }

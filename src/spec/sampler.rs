@@ -9,7 +9,7 @@ use serde_json::Value;
 /// the chosen sampler does not know is an error.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplerSpec {
-    /// Name of the sampler (JSON also takes `kind`); default `em`. [`crate::solver::list`] has them all.
+    /// Name of the sampler (JSON also takes `kind`); default `em`, to encode `unipc`. [`crate::solver::list`] has them all.
     #[serde(default, alias = "kind", skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
     /// Solver steps; excludes `nfe`.
@@ -72,6 +72,10 @@ pub struct SamplerSpec {
     /// Whether the data estimate is clipped to the data range at each call; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<bool>,
+    /// Whether the probability flow is followed from data to noise, from `t_end` to `t_start`: images in, latents out.
+    /// For deterministic samplers; default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encode: Option<bool>,
     /// Seed of the first sample; sample i has seed + i. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -198,13 +202,19 @@ impl SamplerSpec {
             variant: self.variant.or(other.variant),
             published: self.published.or(other.published),
             clip: self.clip.or(other.clip),
+            encode: self.encode.or(other.encode),
             seed: self.seed.or(other.seed),
         }
     }
 
     /// The sampler's name.
     pub fn name(&self) -> &str {
-        self.sampler.as_deref().unwrap_or("em")
+        self.sampler.as_deref().unwrap_or(if self.encodes() { "unipc" } else { "em" })
+    }
+
+    /// Whether it leads from data to noise.
+    pub fn encodes(&self) -> bool {
+        self.encode.unwrap_or(false)
     }
 
     /// The first sample's seed.

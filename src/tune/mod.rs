@@ -202,6 +202,12 @@ struct Teacher {
 
 impl<'a> Tuner<'a> {
     fn new(model: &'a Model, options: &'a TuneOptions) -> Result<Self> {
+        if options.sampler.encodes() {
+            return Err(Error::new(
+                Status::Unsupported,
+                "tune: what encodes has no teacher that it could follow",
+            ));
+        }
         let sampler = Sampler::compile(model.spec(), &options.sampler, None)?;
         let Some(plan) = sampler.plan().filter(|plan| plan.draws() == 0) else {
             let name = sampler.info().name;

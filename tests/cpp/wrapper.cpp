@@ -1,6 +1,7 @@
 // psld.hpp, from the first of two translation units.
 #include <psld.hpp>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -91,6 +92,42 @@ static void run(const char *path) {
   CHECK(thrown([&] { gathered.gather(indices, psld::View<const std::uint64_t>(seeds.data(), 2)); }).status() ==
         PSLD_STATUS_INVALID_ARGUMENT);
 
+  // To latents, between them, and back.
+  psld::SamplerOptions to_latents;
+  to_latents.sampler = "gddim";
+  to_latents.nfe = 150;
+  to_latents.encode = 1;
+  const std::int64_t image_shape[4] = {4, 3, 2, 2};
+  psld_tensor images;
+  psld_tensor_init(&images, sizeof images);
+  images.data = x.data();
+  images.ndim = 4;
+  images.shape = image_shape;
+  psld::RunOptions encoding(4);
+  encoding.from_image = &images;
+  auto encode = psld::Run::start(model, psld::Sampler::create(model, to_latents), encoding);
+  encode.finish();
+  const auto latents = encode.read(PSLD_OUTPUT_STATE);
+  const std::vector<double> places{0.0, 0.5, 3.0};
+  const auto way = model.interpolate(latents, places);
+  CHECK((way.shape == std::vector<std::int64_t>{3, 6, 2, 2}));
+  psld_tensor starts;
+  psld_tensor_init(&starts, sizeof starts);
+  starts.data = way.values.data();
+  starts.ndim = 4;
+  starts.shape = way.shape.data();
+  psld::RunOptions decoding(3);
+  decoding.init = &starts;
+  to_latents.encode = 0;
+  auto decode = psld::Run::start(model, psld::Sampler::create(model, to_latents), decoding);
+  decode.finish();
+  const auto back = decode.read();
+  for (std::size_t i = 0; i < 12; i++) {
+    CHECK(std::fabs(back.values[i] - x[i]) < 0.02f);
+    CHECK(std::fabs(back.values[24 + i] - x[36 + i]) < 0.02f);
+  }
+  CHECK(thrown([&] { model.interpolate(latents, std::vector<double>{3.5}); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+
   // Failures say what and why, and a callback's exception comes out where it was called from.
   auto error = thrown([&] { psld::Sampler::create(model, {{"sampler", "huen"}}); });
   CHECK(error.status() == PSLD_STATUS_INVALID_ARGUMENT && error.hint().find("heun") != std::string::npos);
@@ -121,9 +158,38 @@ static void run(const char *path) {
   CHECK(long_run.finish().done);
 }
 
+/* Of a mixture whose classes are its components, -0.6, 0 and 0.6 everywhere. */
+static void guide() {
+  auto model = psld::Model::load("tests/data/models/labelled.json");
+  auto classifier = psld::Model::load("tests/data/models/classifier.json");
+  const std::vector<std::int64_t> labels = {0, 1, 2};
+  const std::vector<double> scales = {1.0}, two = {1.0, 2.0};
+  psld::SamplerOptions how({{"sampler", "sscs"}, {"steps", "30"}});
+  for (const char *kind : {"cfg", "classifier"}) {
+    how.guidance = kind;
+    auto sampler = psld::Sampler::create(model, how);
+    psld::RunOptions what(3);
+    what.guided(labels, scales, std::strcmp(kind, "cfg") ? classifier.get() : nullptr);
+    auto start = psld::Run::start(model, sampler, what);
+    start.step(10);
+    auto run = psld::Run::load(model, sampler, start.save(), what.guide ? &classifier : nullptr);
+    CHECK(run.finish().done && start.finish().done);
+    auto images = run.read();
+    CHECK(images.values == start.read().values);
+    for (int i = 0; i < 3; i++) {
+      float mean = 0;
+      for (int j = 0; j < 16; j++) mean += images.values[16 * i + j] / 16;
+      CHECK(std::fabs(mean - 0.6 * (i - 1)) < 0.2);
+    }
+    what.guided(labels, two, what.guide);
+    CHECK(thrown([&] { psld::Run::start(model, sampler, what); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) return 1;
   run(argv[1]);
+  guide();
   if (int failed = elsewhere(argv[1])) return failed;
   return psld_debug_live_handles() == 0 ? 0 : 5;
 }

@@ -5,6 +5,7 @@ use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
 use psld::network::{Evaluator, Inputs, Network, Precision, Values, ValuesMut};
 use psld::onnx::{Dim, ElementType, Graph};
 use psld::run::{Cancel, What};
+use psld::spec::{Guidance, GuidanceKind};
 use psld::{Model, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,11 @@ const NODES: usize = 240;
 
 /// A network of many nodes that take some milliseconds each: eps = z, by a chain of products with the identity.
 fn chain() -> OnnxNetwork {
+    long(NODES, false)
+}
+
+/// The same of any length; as a guide, with a label input and a gradient's output.
+fn long(nodes: usize, guide: bool) -> OnnxNetwork {
     let mut g = Graph::new("chain");
     let dims = [Dim::from("N"), Dim::from(WIDTH)];
     let z = g.input("z", ElementType::F32, &dims);
@@ -24,12 +30,21 @@ fn chain() -> OnnxNetwork {
     let t = g.reshape(t, &[-1, 1]);
     let t = g.mul(t, 0.0);
     let mut x = g.add(z, t);
-    for _ in 0..NODES {
+    for _ in 0..nodes {
         x = g.matmul(x, identity);
     }
-    g.output("eps", x, &dims);
+    let network = if guide {
+        g.input("y", ElementType::I64, &dims[..1]);
+        g.output("grad", x, &dims);
+        r#"{"output": "grad", "label_input": "y", "classes": 2}"#
+    } else {
+        g.output("eps", x, &dims);
+        "{}"
+    };
     let mut model = g.finish().unwrap();
-    let spec = format!(r#"{{"format": 1, "process": {{"kind": "vp"}}, "data": {{"shape": [{WIDTH}]}}}}"#);
+    let spec = format!(
+        r#"{{"format": 1, "process": {{"kind": "vp"}}, "data": {{"shape": [{WIDTH}]}}, "network": {network}}}"#
+    );
     model.set_metadata("psld.spec", &spec);
     load(&model, &OnnxOptions { threads: 1, ..Default::default() }).unwrap()
 }
@@ -90,6 +105,62 @@ fn a_cancel_ends_a_call_between_two_nodes() {
     let cancel = Cancel::new();
     cancel.cancel();
     assert_eq!(start(Some(&cancel)).step(1).unwrap_err().status(), Status::Cancelled);
+}
+
+/// Also where it is the guide's call.
+#[test]
+fn a_cancel_ends_a_guides_call() {
+    let model = Model::new(Arc::new(long(1, false)), 1).unwrap();
+    let guide = Model::new(Arc::new(long(NODES, true)), 1).unwrap();
+    let options = SamplerSpec::parse(r#"{"sampler": "euler", "steps": 2}"#).unwrap();
+    let guidance: Guidance = GuidanceKind::Classifier.into();
+    let sampler = Arc::new(Sampler::compile(model.spec(), &options, guidance).unwrap());
+    let start = |cancel: Option<&Cancel>| {
+        let options = RunOptions {
+            cancel: cancel.cloned(),
+            guide: Some(guide.clone()),
+            labels: Some(vec![1]),
+            scales: Some(vec![1.0]),
+            ..RunOptions::new(256)
+        };
+        Run::start(&model, &sampler, options).unwrap()
+    };
+    let mut whole = start(None);
+    let began = Instant::now();
+    whole.step(1).unwrap();
+    let call = began.elapsed();
+
+    let mut latencies = Vec::new();
+    for round in 1..=5 {
+        let cancel = Cancel::new();
+        let mut run = start(Some(&cancel));
+        let (error, latency) = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20) * round);
+                let now = Instant::now();
+                cancel.cancel();
+                now
+            });
+            let error = run.step(1).unwrap_err();
+            (error, asked.join().unwrap().elapsed())
+        });
+        assert_eq!(error.status(), Status::Cancelled);
+        latencies.push(latency);
+        if round == 5 {
+            // Without its token it goes on.
+            run.resume_with(None, None);
+            run.step(1).unwrap();
+            let read = |run: &Run| {
+                let mut out = vec![0f32; 256 * WIDTH];
+                run.read(What::State, &mut out).unwrap();
+                out
+            };
+            assert_eq!(read(&run), read(&whole));
+        }
+    }
+    latencies.sort();
+    println!("a step takes {call:?}; ended after {:?} (median), {:?} (worst)", latencies[2], latencies[4]);
+    assert!(latencies[2] < call / 2, "{latencies:?} of {call:?}");
 }
 
 /// A run that waits for its turn behind another one's call is cancelled at once, too.

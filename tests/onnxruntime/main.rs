@@ -1,7 +1,9 @@
 //! ONNX Runtime: finding it, loading models, running them. Needs the library (`make onnxruntime`).
 #![cfg(feature = "onnxruntime")]
 
+mod engine;
 mod evaluate;
+mod gradient;
 mod interrupt;
 mod library;
 mod models;

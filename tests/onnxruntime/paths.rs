@@ -1,14 +1,16 @@
 //! Ordinary diffusion networks through ONNX Runtime: along their own paths and through phase space.
 
 use crate::support::runtime;
+use ndarray::ArrayD;
 use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
 use psld::network::{Inputs, Network, Precision, Values, ValuesMut};
 use psld::onnx::networks::{Half, Means, Mixture as OnnxMixture, Path};
 use psld::onnx::{Dim, ElementType, Graph, Model, Value};
-use psld::run::What;
+use psld::run::{Estimate, Overall, Tensor, What, likelihood};
 use psld::{ModelSpec, Run, RunOptions, Sampler, SamplerSpec};
 use serde_json::{Value as Json, json};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 const SHAPE: [usize; 2] = [2, 3];
@@ -76,10 +78,9 @@ fn fields(own: &Json, process: &Json, rest: &Json) -> Json {
     fields
 }
 
-#[test]
-fn a_vp_mixture_drives_psld() {
-    let mixture = data(0.05);
-    let model = OnnxMixture {
+/// The network of a mixture along the path `vp`, whose process is `own`.
+fn vp_network(mixture: &Mixture, own: &Json) -> Model {
+    let network = OnnxMixture {
         path: Path::Vp { beta_min: 0.1, beta_max: 20.0 },
         numerical_eps: 0.0,
         shape: SHAPE.to_vec(),
@@ -91,8 +92,13 @@ fn a_vp_mixture_drives_psld() {
         half: Half::All,
         ports: ElementType::F32,
     };
-    let own = json!({ "kind": "vp" });
-    let model = model.network(&spec(&own, &json!({})).to_json()).unwrap();
+    network.network(&spec(own, &json!({})).to_json()).unwrap()
+}
+
+#[test]
+fn a_vp_mixture_drives_psld() {
+    let (mixture, own) = (data(0.05), json!({ "kind": "vp" }));
+    let model = vp_network(&mixture, &own);
     for process in with_own(&own) {
         same(&model, &mixture, &process, &fields(&own, &process, &json!({})));
     }
@@ -109,6 +115,53 @@ fn a_vp_mixture_drives_psld() {
     // They start from S and from the law of unit-variance data at t = 0.9, which differ by 1e-3.
     let far = exact.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(far < 2e-2, "{far:e} apart\n{exact:?}\n{got:?}");
+}
+
+/// What keeps buffers in order and takes differences of outputs in single precision: samples that were gathered, latents
+/// and likelihoods are those of the exact network.
+#[test]
+fn gathered_encoded_and_measured() {
+    let (mixture, own) = (data(0.05), json!({ "kind": "vp" }));
+    let onnx = vp_network(&mixture, &own);
+    for process in with_own(&own) {
+        let spec = spec(&process, &fields(&own, &process, &json!({})));
+        let exact = MixtureNetwork::new(spec.clone(), mixture.clone()).unwrap();
+        let networks: [Arc<dyn Network>; 2] = [Arc::new(load(&onnx, &spec)), Arc::new(exact)];
+        let compile = |options: Json| {
+            Arc::new(Sampler::compile(&spec, &SamplerSpec::from_json(options).unwrap(), None).unwrap())
+        };
+        let results = networks.map(|network| {
+            let model = psld::Model::new(network, 1).unwrap();
+            let options = RunOptions { seed: 5, batch: Some(3), ..RunOptions::new(4) };
+            let em = compile(json!({ "sampler": "sde_dpmpp", "steps": 8 }));
+            let mut run = Run::start(&model, &em, options.clone()).unwrap();
+            run.step(3).unwrap();
+            run.gather(&[3, 0, 3], Some(&[8, 50, 51])).unwrap();
+            run.step(usize::MAX).unwrap();
+            let mut gathered = vec![0.0; run.shape(What::State).iter().product()];
+            run.read(What::State, &mut gathered).unwrap();
+
+            let images: Vec<f32> =
+                (0..24).map(|i| 0.1 * (i % 6) as f32 - 0.7 + 0.2 * (i as f32).sin()).collect();
+            let images = ArrayD::from_shape_vec(vec![4, 2, 3], images).unwrap();
+            let options = RunOptions { from_image: Some(Tensor::F32(images)), ..options };
+            let encoder = compile(json!({ "encode": true, "nfe": 30 }));
+            let mut run = Run::start(&model, &encoder, options.clone()).unwrap();
+            run.step(usize::MAX).unwrap();
+            let mut latents = vec![0.0; run.shape(What::State).iter().product()];
+            run.read(What::State, &mut latents).unwrap();
+
+            let go = |_: Overall| ControlFlow::Continue(());
+            let measured = likelihood(&model, encoder.options(), &options, Estimate::default(), go).unwrap();
+            [gathered, latents, measured.bits]
+        });
+        for (what, i) in [("gathered", 0), ("latents", 1), ("bits", 2)] {
+            let pairs = results[0][i].iter().zip(&results[1][i]);
+            let far = pairs.map(|(a, b): (&f64, &f64)| (a - b).abs()).fold(0.0, f64::max);
+            println!("{process}, {what}: {far:e}");
+            assert!(far < if what == "bits" { 1e-4 } else { 2e-5 }, "{process}, {what}: {far:e} apart");
+        }
+    }
 }
 
 /// The parts of a network for data N(mean, variance): its own inputs, and float64 values to compute with.

@@ -12,7 +12,7 @@ use psld::io::{NewFile, npy};
 use psld::onnx::ElementType;
 use psld::{Error, ModelSpec, Result, SamplerSpec, Status};
 use psld_training::data::{self, Dataset, Split};
-use psld_training::export::{export, golden};
+use psld_training::export::{export, export_gradient, golden, golden_gradient};
 use psld_training::import::{Which, import, save};
 use psld_training::net::{NetConfig, Network};
 use psld_training::recipe::{DataKind, DataRecipe, Recipe, with_preset};
@@ -64,6 +64,9 @@ enum Command {
         /// Type of weights, state and output.
         #[arg(long, value_enum, default_value_t = Dtype::F32)]
         dtype: Dtype,
+        /// Of a classifier, the gradient of log p(y | z, t) in the state: a network for psld's classifier guidance.
+        #[arg(long)]
+        gradient: bool,
         /// The weights as they were last, not their running average.
         #[arg(long)]
         raw: bool,
@@ -244,7 +247,7 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
         Command::Resume { folder, changes } => {
             return train(Trainer::resume(&folder, &changes.overrides(), device)?, &folder, began);
         }
-        Command::Export { checkpoint, output, dtype, raw, config } => {
+        Command::Export { checkpoint, output, dtype, gradient, raw, config } => {
             let (spec, network, values) = match config {
                 Some(config) => {
                     let (spec, network) = described(&config)?;
@@ -262,8 +265,13 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
                 Dtype::F16 => ElementType::F16,
                 Dtype::Bf16 => ElementType::Bf16,
             };
-            let golden = golden(&network, &values)?;
-            let model = export(&network, &values, &spec, element, Some(&golden))?;
+            let model = if gradient {
+                let golden = golden_gradient(&network, &values)?;
+                export_gradient(&network, &values, &spec, element, Some(&golden))?
+            } else {
+                let golden = golden(&network, &values)?;
+                export(&network, &values, &spec, element, Some(&golden))?
+            };
             let bytes = model.to_bytes();
             std::fs::write(&output, &bytes).map_err(|e| {
                 Error::new(Status::WriteFailed, format!("{}: cannot be written", output.display())).source(e)

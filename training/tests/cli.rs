@@ -46,6 +46,8 @@ fn a_run_from_recipe_to_model() {
     let (code, said) = run(at, &["export", "runs/points", "-o", "model.onnx"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(at.join("grid.png").exists() && at.join("model.onnx").exists());
+    let (code, said) = run(at, &["export", "runs/points", "--gradient", "-o", "grad.onnx"]);
+    assert!(code == Some(2) && said.contains("a gradient is exported of a classifier"), "{said}");
     let (code, said) = run(at, &["train", "points.toml", "--out", "b", "--set", "train.stepz=1"]);
     assert!(code == Some(2) && said.contains("did you mean `steps`?"), "{said}");
 }

@@ -10,14 +10,17 @@ mod common;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use common::{Case, VECTORS, assert_close, combinations, random, random_networks, reference, vector};
+use common::{
+    Case, VECTORS, assert_close, combinations, gradient_cases, gradients, random, random_networks, reference,
+    tensors, vector,
+};
 use half::{bf16, f16};
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use psld::onnx::{ElementType, Model};
 use psld::spec::{ModelSpec, SPEC_KEY};
-use psld_training::export::{GOLDEN_KEY, Golden, LOGITS, export};
+use psld_training::export::{GOLDEN_KEY, Golden, LOGITS, export, export_gradient};
 use psld_training::net::{FEATURES, NetConfig, Network};
 
 fn environment() -> &'static Environment {
@@ -174,6 +177,135 @@ fn a_classifier_gives_logits_and_features() {
     let outputs = run_all(&case, &exported, |x| x, |x| x);
     assert_close("logits", &outputs[0], &logits, 1e-5);
     assert_close("features", &outputs[1], &features, 1e-5);
+}
+
+fn gradient_model(case: &Case, element: ElementType) -> Model {
+    export_gradient(&case.network, &case.weights, &spec(case.network.config()), element, None).unwrap()
+}
+
+/// One sample of `case`.
+fn alone(case: &Case, i: usize) -> Case {
+    let len = case.z.len() / case.batch;
+    Case {
+        name: case.name.clone(),
+        network: case.network.clone(),
+        weights: case.weights.clone(),
+        batch: 1,
+        z: case.z[i * len..][..len].to_vec(),
+        t: vec![case.t[i]],
+        y: case.y.as_ref().map(|y| vec![y[i]]),
+    }
+}
+
+/// libtorch's own are in a file: it never shares a process with ONNX Runtime, and `net_torch.rs` checks the file.
+#[test]
+fn gradients_are_those_of_libtorch() {
+    let expected = tensors(&gradients());
+    let cases = gradient_cases();
+    assert_eq!(expected.len(), cases.len());
+    for case in cases {
+        let expected: Vec<f64> = expected[&case.name].iter().map(|&value| value.into()).collect();
+        let model = gradient_model(&case, ElementType::F32);
+        let gradient = run(&case, &model, |x| x, |x| x);
+        // Sample by sample: at small times they are larger.
+        let len = expected.len() / case.batch;
+        for i in 0..case.batch {
+            let of_sample = i * len..(i + 1) * len;
+            assert_close(&case.name, &gradient[of_sample.clone()], &expected[of_sample], 1e-4);
+        }
+        let one = run(&alone(&case, 1), &model, |x| x, |x| x);
+        assert_close(&format!("{}, alone", case.name), &one, &expected[len..2 * len], 1e-4);
+    }
+}
+
+/// Along the gradient and in another direction, by differences of the interpreter, which computes in f64.
+#[test]
+fn gradients_are_those_of_the_log_probability() {
+    const H: f64 = 1e-4;
+    for case in gradient_cases() {
+        let gradient = run(&case, &gradient_model(&case, ElementType::F32), |x| x, |x| x);
+        let gradient: Vec<f64> = gradient.into_iter().map(f64::from).collect();
+        let len = gradient.len() / case.batch;
+        let length = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let random = |seed| {
+            let mut v = vec![0.0; gradient.len()];
+            psld::noise::fill_f64(seed, psld::noise::Purpose::Solver, 0, 0, &mut v);
+            v
+        };
+        for mut direction in [gradient.clone(), random(1)] {
+            direction.chunks_mut(len).for_each(|v| {
+                let length = length(v);
+                v.iter_mut().for_each(|x| *x /= length);
+            });
+            let moved = |h: f64| {
+                let z = case.z.iter().zip(&direction).map(|(&z, v)| f64::from(z) + h * v).collect();
+                reference::log_probabilities(&case, z)
+            };
+            let (forth, back) = (moved(H), moved(-H));
+            for i in 0..case.batch {
+                let part = |v: &[f64]| v[i * len..][..len].to_vec();
+                let (gradient, direction) = (part(&gradient), part(&direction));
+                let along: f64 = gradient.iter().zip(&direction).map(|(g, v)| g * v).sum();
+                let difference = (forth[i] - back[i]) / (2.0 * H);
+                let error = (along - difference).abs() / length(&gradient);
+                assert!(error < 1e-4, "{}, sample {i}: {along} and {difference}: {error:e}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_in_half_the_bits_stay_close() {
+    for case in gradient_cases().into_iter().step_by(6) {
+        let expected = run(&case, &gradient_model(&case, ElementType::F32), |x| x, |x| x);
+        let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+        let half = run(&case, &gradient_model(&case, ElementType::F16), f16::from_f32, f16::to_f32);
+        assert_close(&format!("{} as float16", case.name), &half, &expected, 5e-2);
+        let brain = run(&case, &gradient_model(&case, ElementType::Bf16), bf16::from_f32, bf16::to_f32);
+        assert_close(&format!("{} as bfloat16", case.name), &brain, &expected, 0.3);
+    }
+}
+
+#[test]
+fn a_gradient_describes_itself() {
+    let case = gradient_cases().remove(0);
+    let spec = spec(case.network.config());
+    let golden = Golden::new(0, 0.5, Some(0), &[1.0, -1.0]);
+    let model =
+        export_gradient(&case.network, &case.weights, &spec, ElementType::F32, Some(&golden)).unwrap();
+    let model = Model::read(model.to_bytes()).unwrap();
+    let ports = [model.inputs(), model.outputs()].concat();
+    assert_eq!(
+        ports.iter().map(|port| port.to_string()).collect::<Vec<_>>(),
+        [
+            "`z` [batch, 2, 8, 8] float32",
+            "`t` [batch] float32",
+            "`y` [batch] int64",
+            "`grad` [batch, 2, 8, 8] float32",
+        ]
+    );
+    let written = ModelSpec::parse(model.metadata(SPEC_KEY).unwrap()).unwrap();
+    assert!(written.is_gradient());
+    assert_eq!((written.network.label_input.as_deref(), written.network.classes), (Some("y"), 5));
+    let read: Golden = serde_json::from_str(model.metadata(GOLDEN_KEY).unwrap()).unwrap();
+    assert_eq!(read, golden);
+
+    // "No class" does not guide.
+    let nobody = Case { y: Some(vec![5; 3]), ..case };
+    assert!(run(&nobody, &model, |x| x, |x| x).iter().all(|&x| x == 0.0));
+
+    // Weights are stored once, for both ways.
+    let (large, _) = vector("classifier");
+    let spec = self::spec(large.network.config());
+    let forward = export(&large.network, &large.weights, &spec, ElementType::F32, None).unwrap();
+    let gradient = export_gradient(&large.network, &large.weights, &spec, ElementType::F32, None).unwrap();
+    let sizes = [forward, gradient].map(|model| model.to_bytes().len());
+    assert!(sizes[1] < sizes[0] + 150_000, "{sizes:?}");
+
+    let score = random("tiny", &NetConfig::preset("tiny").unwrap(), 0);
+    let spec = self::spec(score.network.config());
+    let error = export_gradient(&score.network, &score.weights, &spec, ElementType::F32, None).unwrap_err();
+    assert!(error.to_string().contains("a gradient is exported of a classifier"), "{error}");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{Case, VECTORS, assert_close, random, random_networks, reference, vector};
+use common::{
+    Case, VECTORS, assert_close, gradient_cases, gradients, random, random_networks, reference, tensors,
+    vector,
+};
 use psld_training::export::{self, Golden};
 use psld_training::net::{Mode, NetConfig, Network, TorchParams};
 use tch::{Device, Kind, Tensor};
@@ -98,4 +101,50 @@ fn the_golden_output_is_that_of_the_documented_input() {
     let at: Vec<_> = golden.indices.iter().map(|&i| expected[i]).collect();
     assert_eq!(golden.values.len(), 64);
     assert_close("golden", &golden.values, &at, 1e-5);
+}
+
+/// libtorch's own differentiation of `case`, in the state.
+fn autograd(case: &Case) -> Vec<f32> {
+    let parameters = TorchParams::of_weights(&case.network, &case.weights).unwrap();
+    let (z, t, y) = inputs(case);
+    case.network.gradient(&parameters, &z, &t, &y.unwrap()).flatten(0, -1).try_into().unwrap()
+}
+
+/// What `net_onnx.rs` compares exported gradients with; `PSLD_UPDATE_GRADIENTS=1` writes it anew.
+#[test]
+fn the_gradients_on_file_are_those_of_libtorch() {
+    let cases = gradient_cases();
+    if std::env::var_os("PSLD_UPDATE_GRADIENTS").is_some() {
+        let bytes: Vec<(String, Vec<u8>)> = cases
+            .iter()
+            .map(|case| (case.name.clone(), autograd(case).into_iter().flat_map(f32::to_le_bytes).collect()))
+            .collect();
+        let views = bytes.iter().map(|(name, bytes)| {
+            let view =
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![bytes.len() / 4], bytes);
+            (name, view.unwrap())
+        });
+        std::fs::write(gradients(), safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+    let expected = tensors(&gradients());
+    assert_eq!(expected.len(), cases.len());
+    for case in cases {
+        let expected: Vec<f64> = expected[&case.name].iter().map(|&value| value.into()).collect();
+        assert_close(&case.name, &autograd(&case), &expected, 1e-5);
+    }
+}
+
+#[test]
+fn the_golden_gradient_is_that_of_the_documented_input() {
+    let case = gradient_cases().remove(0);
+    let golden = export::golden_gradient(&case.network, &case.weights).unwrap();
+    let state = Golden::state(golden.seed, case.z.len() / case.batch);
+    let case = Case { batch: 1, z: state, t: vec![golden.t], y: golden.y.map(|y| vec![y]), ..case };
+    let expected = autograd(&case);
+    let at: Vec<_> = golden.indices.iter().map(|&i| f64::from(expected[i])).collect();
+    assert_eq!((golden.y, golden.values.len()), (Some(0), 64));
+    assert_close("golden", &golden.values, &at, 1e-6);
+    let score = random("tiny", &NetConfig::preset("tiny").unwrap(), 5);
+    let error = export::golden_gradient(&score.network, &score.weights).unwrap_err();
+    assert!(error.to_string().contains("of a classifier"), "{error}");
 }

@@ -277,8 +277,20 @@ class Model(_Handle):
         """The shape of one state, ``(k*C, ...)``."""
         return _abi.shape(lib.psld_model_shape, self._open, 1)
 
-    def sampler(self, sampler: str = "em", *, inpaint: Optional[str] = None, **options: Any) -> Sampler:
+    def sampler(
+        self,
+        sampler: str = "em",
+        *,
+        inpaint: Optional[str] = None,
+        guidance: Optional[str] = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        **options: Any,
+    ) -> Sampler:
         """Compiles a sampler; the options are those of the JSON form (``steps``, ``nfe``, ``time_grid``, ``eta``, ...).
+
+        ``guidance`` is ``"cfg"`` or ``"classifier"``; it acts at forward times in ``guidance_interval``, and its runs need
+        ``scales``.
 
         >>> model.sampler("sscs", steps=50).nfe
         51
@@ -288,6 +300,11 @@ class Model(_Handle):
         fields.options_json = json.dumps({"sampler": sampler, **given}, default=_plain).encode()
         if inpaint is not None:
             fields.inpaint = inpaint.encode()
+        if guidance is not None:
+            fields.guidance = guidance.encode()
+        if guidance is not None or guidance_interval != (0.0, 1.0) or guidance_rescale != 0.0:
+            fields.guidance_from, fields.guidance_to = guidance_interval
+            fields.guidance_rescale = guidance_rescale
         handle = c.c_void_p()
         call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
         return Sampler(handle)
@@ -312,26 +329,32 @@ class Model(_Handle):
         max_memory: int = 0,
         cancel: Optional[Cancel] = None,
         init: Optional[npt.ArrayLike] = None,
+        from_image: Optional[npt.ArrayLike] = None,
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
         **options: Any,
     ) -> Run:
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
         made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, noise, labels,
-            inpaint,
+            n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, from_image, noise,
+            labels, inpaint, scales, guide,
         )  # fmt: skip
         handle = c.c_void_p()
         call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
         del keep
         return Run(handle, np.dtype(dtype))
 
-    def load_run(self, saved: bytes, *, sampler: Union[str, Sampler] = "em", **options: Any) -> Run:
-        """The run that :meth:`Run.save` gave, under the same sampler: as if it had never stopped."""
+    def load_run(
+        self, saved: bytes, *, sampler: Union[str, Sampler] = "em", guide: Optional[Model] = None, **options: Any
+    ) -> Run:
+        """The run that :meth:`Run.save` gave, under the same sampler and guidance network: as if it had never stopped."""
         made = sampler if isinstance(sampler, Sampler) else self.sampler(sampler, **options)
         handle = c.c_void_p()
-        call(lib.psld_run_load, self._open, made._open, bytes(saved), len(saved), c.byref(handle))
+        network = None if guide is None else guide._open
+        call(lib.psld_run_load_guided, self._open, made._open, network, bytes(saved), len(saved), c.byref(handle))
         return Run(handle, np.dtype(np.float32))
 
     def sample(
@@ -348,9 +371,12 @@ class Model(_Handle):
         max_memory: int = 0,
         cancel: Optional[Cancel] = None,
         init: Optional[npt.ArrayLike] = None,
+        from_image: Optional[npt.ArrayLike] = None,
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
         **options: Any,
     ) -> Array:
         """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
@@ -367,7 +393,8 @@ class Model(_Handle):
         if cancel is None:
             cancel = Cancel()
         made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, noise, labels, inpaint
+            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
+            inpaint, scales, guide,
         )
         shape = self.shape if what == 0 else self.state_shape
         if n < 1:
@@ -405,10 +432,64 @@ class Model(_Handle):
             raise KeyboardInterrupt
         return out
 
+    def interpolate(self, latents: npt.ArrayLike, at: Sequence[float]) -> Array:
+        """Latents on the way through others: place 0.5 is half way from ``latents[0]`` to ``latents[1]``.
+
+        >>> images = model.sample(2, sampler="gddim", nfe=40)
+        >>> latents = model.sample(2, sampler="gddim", nfe=40, encode=True, from_image=images, output="state")
+        >>> way = model.interpolate(latents, [0.0, 0.5, 1.0])
+        >>> bool((way[2] == latents[1]).all())
+        True
+        >>> model.sample(3, sampler="gddim", nfe=40, init=way).shape
+        (3, 3, 2, 2)
+        """
+        keep: list[Any] = []
+        tensor = _tensor(latents, keep)
+        places = np.ascontiguousarray(at, np.float64)
+        out = np.empty((places.size, *self.state_shape), keep[0].dtype)
+        call(
+            lib.psld_model_interpolate, self._open, c.byref(tensor), places.ctypes.data_as(c.POINTER(c.c_double)),
+            places.size, _dtype(out.dtype), out.ctypes.data, out.size,
+        )  # fmt: skip
+        return out
+
+    def likelihood(
+        self,
+        images: npt.ArrayLike,
+        *,
+        probes: int = 1,
+        dequantise: bool = False,
+        sampler: Union[str, Sampler] = "gddim",
+        dtype: npt.DTypeLike = np.float32,
+        batch: int = 0,
+        labels: Union[int, Sequence[int], None] = None,
+        cancel: Optional[Cancel] = None,
+        **options: Any,
+    ) -> tuple[Array, Optional[Array]]:
+        """Bits per dimension of each image, the lower the likelier, and from two ``probes`` on their standard errors.
+
+        >>> bits, errors = model.likelihood(model.sample(2, nfe=40), probes=2, nfe=20)
+        >>> bits.shape, errors.shape
+        ((2,), (2,))
+        """
+        n = np.asarray(images).shape[0]
+        made, run_options, keep = self._prepare(
+            n, sampler, options, dtype, batch, False, False, 0.0, 0, cancel, None, images, None, labels, None, None, None
+        )
+        bits, errors = np.empty(n), np.empty(n) if probes > 1 else None
+        double = c.POINTER(c.c_double)
+        call(
+            lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
+            bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n,
+            _abi.progress_callback(), None,
+        )  # fmt: skip
+        del keep
+        return bits, errors
+
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
         """The bytes that a run of ``n`` samples allocates for its arrays."""
         made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None, None, None
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
@@ -427,9 +508,12 @@ class Model(_Handle):
         max_memory: int,
         cancel: Optional[Cancel],
         init: Optional[npt.ArrayLike],
+        from_image: Optional[npt.ArrayLike],
         noise: Optional[npt.ArrayLike],
         labels: Union[int, Sequence[int], None],
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
+        scales: Union[float, Sequence[float], None],
+        guide: Optional[Model],
     ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
         """The sampler, the C struct, and what the struct points to."""
         if isinstance(sampler, Sampler):
@@ -451,7 +535,7 @@ class Model(_Handle):
         if cancel is not None:
             fields.cancel = cancel._open
         image, mask = inpaint if inpaint is not None else (None, None)
-        given = {"init": init, "noise": noise, "inpaint_image": image, "inpaint_mask": mask}
+        given = {"init": init, "from_image": from_image, "noise": noise, "inpaint_image": image, "inpaint_mask": mask}
         for name, array in given.items():
             if array is not None:
                 setattr(fields, name, c.pointer(_tensor(array, keep)))
@@ -460,6 +544,13 @@ class Model(_Handle):
             fields.labels = classes.ctypes.data_as(c.POINTER(c.c_int64))
             fields.labels_len = classes.size
             keep.append(classes)
+        if scales is not None:
+            weights = np.atleast_1d(np.asarray(scales, np.float64))
+            fields.scales = weights.ctypes.data_as(c.POINTER(c.c_double))
+            fields.scales_len = weights.size
+            keep.append(weights)
+        if guide is not None:
+            fields.guide = guide._open
         return made, fields, keep
 
 

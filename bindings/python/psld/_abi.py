@@ -68,6 +68,19 @@ class SamplerOptions(c.Structure):
         ("error_norm", c.c_char_p),
         ("seed", c.c_uint64),
         ("inpaint", c.c_char_p),
+        ("order", c.c_int32),
+        ("published", c.c_int32),
+        ("eta", c.c_double),
+        ("lambda", c.c_double),
+        ("lambda_s", c.c_double),
+        ("matrix", c.c_char_p),
+        ("variant", c.c_char_p),
+        ("clip", c.c_int32),
+        ("inpaint_resample", c.c_int32),
+        ("guidance", c.c_char_p),
+        ("guidance_from", c.c_double),
+        ("guidance_to", c.c_double),
+        ("guidance_rescale", c.c_double),
     ]
 
 
@@ -89,6 +102,10 @@ class RunOptions(c.Structure):
         ("inpaint_image", c.POINTER(Tensor)),
         ("inpaint_mask", c.POINTER(Tensor)),
         ("anytime", c.c_int32),
+        ("scales", c.POINTER(c.c_double)),
+        ("scales_len", c.c_size_t),
+        ("guide", c.c_void_p),
+        ("from_image", c.POINTER(Tensor)),
     ]
 
 
@@ -178,6 +195,9 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_model_load_memory": [_handle, c.c_char_p, c.c_size_t, c.POINTER(ModelOptions), c.POINTER(_handle)],
     "psld_model_info_json": [_handle, *_query],
     "psld_model_shape": [_handle, c.c_int32, *_query],
+    "psld_model_interpolate": [
+        _handle, c.POINTER(Tensor), c.POINTER(c.c_double), c.c_size_t, c.c_int32, c.c_void_p, c.c_size_t,
+    ],
     "psld_sampler_create": [_handle, c.POINTER(SamplerOptions), c.POINTER(_handle)],
     "psld_sampler_create_from_plan": [_handle, _text, c.POINTER(_handle)],
     "psld_sampler_plan_json": [_handle, *_query],
@@ -193,11 +213,15 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_run_shape": [_handle, c.c_int32, *_query],
     "psld_run_read": [_handle, c.c_int32, c.c_int32, c.c_void_p, c.c_size_t],
     "psld_run_save": [_handle, *_query],
-    "psld_run_load": [_handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
+    "psld_run_load_guided": [_handle, _handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
     "psld_run_provenance_json": [_handle, *_query],
     "psld_sample": [
         _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.c_void_p, c.c_size_t, progress_callback,
         c.c_void_p,
+    ],
+    "psld_likelihood": [
+        _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.POINTER(c.c_double), c.POINTER(c.c_double),
+        c.c_size_t, progress_callback, c.c_void_p,
     ],
     "psld_noise_fill": [c.c_uint64, c.c_int32, c.c_uint32, c.c_uint64, c.c_int32, c.c_void_p, c.c_size_t],
 }  # fmt: skip

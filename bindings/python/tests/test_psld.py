@@ -99,6 +99,35 @@ def test_arrays_in(model):
     assert np.abs(done).max() < 0.3, "known everywhere"
 
 
+def test_guidance():
+    # A mixture whose classes are its components, -0.6, 0 and 0.6 everywhere.
+    with psld.Model("tests/data/models/labelled.json") as model, psld.Model(
+        "tests/data/models/classifier.json"
+    ) as classifier:
+        asked = {"labels": [0, 1, 2], "sampler": "sscs", "steps": 30}
+        for how in ({"guidance": "cfg"}, {"guidance": "classifier", "guide": classifier}):
+            images = model.sample(3, scales=1.0, **how, **asked)
+            assert np.allclose(images.mean(axis=(1, 2, 3)), [-0.6, 0, 0.6], atol=0.2), how
+            # With a scale of 0 a sample is left to the model, whatever its neighbours do.
+            mixed = model.sample(3, scales=[0.0, 1.0, 1.0], **how, **asked)
+            assert (mixed[1:] == images[1:]).all() and (mixed[0] != images[0]).any(), how
+        how = {"guidance": "classifier", "sampler": "sscs", "steps": 30, "guide": classifier}
+        with model.start(3, labels=[0, 1, 2], scales=1.0, **how) as run:
+            run.step(10)
+            saved = run.save()
+        with model.load_run(saved, **how) as run:
+            run.finish()
+            assert (run.data == images).all()
+        with pytest.raises(psld.CheckpointError, match="another guidance network"):
+            model.load_run(saved, sampler="sscs", steps=30, guidance="classifier")
+        late = model.sample(3, guidance="cfg", guidance_interval=(0.0, 0.2), scales=1.0, **asked)
+        assert (late != model.sample(3, guidance="cfg", scales=1.0, **asked)).any()
+        with pytest.raises(psld.ArgumentError, match="needs a scale"):
+            model.sample(3, guidance="cfg", **asked)
+        with pytest.raises(psld.ModelError, match="grad"):
+            model.sample(3, guidance="classifier", guide=model, scales=1.0, **asked)
+
+
 def test_errors(model):
     with pytest.raises(psld.ArgumentError) as failed:
         model.sampler("huen")

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use psld::spec::{Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Variant};
-use psld::{Error, ModelOptions, ModelSpec, Result, SamplerSpec, io};
+use psld::{Error, Model, ModelOptions, ModelSpec, Result, SamplerSpec, io};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,12 @@ pub struct Cli {
 pub enum Command {
     /// Draw samples from a model.
     Sample(Box<SampleArgs>),
+    /// Take images to latents along the probability flow; `sample --init` takes latents to images.
+    Encode(Box<EncodeArgs>),
+    /// Make latents on the way through others.
+    Interpolate(InterpolateArgs),
+    /// Say how likely images are under a model, in bits per dimension.
+    Likelihood(Box<LikelihoodArgs>),
     /// Say what a model is: process, data, inputs, what runs it.
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
@@ -35,13 +41,15 @@ pub enum Command {
     Noise(NoiseArgs),
     /// Fit a plan of few network calls to a model.
     Tune(Box<TuneArgs>),
+    /// Compare samplers on a model: error against network calls, as table, CSV and PNG.
+    Study(Box<StudyArgs>),
     /// List the samplers.
     Samplers(SamplersArgs),
 }
 
 #[derive(Args)]
 pub struct SampleArgs {
-    /// Number of samples [default: 64, or as many as --init or --noise hold]
+    /// Number of samples [default: 64, or as many as --init, --from-image or --noise hold]
     #[arg(short, value_name = "N", allow_negative_numbers = true)]
     pub n: Option<usize>,
 
@@ -59,6 +67,10 @@ pub struct SampleArgs {
     /// Initial state instead of a draw of the prior: .npy [n, k*C, ...]
     #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub init: Option<PathBuf>,
+    /// Images to start from instead of noise, one for all or one for each sample, perturbed as at --t-start: .npy
+    /// [n, C, ...], PNG (an image or a grid), or a folder of PNG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath, conflicts_with = "init", help_heading = "What to sample")]
+    pub from_image: Option<PathBuf>,
     /// Noise instead of psld's own: .npy [draws, n, k*C, ...] in the order in which the plan consumes it
     #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub noise: Option<PathBuf>,
@@ -113,6 +125,108 @@ pub struct SampleArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+A latent is the state at --t-start: [n, k*C, ...], with the momenta of images drawn from their law at --t-end by the \
+sample's seed. `psld sample --init` with the same sampler gives the images back, up to the sampler's error.")]
+pub struct EncodeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
+    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
+    pub images: PathBuf,
+    /// The latents
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub out: PathBuf,
+
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Class of all images, or a list that they take in turn [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to sample")]
+    pub label: Option<OneOrMany<i64>>,
+    /// Print one JSON object on stdout that says what was done
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the latents
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Images of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Bits per dimension, -log2 p(x)/d, along the probability flow that `encode` follows, by random directions and central \
+differences: the lower the likelier. In phase space they are an upper bound (momenta are drawn). The mean's standard error \
+is by the spread over the images.")]
+pub struct LikelihoodArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
+    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
+    pub images: PathBuf,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Take values for 8-bit levels, each spread over its bin: bits as of 8-bit images
+    #[arg(long, help_heading = "What to measure")]
+    pub dequantise: bool,
+    /// Random directions at each time, of two network calls each; from 2 on each image has a standard error
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub probes: u32,
+    /// Class of all images, or a list that they take in turn: likelihoods given the class [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to measure")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// The bits of each image: .npy [n], float64
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object on stdout
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the state
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Images of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+}
+
+#[derive(Args)]
+pub struct InterpolateArgs {
+    /// The network: .onnx, or .json for an analytic mixture
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// Two latents or more, as `psld encode` writes them: .npy [m, k*C, ...]
+    #[arg(value_name = "LATENTS.npy", value_hint = ValueHint::FilePath)]
+    pub latents: PathBuf,
+    /// The latents on the way through them, for `psld sample --init`
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// Steps from one latent to the next
+    #[arg(long, value_name = "N", default_value_t = 8, allow_negative_numbers = true)]
+    pub steps: usize,
+    /// The network's spec, instead of the one in the model's metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+}
+
+#[derive(Args)]
 pub struct ModelArgs {
     /// The network: .onnx, or .json for an analytic mixture
     #[arg(value_hint = ValueHint::FilePath)]
@@ -158,7 +272,7 @@ pub struct SamplerArgs {
     /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub plan: Option<PathBuf>,
-    /// Which sampler; `psld samplers` lists them [default: em]
+    /// Which sampler; `psld samplers` lists them [default: em; to encode unipc, for likelihoods gddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
     /// Solver steps, instead of --nfe
@@ -220,6 +334,9 @@ pub struct SamplerArgs {
     /// Seed of the first sample; sample i has seed + i [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
+    /// Set by `psld encode`.
+    #[arg(skip)]
+    pub encode: bool,
 }
 
 #[derive(Args)]
@@ -254,6 +371,114 @@ pub struct TuneArgs {
     pub label: Vec<i64>,
     /// Samples of one network call [default: all]
     #[arg(long, value_name = "N", help_heading = "How to run")]
+    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+A sampler is a name with its options: dpmpp, dpmpp:order=2:grid=karras, gddim:eta=0.5. One that chooses its own steps, such as \
+rk45:rtol=1e-3:atol=1e-3, and every --plan take part once, with their own number of calls.
+
+DIR receives study.csv, study.png (error against network calls), grid.png (for images: a row for each sampler, a column for each \
+number of calls, the same starts everywhere), and study.json with what is needed to go on: an interrupted command goes on \
+where it was, and further samplers or numbers of calls are added to what is there.
+
+Deterministic samplers are compared with the converged solution from the same starts: the median over the samples of the root mean \
+square distance, and the share of samples that land elsewhere. The others are compared by their distribution. In brackets: \
+95 % intervals (bootstrap); the floor is the same figure of a less converged reference.")]
+pub struct StudyArgs {
+    /// Where to: a folder
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
+    pub out: PathBuf,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Samplers to compare
+    #[arg(
+        long,
+        value_name = "NAME[:OPTION=VALUE...],...",
+        value_delimiter = ',',
+        default_value = "auto,dpmpp,unipc,gddim,deis,euler,em,ancestral,sde_dpmpp",
+        help_heading = "What to compare"
+    )]
+    pub samplers: Vec<String>,
+    /// Time grid of samplers that name none [default: the sampler's own]
+    #[arg(long, value_name = "GRID", help_heading = "What to compare")]
+    pub grid: Option<String>,
+    /// Numbers of network calls, the closing one included
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_values_t = [5, 8, 10, 15, 20],
+        help_heading = "What to compare"
+    )]
+    pub nfe: Vec<u32>,
+    /// A plan to compare with them, such as one of `psld tune`; can be given several times
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "What to compare")]
+    pub plan: Vec<PathBuf>,
+    /// What counts as converged: a deterministic sampler, with nfe or steps where it does not choose its own steps
+    #[arg(
+        long,
+        value_name = "NAME[:OPTION=VALUE...]",
+        default_value = "rk45:rtol=1e-5:atol=1e-5",
+        help_heading = "What to compare"
+    )]
+    pub reference: String,
+    /// Number of starts
+    #[arg(
+        short,
+        value_name = "N",
+        default_value_t = 256,
+        allow_negative_numbers = true,
+        help_heading = "What to compare"
+    )]
+    pub n: usize,
+    /// Seed of the first start; sample i has seed + i
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        help_heading = "What to compare"
+    )]
+    pub seed: u64,
+    /// Class of all samples, or a list (0,1,2 or 0-9) that the samples take in turn [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to compare")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// A feature network, for the Frechet distance: see `psld fd --help`
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "FILE.onnx", value_hint = ValueHint::FilePath, help_heading = "Features")]
+    pub features: Option<PathBuf>,
+    /// Which tensor of it the features are
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "NAME", requires = "features", help_heading = "Features")]
+    pub feature_output: Option<String>,
+    /// Statistics of the training images' features, made by `psld fd --make-stats` [default: those of the converged
+    /// solution]
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, requires = "features", help_heading = "Features")]
+    pub stats: Option<PathBuf>,
+    /// Training images, for precision and recall (and statistics, where there are none): .npy, PNG or a folder
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "IMAGES", value_hint = ValueHint::AnyPath, requires = "features", help_heading = "Features")]
+    pub train: Option<PathBuf>,
+
+    /// Resamples of the bootstrap; 0 for no intervals
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        allow_negative_numbers = true,
+        help_heading = "How to run"
+    )]
+    pub resamples: u32,
+    /// Samples of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
     pub batch: Option<usize>,
     #[command(flatten)]
     pub model: ModelArgs,
@@ -529,11 +754,43 @@ impl BackendArgs {
     }
 }
 
-impl PlanArgs {
-    /// The spec that replaces the model's.
-    pub fn spec(&self) -> Result<Option<ModelSpec>> {
-        check_there(&self.model)?;
-        read_spec(self.spec.as_deref())
+/// The spec in a side file, or else in a model that is there.
+pub fn spec_of(model: &Path, side: Option<&Path>) -> Result<ModelSpec> {
+    check_there(model)?;
+    match read_spec(side)? {
+        Some(spec) => Ok(spec),
+        None => Model::read_spec(model),
+    }
+}
+
+impl EncodeArgs {
+    /// The sampling that this is: from images to states.
+    pub fn sample(self) -> SampleArgs {
+        let Self { model, images, out, sampler, label, json, quiet, state, batch } = self;
+        SampleArgs {
+            n: None,
+            sampler: SamplerArgs { encode: true, ..sampler },
+            label,
+            scale: None,
+            init: None,
+            from_image: Some(images),
+            noise: None,
+            inpaint_image: None,
+            inpaint_mask: None,
+            inpaint_method: None,
+            inpaint_resample: None,
+            out: Some(out),
+            output: What::State,
+            json,
+            quiet,
+            state,
+            batch,
+            max_memory: None,
+            deadline: None,
+            checkpoint: None,
+            resume: None,
+            model,
+        }
     }
 }
 
@@ -562,6 +819,7 @@ impl SamplerArgs {
             variant: self.variant,
             published: self.published.then_some(true),
             clip: self.clip.then_some(true),
+            encode: self.encode.then_some(true),
             seed: self.seed,
         };
         config.sampler = given.or(config.sampler);

@@ -1,6 +1,7 @@
 //! `psld fd`.
 
 use crate::args::FdArgs;
+use crate::report::digits;
 use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::evaluation::{
@@ -176,15 +177,6 @@ fn table(found: &Report, about: &About, width: usize, count: usize, neighbours: 
     out
 }
 
-/// Four significant digits.
-fn digits(value: f64) -> String {
-    let magnitude = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
-    match magnitude {
-        -4..=3 => format!("{value:.*}", (3 - magnitude).max(0) as usize),
-        _ => format!("{value:.3e}"),
-    }
-}
-
 /// What is being done: on a terminal only.
 struct Progress(ProgressBar);
 
@@ -212,16 +204,5 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::digits;
-
-    #[test]
-    fn figures_have_four_digits() {
-        let text = [12.3456, -0.00123456, 0.0, 9999.4, 123_456.0, 1.5e-7].map(digits);
-        assert_eq!(text, ["12.35", "-0.001235", "0.000", "9999", "1.235e5", "1.500e-7"]);
     }
 }

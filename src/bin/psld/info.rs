@@ -124,15 +124,11 @@ fn table(info: &Value, spec: &ModelSpec) -> Result<String> {
         _ => "",
     };
     let output = &info["output"];
-    line(
-        "output",
-        format!(
-            "{} {}: {}{part}",
-            text(&output["name"]),
-            shape(&output["shape"]),
-            text(&network["prediction"])
-        ),
-    );
+    let what = match spec.is_gradient() {
+        true => "gradient of log p(y | z, t) in z".into(),
+        false => format!("{}{part}", text(&network["prediction"])),
+    };
+    line("output", format!("{} {}: {what}", text(&output["name"]), shape(&output["shape"])));
     if spec.network.process.is_some() {
         let own = spec.network_process()?;
         line("trained on", format!("{own}, log SNR {}", log_snr(&own)));

@@ -4,13 +4,16 @@ mod args;
 #[cfg(feature = "onnxruntime")]
 mod fd;
 mod info;
+mod interpolate;
 mod interrupt;
+mod likelihood;
 mod noise;
 mod output;
 mod plan;
 mod report;
 mod sample;
 mod samplers;
+mod study;
 mod tune;
 #[cfg(feature = "onnxruntime")]
 mod verify;
@@ -48,7 +51,10 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     };
     let done = std::panic::catch_unwind(|| match cli.command {
-        Command::Sample(args) => sample::run(args, began),
+        Command::Sample(args) => sample::run(*args, began),
+        Command::Encode(args) => sample::run(args.sample(), began),
+        Command::Interpolate(args) => interpolate::run(args),
+        Command::Likelihood(args) => likelihood::run(*args),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
         #[cfg(feature = "onnxruntime")]
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Command::Fd(args) => fd::run(args),
         Command::Noise(args) => noise::run(args),
         Command::Tune(args) => tune::run(*args),
+        Command::Study(args) => study::run(args),
         Command::Samplers(args) => samplers::run(args),
     });
     match done {

@@ -1,15 +1,12 @@
 //! `psld plan`.
 
-use crate::args::PlanArgs;
+use crate::args::{PlanArgs, spec_of};
 use crate::report;
-use psld::{Error, Model, Result, Sampler, Status};
+use psld::{Error, Result, Sampler, Status};
 
 pub fn run(args: PlanArgs) -> Result<()> {
     let config = args.sampler.config()?;
-    let spec = match args.spec()? {
-        Some(spec) => spec,
-        None => Model::read_spec(&args.model)?,
-    };
+    let spec = spec_of(&args.model, args.spec.as_deref())?;
     let sampler = Sampler::from_config(&spec, &config)?;
     let Some(plan) = sampler.plan() else {
         let name = sampler.info().name;

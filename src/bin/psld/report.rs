@@ -63,3 +63,23 @@ pub fn forward_runtime_log() {
         })));
     }
 }
+
+/// Four significant digits.
+pub fn digits(value: f64) -> String {
+    let magnitude = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
+    match magnitude {
+        -4..=3 => format!("{value:.*}", (3 - magnitude).max(0) as usize),
+        _ => format!("{value:.3e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::digits;
+
+    #[test]
+    fn figures_have_four_digits() {
+        let text = [12.3456, -0.00123456, 0.0, 9999.4, 123_456.0, 1.5e-7].map(digits);
+        assert_eq!(text, ["12.35", "-0.001235", "0.000", "9999", "1.235e5", "1.500e-7"]);
+    }
+}

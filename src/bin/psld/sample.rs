@@ -4,10 +4,11 @@ use crate::args::{SampleArgs, State, What};
 use crate::output::{Target, Values};
 use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ndarray::ArrayD;
 use psld::io::npy;
 use psld::network::Precision;
 use psld::run::{self, Checkpoint, Element, Inpaint, Made, Overall, RunOptions, Sampling, Seconds, Tensor};
-use psld::spec::GuidanceKind;
+use psld::spec::{DataSpec, GuidanceKind};
 use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
 use std::cell::Cell;
@@ -48,7 +49,7 @@ struct Versions<'a> {
     onnxruntime: Option<&'a str>,
 }
 
-pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
+pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     interrupt::install()?;
     // Cheap mistakes first: before the model is loaded, let alone sampled from.
     let config = args.config()?;
@@ -92,14 +93,19 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     let data = &model.spec().data;
     let init = args.init.as_deref().map(|path| floats(path, "init")).transpose()?;
     let noise = args.noise.as_deref().map(|path| floats(path, "noise")).transpose()?;
+    let from_image = args.from_image.as_deref().map(|path| images(path, data)).transpose()?;
     let of_arrays =
         [init.as_ref().and_then(|t| t.shape().first()), noise.as_ref().and_then(|t| t.shape().get(1))];
-    let given = of_arrays.into_iter().flatten().next().copied();
+    // One image is for all samples; who encodes one wants one latent.
+    let of_images =
+        from_image.as_ref().map(|t| &t.shape()[0]).filter(|n| **n > 1 || config.sampler.encodes());
+    let given = of_arrays.into_iter().chain([of_images]).flatten().next().copied();
     let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
         batch: args.batch,
         init,
+        from_image,
         noise,
         guide,
         inpaint: match files {
@@ -213,8 +219,17 @@ pub fn run(args: Box<SampleArgs>, began: Instant) -> Result<()> {
     Ok(())
 }
 
+/// Images as one array.
+pub fn images(path: &Path, data: &DataSpec) -> Result<Tensor> {
+    let values = psld::io::read_images(path, data)?;
+    let mut shape = vec![values.len() / data.shape.iter().product::<usize>()];
+    shape.extend(&data.shape);
+    let array = ArrayD::from_shape_vec(shape, values);
+    Ok(Tensor::F32(array.map_err(|e| Error::new(Status::Internal, "the images' shape").source(e))?))
+}
+
 /// An array of floating-point numbers.
-fn floats(path: &Path, name: &str) -> Result<Tensor> {
+pub fn floats(path: &Path, name: &str) -> Result<Tensor> {
     let array = npy::read(path)?;
     if array.kind == npy::Kind::Float {
         return Ok(array.values);
@@ -251,6 +266,7 @@ fn agree(
         ("--label", given.labels.is_some() && given.labels != saved.labels),
         ("--scale", given.scales.is_some() && given.scales != saved.scales),
         ("--init", given.init.is_some() && given.init != saved.init),
+        ("--from-image", given.from_image.is_some() && given.from_image != saved.from_image),
         ("--noise", given.noise.is_some() && given.noise != saved.noise),
         ("inpainting", given.inpaint.is_some() && given.inpaint != saved.inpaint),
         ("--state", given.precision != Precision::default() && given.precision != saved.precision),
@@ -332,7 +348,7 @@ impl<'a> Saver<'a> {
 }
 
 /// The progress bar: on a terminal only.
-struct Progress {
+pub struct Progress {
     bar: ProgressBar,
     n: usize,
     finished: Cell<usize>,
@@ -341,7 +357,7 @@ struct Progress {
 impl Progress {
     const TICKS: u64 = 1000;
 
-    fn new(n: usize, quiet: bool) -> Self {
+    pub fn new(n: usize, quiet: bool) -> Self {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(Self::TICKS), target);
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed} (left {eta})");
@@ -350,7 +366,7 @@ impl Progress {
     }
 
     /// Shows where the run is; breaks it where Ctrl+C asked for that.
-    fn show(&self, overall: Overall) -> ControlFlow<()> {
+    pub fn show(&self, overall: Overall) -> ControlFlow<()> {
         let Overall { finished, in_flight, run, .. } = overall;
         self.finished.set(if run.done { finished + in_flight } else { finished });
         let share = overall.fraction();

@@ -28,6 +28,54 @@ pub(crate) fn graph(
     element: ElementType,
     ports: Ports,
 ) -> Result<Graph> {
+    let Written { mut g, output, features, .. } = write(network, weights, element, ports)?;
+    let value = g.cast(output.value, element);
+    g.output(ports.output, value, &dims(&output.shape));
+    if let Some(features) = features {
+        let value = g.cast(features.value, element);
+        g.output(FEATURES, value, &dims(&features.shape));
+    }
+    Ok(g)
+}
+
+/// The graph of the gradient in the state of log p(label | state, time), `network` being a classifier that gives logits.
+/// For the label that is one past the classes, "no class", it is 0.
+pub(crate) fn gradient(
+    network: &Network,
+    weights: &Weights,
+    element: ElementType,
+    ports: Ports,
+) -> Result<Graph> {
+    let Written { mut g, z, output, .. } = write(network, weights, element, ports)?;
+    let y = g.input(ports.label, ElementType::I64, &dims(&[]));
+    // Probabilities, and their logarithms, in float32 in any case.
+    let logits = g.cast(output.value, ElementType::F32);
+    let log_probabilities = g.log_softmax(logits, -1);
+    let classes: Vec<i64> = (0..).take(output.shape[0]).collect();
+    let classes = g.constant(&[1, classes.len()], &classes);
+    let y = g.unsqueeze(y, &[1]);
+    let chosen = g.equal(y, classes);
+    let chosen = g.cast(chosen, ElementType::F32);
+    let gradient = g.gradient(log_probabilities, chosen, z.value);
+    let gradient = g.cast(gradient, element);
+    g.output(ports.output, gradient, &dims(&z.shape));
+    Ok(g)
+}
+
+/// [batch, shape...]
+fn dims(shape: &[usize]) -> Vec<Dim> {
+    std::iter::once("batch".into()).chain(shape.iter().map(|&dim| dim.into())).collect()
+}
+
+/// A network in a graph that has no outputs yet.
+struct Written {
+    g: Graph,
+    z: Map,
+    output: Map,
+    features: Option<Map>,
+}
+
+fn write(network: &Network, weights: &Weights, element: ElementType, ports: Ports) -> Result<Written> {
     network.check(weights)?;
     let compute = match element {
         ElementType::F32 | ElementType::F16 => element,
@@ -37,9 +85,6 @@ pub(crate) fn graph(
             return Err(Error::argument(message));
         }
     };
-    let dims = |shape: &[usize]| -> Vec<Dim> {
-        std::iter::once("batch".into()).chain(shape.iter().map(|&dim| dim.into())).collect()
-    };
     let config = network.config();
     let mut g = Graph::new("network");
     let z = g.input(ports.state, element, &dims(&config.state_shape()));
@@ -48,18 +93,11 @@ pub(crate) fn graph(
     let z = Map { value: g.cast(z, compute), shape: config.state_shape() };
     let scalar = |value| Map { value, shape: Vec::new() };
     let mut ops = GraphOps { g, weights, element, compute, features: None, error: None };
-    let output = network.build(&mut ops, z, scalar(t), y.map(scalar));
-    if let Some(error) = ops.error {
-        return Err(error);
+    let output = network.build(&mut ops, z.clone(), scalar(t), y.map(scalar));
+    match ops.error {
+        Some(error) => Err(error),
+        None => Ok(Written { g: ops.g, z, output, features: ops.features }),
     }
-    let mut g = ops.g;
-    let output = g.cast(output.value, element);
-    g.output(ports.output, output, &dims(&config.output_shape()));
-    if let Some(features) = ops.features {
-        let value = g.cast(features.value, element);
-        g.output(FEATURES, value, &dims(&features.shape));
-    }
-    Ok(g)
 }
 
 struct GraphOps<'a> {

@@ -19,7 +19,7 @@ pub use config::{
     ProgressiveInput, ResBlock,
 };
 pub use graph::FEATURES;
-pub(crate) use graph::{Ports, graph};
+pub(crate) use graph::{Ports, gradient, graph};
 pub use ops::{Conv, Init, Kernel, Layer, NORM_EPSILON, Ops};
 #[cfg(feature = "torch")]
 pub use torch::{Mode, TorchParams};

@@ -79,6 +79,16 @@ impl Network {
         let y = y.map(|y| Shared(y.shallow_clone()));
         self.build(&mut ops, z, Shared(t.to_kind(Kind::Float)), y).0.to_kind(Kind::Float)
     }
+
+    /// The gradient in `z` of log p(y | z, t), the network being a classifier that gives logits; arguments as in
+    /// [`forward`](Self::forward).
+    pub fn gradient(&self, parameters: &TorchParams, z: &Tensor, t: &Tensor, y: &Tensor) -> Tensor {
+        let z = z.detach().set_requires_grad(true);
+        let logits = self.forward(parameters, &z, t, None, Mode::Eval, Kind::Float);
+        let chosen = logits.log_softmax(-1, Kind::Float).gather(1, &y.unsqueeze(1), false);
+        // Not `backward`: gradients of the parameters are nobody's here.
+        Tensor::run_backward(&[chosen.sum(Kind::Float)], &[&z], false, false).remove(0)
+    }
 }
 
 struct Torch<'a> {

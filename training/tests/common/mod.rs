@@ -159,6 +159,44 @@ pub fn random_networks() -> Vec<Case> {
     cases
 }
 
+/// The folder of [`gradient_cases`]' gradients, by libtorch.
+pub fn gradients() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/gradients.safetensors")
+}
+
+/// Random classifiers of every kind of layer that one can have, a batch of three states, and the labels in whose
+/// probability the states' gradients are asked for.
+pub fn gradient_cases() -> Vec<Case> {
+    // What makes a difference on the way down, and each pair of it.
+    let kinds = combinations().into_iter().step_by(61).filter_map(|(name, config)| match config {
+        NetConfig::Ncsnpp(encoder) => Some((name, Ncsnpp { classes: 0, ..encoder })),
+        _ => None,
+    });
+    let deep = Ncsnpp {
+        in_ch: 2,
+        nf: 20,
+        ch_mult: vec![1, 2, 3],
+        num_res_blocks: 2,
+        attn_resolutions: vec![8, 4],
+        image_size: 8,
+        ..Ncsnpp::default()
+    };
+    let kinds = kinds.chain([("deep".into(), deep)]).enumerate();
+    let mut cases: Vec<_> = kinds
+        .map(|(i, (name, encoder))| {
+            random(&name, &NetConfig::Classifier(Classifier { encoder, n_cls: 5 }), i as u64)
+        })
+        .collect();
+    for (i, case) in cases.iter_mut().enumerate() {
+        case.batch = 3;
+        case.t = vec![0.7, 0.25, 0.01];
+        case.z = vec![0.0; 3 * case.network.config().state_shape().iter().product::<usize>()];
+        fill_f32(i as u64, Purpose::Probe, 0, 0, &mut case.z);
+        case.y = Some((0..3).map(|j| ((i + 2 * j) % 5) as i64).collect());
+    }
+    cases
+}
+
 /// Panics unless `got` is `expected` up to `tolerance`, in units of the expected root mean square.
 pub fn assert_close(name: &str, got: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{name}: number of values");

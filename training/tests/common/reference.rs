@@ -13,13 +13,30 @@ pub fn output(case: &Case) -> Vec<f64> {
 
 /// The output, and the features of a classifier.
 pub fn outputs(case: &Case) -> (Vec<f64>, Vec<f64>) {
+    outputs_at(case, case.z.iter().map(|&value| value.into()).collect(), case.y.as_deref())
+}
+
+/// The same at another state, and with these labels.
+fn outputs_at(case: &Case, z: Vec<f64>, y: Option<&[i64]>) -> (Vec<f64>, Vec<f64>) {
     let sample = case.network.config().state_shape();
     let batch = |shape: Vec<usize>, data: Vec<f64>| Batch { count: case.batch, shape, data: Rc::new(data) };
-    let wide = |values: &[f32]| values.iter().map(|&value| value.into()).collect();
-    let y = case.y.as_ref().map(|y| batch(vec![], y.iter().map(|&label| label as f64).collect()));
+    let t = case.t.iter().map(|&value| value.into()).collect();
+    let y = y.map(|y| batch(vec![], y.iter().map(|&label| label as f64).collect()));
     let mut ops = Reference { case, features: Vec::new() };
-    let output = case.network.build(&mut ops, batch(sample, wide(&case.z)), batch(vec![], wide(&case.t)), y);
+    let output = case.network.build(&mut ops, batch(sample, z), batch(vec![], t), y);
     (output.data.to_vec(), ops.features)
+}
+
+/// Of a classifier, log p(y | z, t) of each sample of `case`, for its labels, at the states `z`.
+pub fn log_probabilities(case: &Case, z: Vec<f64>) -> Vec<f64> {
+    let logits = outputs_at(case, z, None).0;
+    let labels = case.y.as_ref().expect("a case of a classifier's gradient has labels");
+    let log_probability = |(logits, &label): (&[f64], &i64)| {
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|x| (x - largest).exp()).sum();
+        logits[label as usize] - largest - sum.ln()
+    };
+    logits.chunks(logits.len() / case.batch).zip(labels).map(log_probability).collect()
 }
 
 struct Reference<'a> {

@@ -95,6 +95,8 @@ def main():
             run(training, "--threads", "2", "train", "recipe.toml", "--out", f"runs/{name}", *changes)
             run(training, "export", f"runs/{name}", "-o", f"{name}.onnx")
             print(run(psld, "verify", f"{name}.onnx"))
+        run(training, "export", "runs/classifier", "--gradient", "-o", "gradient.onnx")
+        print(run(psld, "verify", "gradient.onnx"))
 
         source = pathlib.Path(__file__).with_name("sample.c")
         library = psld.parent

@@ -1,0 +1,729 @@
+//! `psld study`.
+
+use crate::args::StudyArgs;
+use crate::report::digits;
+use crate::{interrupt, report};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use psld::evaluation::{Bootstrap, Figure};
+#[cfg(feature = "onnxruntime")]
+use psld::evaluation::{Gaussian, Points, Reference, Statistics, subset};
+use psld::io::{self, NewFile, npy, png};
+#[cfg(feature = "onnxruntime")]
+use psld::network::onnxruntime::{FeatureNetwork, Runtime};
+use psld::plan::Plan;
+use psld::plot::{self, Axis, Canvas, Panel, Point, Series};
+use psld::run::{Overall, Tensor};
+use psld::solver;
+use psld::spec::{DataSpec, Grid, OneOrMany};
+#[cfg(feature = "onnxruntime")]
+use psld::study::Features;
+use psld::study::{Figures, Solution, Study, StudyOptions};
+use psld::{Error, Model, ModelSpec, Result, Sampler, SamplerSpec, Status};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Images of each sampler and number of calls in the grid.
+const IMAGES: usize = 4;
+
+/// One sampler at one number of calls.
+struct Entry {
+    /// As it was asked for: a row of the grid, a line of the plot.
+    name: String,
+    /// The number of calls that was asked for; `None` where the sampler has its own.
+    calls: Option<u32>,
+    sampler: Arc<Sampler>,
+}
+
+pub fn run(args: Box<StudyArgs>) -> Result<()> {
+    interrupt::install()?;
+    // Cheap mistakes first: before the model is loaded, let alone sampled from.
+    let read = |text: &String| sampler(text).map(|spec| on_grid(spec, args.grid.as_deref()));
+    let named: Vec<(&str, SamplerSpec)> =
+        args.samplers.iter().map(|text| Ok((text.as_str(), read(text)?))).collect::<Result<_>>()?;
+    if let Some((text, _)) =
+        named.iter().find(|(_, spec)| spec.nfe.is_some() || spec.steps.is_some() || spec.seed.is_some())
+    {
+        return Err(Error::argument(format!("--samplers {text}: no nfe, steps or seed here"))
+            .hint("name the numbers of calls with --nfe, for all samplers, and the seed with --seed"));
+    }
+    let mut calls = args.nfe.clone();
+    calls.sort_unstable();
+    calls.dedup();
+    let options = StudyOptions {
+        n: args.n,
+        seed: args.seed,
+        labels: args.label.as_ref().map(labels).unwrap_or_default(),
+        batch: args.batch,
+        reference: sampler(&args.reference).map_err(|e| e.context("--reference"))?,
+        bootstrap: Bootstrap { resamples: args.resamples, seed: 0 },
+        ..StudyOptions::new()
+    };
+    let model_options = args.model.options()?;
+    let folder = Folder::new(&args.out)?;
+    if !args.quiet {
+        report::forward_runtime_log();
+    }
+    let model = Model::from_file(&args.model.model, model_options)?;
+    let entries = entries(&model, &named, &calls, &args.plan)?;
+    let study = Study::new(&model, &options)?;
+    let mut judge = Judge::new(&args, &model.spec().data)?;
+
+    let head = json!({
+        "model": model.hash()?,
+        "n": options.n,
+        "seed": options.seed,
+        "labels": options.labels,
+        "reference": study.reference().hash(),
+        "resamples": args.resamples,
+        "features": judge.about(),
+    });
+    let known = folder.read(&head, model.spec())?;
+    let image = png::is_image(&model.spec().data);
+    let bar = Bar::new(args.quiet);
+    let polled = interrupt::polled();
+    let (mut state, converged) = match known {
+        Some(known) => known,
+        None => {
+            bar.stage("converged solution");
+            let converged = study.converge(|overall| bar.show(overall))?;
+            bar.stage("a less converged one");
+            let less = study.converge_less(|overall| bar.show(overall))?;
+            let floor = judge.figures(&study, &less, &converged, false, &bar)?;
+            let state = State {
+                format: 1,
+                of: head,
+                converged_nfe: converged.nfe,
+                converged_sha256: sha256(&converged.data),
+                floor,
+                cells: BTreeMap::new(),
+            };
+            folder.keep(&state, &converged, model.spec())?;
+            (state, converged)
+        }
+    };
+    let done = |entry: &Entry| {
+        state.cells.contains_key(&entry.sampler.hash()) && (!image || folder.pictures(entry).is_file())
+    };
+    let left: Vec<&Entry> = entries.iter().filter(|entry| !done(entry)).collect();
+    if !args.quiet && left.len() < entries.len() {
+        report::stderr(&format!(
+            "going on: {} of {} were measured before",
+            entries.len() - left.len(),
+            entries.len()
+        ));
+    }
+    let mut failed = Vec::new();
+    for (i, entry) in left.iter().enumerate() {
+        bar.stage(&format!("{}/{}: {}", i + 1, left.len(), entry.label()));
+        let info = entry.sampler.info();
+        let made = match study.draw(&entry.sampler, |overall| bar.show(overall)) {
+            Ok(made) => made,
+            Err(e) if e.status() == Status::NonFinite => {
+                failed.push(format!("{}: {}", entry.label(), e.message()));
+                continue;
+            }
+            Err(e) if e.status() == Status::Cancelled => {
+                let kept =
+                    format!("{} keeps the {} that were measured", args.out.display(), state.cells.len());
+                return Err(Error::new(Status::Cancelled, format!("interrupted; {kept}"))
+                    .hint("the same command goes on from there"));
+            }
+            Err(e) => return Err(e.context(entry.label())),
+        };
+        let figures = judge.figures(&study, &made, &converged, info.stochastic, &bar)?;
+        if image {
+            folder.keep_pictures(entry, &model.spec().data, &made)?;
+        }
+        let cell = Cell { nfe: made.nfe, sampler: info.name.into(), stochastic: info.stochastic, figures };
+        state.cells.insert(entry.sampler.hash(), cell);
+        folder.write(&state)?;
+    }
+    drop(polled);
+    bar.0.finish_and_clear();
+
+    let rows: Vec<(&Entry, &Cell)> =
+        entries.iter().filter_map(|entry| Some((entry, state.cells.get(&entry.sampler.hash())?))).collect();
+    folder.file("study.csv", |out| out.write_all(csv(&rows, &state).as_bytes()))?;
+    folder.file("study.png", |out| chart(&rows, &state, &calls).write(out))?;
+    if image {
+        let grid = grid(&folder, &rows, &calls)?;
+        folder.file("grid.png", |out| grid.write(out))?;
+    }
+    report::stdout(&table(&args, &study, &rows, &state))?;
+    if !failed.is_empty() {
+        return Err(Error::new(
+            Status::NonFinite,
+            format!("{} of {} samplers failed\n{}", failed.len(), entries.len(), failed.join("\n")),
+        )
+        .hint("the others are measured; leave these out with --samplers, or give them more calls"));
+    }
+    Ok(())
+}
+
+/// A sampler with its options: `dpmpp:order=2:grid=karras`.
+fn sampler(text: &str) -> Result<SamplerSpec> {
+    let mut parts = text.split(':');
+    let mut object = Map::from_iter([("sampler".into(), parts.next().unwrap_or_default().trim().into())]);
+    for part in parts {
+        let Some((option, value)) = part.split_once('=') else {
+            return Err(Error::argument(format!("sampler `{text}`: expected OPTION=VALUE, got `{part}`"))
+                .hint("for example dpmpp:order=2:grid=karras"));
+        };
+        let option = if option.trim() == "grid" { "time_grid" } else { option.trim() };
+        let value = value.trim();
+        // Numbers and truths are themselves; anything else is a word.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+        object.insert(option.into(), value);
+    }
+    SamplerSpec::from_json(object.into()).map_err(|e| e.context(format_args!("sampler `{text}`")))
+}
+
+/// On `grid`, unless it has a grid or chooses it.
+fn on_grid(spec: SamplerSpec, grid: Option<&str>) -> SamplerSpec {
+    let own = solver::list().any(|info| info.name == spec.name() && (info.adaptive || info.name == "auto"));
+    let time_grid = spec.time_grid.clone().or(grid.filter(|_| !own).map(|grid| Grid::Name(grid.into())));
+    SamplerSpec { time_grid, ..spec }
+}
+
+fn labels(given: &OneOrMany<i64>) -> Vec<i64> {
+    match given {
+        OneOrMany::One(label) => vec![*label],
+        OneOrMany::Many(labels) => labels.clone(),
+    }
+}
+
+/// Everything that is to be measured, compiled.
+fn entries(
+    model: &Model,
+    named: &[(&str, SamplerSpec)],
+    calls: &[u32],
+    plans: &[PathBuf],
+) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let compile = |spec: &SamplerSpec| Sampler::compile(model.spec(), spec, None).map(Arc::new);
+    for (name, spec) in named {
+        let of = |calls: Option<u32>| -> Result<Entry> {
+            let spec = SamplerSpec { nfe: calls, ..spec.clone() };
+            let sampler = compile(&spec).map_err(|e| match calls {
+                Some(calls) => e.context(format_args!("{name}, {calls} calls")),
+                None => e.context(name),
+            })?;
+            Ok(Entry { name: (*name).to_owned(), calls, sampler })
+        };
+        let adaptive = solver::list().any(|info| info.adaptive && info.name == spec.name());
+        match adaptive {
+            true => entries.push(of(None)?),
+            false => entries.extend(calls.iter().map(|calls| of(Some(*calls))).collect::<Result<Vec<_>>>()?),
+        }
+    }
+    for path in plans {
+        let plan = Plan::parse(&io::read_text(path)?);
+        let sampler = plan
+            .and_then(|plan| Sampler::from_plan(model.spec(), plan))
+            .map_err(|e| e.context(path.display()))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        entries.push(Entry { name, calls: None, sampler: Arc::new(sampler) });
+    }
+    if entries.is_empty() {
+        return Err(
+            Error::argument("nothing to compare").hint("name samplers (--samplers) or plans (--plan)")
+        );
+    }
+    Ok(entries)
+}
+
+impl Entry {
+    fn label(&self) -> String {
+        match self.calls {
+            Some(calls) => format!("{}, {calls} calls", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cell {
+    /// Of the sampler itself, where `auto` was asked for, too.
+    sampler: String,
+    nfe: usize,
+    stochastic: bool,
+    figures: Figures,
+}
+
+/// The file `study.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    format: u32,
+    /// What the figures depend on beside the sampler.
+    of: Value,
+    /// Calls of the converged solution, and the SHA-256 of its samples.
+    converged_nfe: usize,
+    converged_sha256: String,
+    /// Figures of the less converged one.
+    floor: Figures,
+    /// By the plan's hash.
+    cells: BTreeMap<String, Cell>,
+}
+
+/// The folder of a study.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(path: &Path) -> Result<Self> {
+        let cells = path.join("cells");
+        fs::create_dir_all(&cells).map_err(|e| {
+            Error::new(Status::WriteFailed, format!("{}: the folder cannot be made", cells.display()))
+                .source(e)
+        })?;
+        io::check_writable(&path.join("study.json"), 0)?;
+        Ok(Self(path.into()))
+    }
+
+    fn file(&self, name: &str, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+        NewFile::write_with(&self.0.join(name), write)
+    }
+
+    /// What an earlier command has measured, with the converged solution; `None` where there is nothing, or not the
+    /// solution that its figures are of.
+    fn read(&self, of: &Value, spec: &ModelSpec) -> Result<Option<(State, Solution)>> {
+        let path = self.0.join("study.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bad = |what: String| {
+            Error::new(Status::CheckpointInvalid, format!("{}: {what}", path.display()))
+                .hint("name another folder (--out), or remove the file to begin anew")
+        };
+        let text = io::read_text(&path)?;
+        let state: State = serde_json::from_str(&text)
+            .map_err(|e| bad("torn, or no study of this version".into()).source(e))?;
+        if state.format != 1 {
+            return Err(bad(format!(
+                "format {} is not known to this version, which reads format 1",
+                state.format
+            )));
+        }
+        if state.of != *of {
+            let saved = state.of.as_object().into_iter().flatten();
+            let differs =
+                saved.filter(|(key, value)| of.get(key.as_str()) != Some(*value)).map(|(key, _)| key);
+            let what = differs.map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(bad(format!("holds a study with another {what}")));
+        }
+        let data = match npy::read(&self.0.join("converged.npy")).map(|array| array.values) {
+            Ok(Tensor::F32(values)) => values.into_raw_vec_and_offset().0,
+            _ => return Ok(None),
+        };
+        if !data.len().is_multiple_of(spec.data_len()) || sha256(&data) != state.converged_sha256 {
+            return Ok(None);
+        }
+        let nfe = state.converged_nfe;
+        Ok(Some((state, Solution { data, nfe })))
+    }
+
+    fn write(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_string_pretty(state)
+            .map_err(|e| Error::new(Status::Internal, "the study cannot be written as JSON").source(e))?;
+        self.file("study.json", |out| writeln!(out, "{text}"))
+    }
+
+    /// Keeps a new study with its converged solution.
+    fn keep(&self, state: &State, converged: &Solution, spec: &ModelSpec) -> Result<()> {
+        let mut shape = vec![converged.data.len() / spec.data_len()];
+        shape.extend(&spec.data.shape);
+        self.file("converged.npy", |out| npy::write(out, &shape, &converged.data))?;
+        if png::is_image(&spec.data) {
+            self.write_pictures("converged.png", &spec.data, converged)?;
+        }
+        self.write(state)
+    }
+
+    fn pictures(&self, entry: &Entry) -> PathBuf {
+        let hash = entry.sampler.hash();
+        self.0.join("cells").join(format!("{}.png", hash.get(..16).unwrap_or(&hash)))
+    }
+
+    fn keep_pictures(&self, entry: &Entry, data: &DataSpec, made: &Solution) -> Result<()> {
+        let name = self.pictures(entry);
+        let name = name.strip_prefix(&self.0).unwrap_or(&name).to_string_lossy().into_owned();
+        self.write_pictures(&name, data, made)
+    }
+
+    fn write_pictures(&self, name: &str, data: &DataSpec, made: &Solution) -> Result<()> {
+        let len: usize = data.shape.iter().product();
+        let first = &made.data[..made.data.len().min(IMAGES * len)];
+        self.file(name, |out| png::write_grid(out, data, first))
+    }
+}
+
+fn sha256(values: &[f32]) -> String {
+    sha256_of(values.iter().map(|x| x.to_le_bytes()))
+}
+
+fn sha256_of(words: impl Iterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut hash = Sha256::new();
+    words.for_each(|word| hash.update(word.as_ref()));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The feature network, where one is named, and what its features are compared with.
+#[cfg(feature = "onnxruntime")]
+struct Judge(Option<Featured>);
+
+#[cfg(feature = "onnxruntime")]
+struct Featured {
+    network: FeatureNetwork,
+    reference: Option<Reference>,
+    /// Features of training images, as many as there are starts at most.
+    train: Option<Vec<f32>>,
+    /// Features of the converged solution.
+    converged: Option<Vec<f32>>,
+    about: Value,
+}
+
+#[cfg(feature = "onnxruntime")]
+impl Judge {
+    /// Images of one network call.
+    const BATCH: usize = 64;
+
+    fn new(args: &StudyArgs, data: &DataSpec) -> Result<Self> {
+        let Some(path) = &args.features else { return Ok(Self(None)) };
+        let options = args.model.backend.options(None)?.onnx();
+        let output = args.feature_output.as_deref();
+        let mut network = FeatureNetwork::load(|| Runtime::load(None), path, output, None, &options)?;
+        if network.data() != *data {
+            let got = network.data();
+            return Err(Error::argument(format!(
+                "features: the network takes images {:?} from {} to {}, the model makes {:?} from {} to {}",
+                got.shape, got.range[0], got.range[1], data.shape, data.range[0], data.range[1]
+            )));
+        }
+        let mut about = json!({ "network": network.about() });
+        let mut reference = None;
+        if let Some(path) = &args.stats {
+            let statistics = Statistics::read(path)?;
+            statistics.check(network.about()).map_err(|e| e.context(path.display()))?;
+            about["stats"] = sha256_of(statistics.gaussian.covariance.iter().map(|x| x.to_le_bytes())).into();
+            reference = Some(Reference::new(statistics.gaussian)?);
+        }
+        let mut train = None;
+        if let Some(path) = &args.train {
+            let images = io::read_images(path, data)?;
+            about["train"] = sha256(&images).into();
+            let features = network.features(&images, Self::BATCH, |_| ())?;
+            let points = Points::new(&features, network.width())?;
+            if reference.is_none() {
+                reference = Some(Reference::new(Gaussian::of(points)?)?);
+            }
+            train = Some(points.select(&subset(0, 0, args.n.min(points.len()), points.len())?));
+        }
+        Ok(Self(Some(Featured { network, reference, train, converged: None, about })))
+    }
+
+    fn about(&self) -> Value {
+        self.0.as_ref().map_or(Value::Null, |featured| featured.about.clone())
+    }
+
+    fn figures(
+        &mut self,
+        study: &Study<'_>,
+        samples: &Solution,
+        converged: &Solution,
+        stochastic: bool,
+        bar: &Bar,
+    ) -> Result<Figures> {
+        let Some(Featured { network, reference, train, converged: known, .. }) = &mut self.0 else {
+            return study.figures(samples, converged, stochastic, None);
+        };
+        bar.stage("features");
+        let own = network.features(&samples.data, Self::BATCH, |_| ())?;
+        let theirs = match known {
+            Some(known) => known,
+            None => known.insert(network.features(&converged.data, Self::BATCH, |_| ())?),
+        };
+        let width = network.width();
+        let features = Features {
+            samples: Points::new(&own, width)?,
+            converged: Points::new(theirs, width)?,
+            reference: reference.as_ref(),
+            train: train.as_ref().map(|train| Points::new(train, width)).transpose()?,
+        };
+        study.figures(samples, converged, stochastic, Some(features))
+    }
+}
+
+/// Without ONNX Runtime there are no feature networks.
+#[cfg(not(feature = "onnxruntime"))]
+struct Judge;
+
+#[cfg(not(feature = "onnxruntime"))]
+impl Judge {
+    fn new(_: &StudyArgs, _: &DataSpec) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn about(&self) -> Value {
+        Value::Null
+    }
+
+    fn figures(
+        &mut self,
+        study: &Study<'_>,
+        samples: &Solution,
+        converged: &Solution,
+        stochastic: bool,
+        _: &Bar,
+    ) -> Result<Figures> {
+        study.figures(samples, converged, stochastic, None)
+    }
+}
+
+fn csv(rows: &[(&Entry, &Cell)], state: &State) -> String {
+    let mut out = "name,sampler,calls,nfe,stochastic".to_owned();
+    for name in Figures::NAMES {
+        let _ = write!(out, ",{name},{name}_low,{name}_high");
+    }
+    let line = |out: &mut String, start: String, figures: &Figures| {
+        out.push('\n');
+        out.push_str(&start);
+        for figure in figures.all() {
+            match figure {
+                Some(Figure { value, low, high }) => {
+                    let _ = write!(out, ",{value:.6e},{low:.6e},{high:.6e}");
+                }
+                None => out.push_str(",,,"),
+            }
+        }
+    };
+    line(&mut out, "(floor),,,,false".into(), &state.floor);
+    for (entry, cell) in rows {
+        // Names hold no quotes that would have to be doubled, and commas separate them on the command line.
+        let name = entry.name.replace(['"', ',', '\n'], " ");
+        let calls = entry.calls.map_or_else(String::new, |calls| calls.to_string());
+        line(
+            &mut out,
+            format!("{name},{},{calls},{},{}", cell.sampler, cell.nfe, cell.stochastic),
+            &cell.figures,
+        );
+    }
+    out.push('\n');
+    out
+}
+
+/// Names of the samplers, once each, as they were asked for.
+fn names<'a>(rows: &[(&'a Entry, &Cell)]) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for (entry, _) in rows {
+        if !names.contains(&entry.name.as_str()) {
+            names.push(entry.name.as_str());
+        }
+    }
+    names
+}
+
+/// Error against network calls, with intervals: of deterministic samplers against the converged solution, and of all by
+/// their distribution.
+fn chart(rows: &[(&Entry, &Cell)], state: &State, calls: &[u32]) -> Canvas {
+    type Of = fn(&Figures) -> Option<Figure>;
+    let features = rows.iter().any(|(_, cell)| cell.figures.frechet_distance.is_some());
+    let (name, distribution): (_, Of) = match features {
+        true => ("Frechet distance of features", |figures| figures.frechet_distance),
+        false => ("energy distance", |figures| Some(figures.energy_distance)),
+    };
+    let of_samples: Of = |figures| figures.rms;
+    let mut ticks: Vec<f64> = calls.iter().map(|calls| f64::from(*calls)).collect();
+    if ticks.is_empty() {
+        ticks = rows.iter().map(|(_, cell)| cell.nfe as f64).collect();
+    }
+    let all = [
+        ("RMS distance to the converged solution (median)", of_samples, false),
+        (name, distribution, features),
+    ];
+    let panels: Vec<Panel> = all
+        .into_iter()
+        .filter_map(|(title, figure, level)| {
+            let series: Vec<Series> = names(rows)
+                .into_iter()
+                .map(|name| {
+                    let own = rows.iter().filter(|(entry, _)| entry.name == name);
+                    let points = own.filter_map(|(_, cell)| {
+                        let Figure { value, low, high } = figure(&cell.figures)?;
+                        Some(Point { x: cell.nfe as f64, y: value, interval: Some([low, high]) })
+                    });
+                    Series { name: name.into(), points: points.collect(), marked: true }
+                })
+                .collect();
+            if series.iter().all(|series| series.points.is_empty()) {
+                return None;
+            }
+            let level = if level { figure(&state.floor).map(|figure| figure.value) } else { None };
+            let axis = |name: &str, ticks| Axis { name: name.into(), log: true, ticks };
+            Some(Panel {
+                title: title.into(),
+                x: axis("network calls", ticks.clone()),
+                y: axis("", Vec::new()),
+                series,
+                level,
+            })
+        })
+        .collect();
+    plot::draw(&panels, 760, 620)
+}
+
+/// A row for the converged solution and each sampler, a column for each number of calls, the same starts everywhere.
+fn grid(folder: &Folder, rows: &[(&Entry, &Cell)], calls: &[u32]) -> Result<Canvas> {
+    const GAP: u32 = 8;
+    let names = names(rows);
+    let first = rows.first().map(|(entry, _)| folder.pictures(entry));
+    let Some(first) = first else { return Ok(Canvas::new(1, 1)) };
+    let (width, height) = png::size(&first)?;
+    // Tiny images are shown larger.
+    let zoom = (64 / width.max(1)).max(1);
+    let (wide, high) = ((width * zoom) as u32, (height * zoom) as u32);
+    let columns: Vec<Option<u32>> = calls
+        .iter()
+        .map(|calls| Some(*calls))
+        .chain(rows.iter().any(|(entry, _)| entry.calls.is_none()).then_some(None))
+        .collect();
+    let left = names.iter().map(|name| Canvas::text_size(1, name).0).max().unwrap_or(0);
+    let left = left.max(Canvas::text_size(1, "converged").0) + 2 * GAP;
+    let column = wide.max(Canvas::text_size(1, "own calls").0) + GAP;
+    let top = plot::GLYPH + 2 * GAP;
+    let mut canvas =
+        Canvas::new(left + columns.len() as u32 * column, top + (names.len() as u32 + 1) * (high + GAP));
+    let mut show = |path: &Path, row: usize, at: usize| -> Result<()> {
+        let pixels = png::read(path, height, width)?;
+        let (x, y) = (left + at as u32 * column, top + row as u32 * (high + GAP));
+        canvas.image((x as i32, y as i32), width, zoom, pixels.channels, &pixels.levels);
+        Ok(())
+    };
+    show(&folder.0.join("converged.png"), 0, 0)?;
+    for (entry, _) in rows {
+        let row = names.iter().position(|name| *name == entry.name).unwrap_or(0);
+        let at = columns.iter().position(|calls| *calls == entry.calls).unwrap_or(0);
+        show(&folder.pictures(entry), row + 1, at)?;
+    }
+    for (row, name) in ["converged"].iter().chain(&names).enumerate() {
+        let y = top + row as u32 * (high + GAP) + high / 2 - plot::GLYPH / 2;
+        canvas.text(GAP as i32, y as i32, 1, [0; 3], false, name);
+    }
+    for (at, calls) in columns.iter().enumerate() {
+        let text = calls.map_or_else(|| "own calls".into(), |calls| format!("{calls} calls"));
+        canvas.text((left + at as u32 * column) as i32, GAP as i32, 1, [0; 3], false, &text);
+    }
+    Ok(canvas)
+}
+
+fn table(args: &StudyArgs, study: &Study<'_>, rows: &[(&Entry, &Cell)], state: &State) -> String {
+    let heads = [
+        "RMS (median)",
+        "elsewhere",
+        "energy distance",
+        "modes: chi-square",
+        "modes: spread",
+        "Frechet distance",
+        "Frechet excess",
+        "precision",
+        "recall",
+    ];
+    let all = || rows.iter().map(|(_, cell)| &cell.figures).chain([&state.floor]);
+    let shown: Vec<usize> = (0..heads.len()).filter(|i| all().any(|f| f.all()[*i].is_some())).collect();
+    let text = |figure: Option<Figure>| match figure {
+        Some(Figure { value, low, high }) if args.resamples > 0 => {
+            format!("{} [{}, {}]", digits(value), digits(low), digits(high))
+        }
+        Some(figure) => digits(figure.value),
+        None => String::new(),
+    };
+    let line = |name: &str, figures: &Figures| -> Vec<String> {
+        [format!("  {name}")].into_iter().chain(shown.iter().map(|i| text(figures.all()[*i]))).collect()
+    };
+    let mut lines: Vec<Vec<String>> = Vec::new();
+    let titles = shown.iter().map(|i| heads[*i].to_owned());
+    lines.push([String::new()].into_iter().chain(titles).collect());
+    lines.push(line("floor", &state.floor));
+    let mut groups: Vec<Option<u32>> = Vec::new();
+    for (entry, _) in rows {
+        if !groups.contains(&entry.calls) {
+            groups.push(entry.calls);
+        }
+    }
+    groups.sort_by_key(|calls| calls.unwrap_or(u32::MAX));
+    for calls in groups {
+        let of: Vec<_> = rows.iter().filter(|(entry, _)| entry.calls == calls).collect();
+        let rms = |cell: &Cell| cell.figures.rms.map(|figure| figure.value);
+        let best = of.iter().filter_map(|(_, cell)| rms(cell)).fold(f64::INFINITY, f64::min);
+        lines.push(vec![calls.map_or_else(|| "own calls".into(), |calls| format!("{calls} calls"))]);
+        for (entry, cell) in of {
+            let name = match (&entry.name, entry.calls) {
+                (name, None) => format!("{name} ({})", cell.nfe),
+                (name, Some(calls)) if cell.nfe != calls as usize => format!("{name} ({})", cell.nfe),
+                (name, _) if name == "auto" => format!("{name} ({})", cell.sampler),
+                (name, _) => name.clone(),
+            };
+            let mut line = line(&name, &cell.figures);
+            if entry.calls.is_some() && rms(cell) == Some(best) {
+                line[0] = format!("*{}", &line[0][1..]);
+            }
+            lines.push(line);
+        }
+    }
+    let widths: Vec<usize> = (0..=shown.len())
+        .map(|i| {
+            lines.iter().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let mut out = format!(
+        "{}: {} starts from seed {}; converged: {}, {} network calls\n\n",
+        args.model.model.display(),
+        args.n,
+        args.seed,
+        study.reference().info().name,
+        state.converged_nfe,
+    );
+    for line in lines {
+        let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    let _ = write!(
+        out,
+        "\n*: least RMS at this number of calls; wrote {}: study.csv, study.png, study.json\n",
+        args.out.display()
+    );
+    out
+}
+
+/// The progress bar: on a terminal only.
+struct Bar(ProgressBar);
+
+impl Bar {
+    const TICKS: u64 = 1000;
+
+    fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(Self::TICKS), target);
+        let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    fn stage(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+    }
+
+    fn show(&self, overall: Overall) -> ControlFlow<()> {
+        self.0.set_position((overall.fraction() * Self::TICKS as f64) as u64);
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
