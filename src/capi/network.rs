@@ -81,7 +81,8 @@ pub extern "C" fn psld_model_create(
         let name = convert::text(name, "name")?;
         let ModelOptions { spec, threads, .. } = only_what_applies(read(options)?)?;
         let spec = spec.ok_or_else(|| {
-            Error::new(Status::SpecMissing, "options.spec_json is NULL").hint("a network of the caller's has no other spec")
+            Error::new(Status::SpecMissing, "options.spec_json is NULL")
+                .hint("a network of the caller's has no other spec")
         })?;
         let hash = Sha256::new().chain_update(spec.to_json()).chain_update([0]).chain_update(name).finalize();
         let network = CallerNetwork {
