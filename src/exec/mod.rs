@@ -29,7 +29,7 @@ pub(crate) struct Executor {
 }
 
 /// Elements of work (a normal counts for eight) below which waking other threads takes longer than the row.
-const PARALLEL_WORK: usize = 1 << 19;
+const PARALLEL_WORK: usize = 1 << 20;
 const NOISE_WORK: usize = 8;
 
 /// The samples of one run: what rows read and write. Arrays are [n, blocks, d], row-major.
