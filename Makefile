@@ -26,7 +26,7 @@ define stage
 endef
 
 .PHONY: help demo test test-core tests vector minimal networks test-training psld-training train-demo train-gpu check tools onnxruntime \
-  libtorch venv header bench bench-core bench-guidance bench-networks release install \
+  libtorch venv header bench bench-core bench-guidance bench-networks study release install \
   dist test-install test-python
 
 help: ## this list
@@ -113,6 +113,9 @@ test-install: tools release onnxruntime ## install into a clean folder, and buil
 
 test-python: release ## the wheel, in a fresh environment
 	$(call stage,Python,scripts/test-python.sh $(target)/release $(target)/venv-python)
+
+study: onnxruntime release ## measure the samplers at few calls: target/study/ has table, CSV and plot
+	scripts/study.sh $(psld) $(target)/study $(STATS)
 
 header: ## write include/psld.h anew from src/capi/
 	PSLD_UPDATE_HEADER=1 cargo test --locked --test header

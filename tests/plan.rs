@@ -441,6 +441,8 @@ proptest! {
         let options = with(named(name), grid.clone());
         let sampler = match Sampler::compile(&spec, &support::options(options), None) {
             Err(e) if e.status() == Status::Unsupported => return Ok(()),
+            // A lambda, also the default one, that is unstable on a grid of few steps is refused by name.
+            Err(e) if e.message().contains("is unstable with it") => return Ok(()),
             compiled => compiled.unwrap(),
         };
         let plan = sampler.plan().unwrap();

@@ -50,7 +50,8 @@ fn why(json: bool) -> Result<()> {
     }));
     let how = "Errors: root mean square distance to the converged solution from the same 256 starts, on exact \
                networks (VP, PSLD), the geometric mean over two Gaussian mixtures; every sampler on its best order \
-               and grid. Measured with tests/scripts/auto_table.py.\n";
+               and grid. Measured with tests/scripts/auto_table.py, and held against `psld study` on networks of images, \
+               for which a row may take another sampler than the best here.\n";
     report::stdout(&format!("{}{how}", table(&rows)))
 }
 

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Measures the samplers at few network calls on four networks: the figures of the README's "Which sampler?".
+#
+#     scripts/study.sh PSLD OUT [STATS.npz]
+#
+# PSLD is the program, OUT a folder for the studies, which an interrupted run goes on with. Writes OUT/study.csv (all of
+# them) and OUT/study.png (the trained network). With STATS.npz, features of the Fashion-MNIST training set made by `psld fd --make-stats`
+# with models/fashion-classifier.onnx, also the Frechet distance of `auto`. Half an hour on one core of a shared machine.
+set -euo pipefail
+psld=$1 out=$2 stats=${3:-}
+models=$(dirname "$0")/../models
+mkdir -p "$out"
+
+# methods.md 7.3's mixture, in one dimension; and 32 overlapping components of standard deviation 0.3 in 3072 dimensions,
+# whose means lie in a random space of 8: N(0, 1.5^2) standard deviations along each of them.
+python3 - "$out" <<'PYTHON'
+import json, math, random, sys
+
+def write(name, shape, weights, means, variances):
+    spec = {"format": 1, "process": {"kind": "psld"}, "data": {"shape": shape}, "network": {}}
+    mixture = {"weights": weights, "means": means, "variances": variances}
+    with open(f"{sys.argv[1]}/{name}.json", "w") as out:
+        json.dump({"psld.spec": spec, "mixture": mixture}, out)
+
+write("wide", [1], [0.3, 0.5, 0.2], [[-1.2], [0.3], [1.5]], [0.25, 0.16, 0.09])
+
+rng = random.Random(7)
+D, K, R, STD = 3072, 32, 8, 0.3
+basis = [[rng.gauss(0, 1) for _ in range(D)] for _ in range(R)]
+basis = [[x / math.sqrt(sum(y * y for y in row)) for x in row] for row in basis]
+means = []
+for _ in range(K):
+    a = [rng.gauss(0, 1.5 * STD) for _ in range(R)]
+    means.append([round(sum(c * row[i] for c, row in zip(a, basis)), 6) for i in range(D)])
+write("low-rank", [3, 32, 32], [1.0] * K, means, [STD * STD] * K)
+PYTHON
+
+samplers=auto,dpmpp:order=3:grid=order2,dpmpp:order=3:grid=log_snr,gddim:order=3:grid=order2,deis:order=3:grid=order2
+samplers+=,unipc:order=2:grid=order2,euler:grid=uniform
+study() { # NAME MODEL ARGUMENTS
+  local name=$1 model=$2
+  shift 2
+  "$psld" study "$model" --threads 1 --quiet --out "$out/$name" "$@" | tee "$out/$name.txt"
+}
+study wide "$out/wide.json" --samplers "$samplers,rk45:rtol=4e-3:atol=4e-3"
+study low-rank "$out/low-rank.json" -n 64 --samplers "$samplers,rk45:rtol=3e-3:atol=3e-3"
+study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$samplers,rk45:rtol=1e-2:atol=1e-2"
+# Plans fitted to the trained network, on seeds of their own.
+for calls in 8 15; do
+  plan=$out/tuned-$calls.json
+  [ -f "$plan" ] || "$psld" tune "$models/fashion-small.onnx" --sampler dpmpp --nfe $calls --seed 100000 --samples 40 --held-out 40 \
+    --evaluations 50 --label 0,1,2,3,4,5,6,7,8,9 --threads 1 -o "$plan"
+done
+plans=(--plan "$out/tuned-8.json" --plan "$out/tuned-15.json")
+study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference dpmpp:order=3:grid=order2:steps=149 \
+  --samplers "$samplers,dpmpp:order=2:grid=order2,sde_dpmpp:grid=order2" "${plans[@]}"
+if [ -n "$stats" ]; then
+  study fashion-features "$models/fashion-small.onnx" -n 500 --seed 1000 --label 0-9 --samplers auto --nfe 10,15,20 \
+    "${plans[@]}" --reference dpmpp:order=3:grid=order2:steps=99 --features "$models/fashion-classifier.onnx" --stats "$stats"
+fi
+
+first=1
+for name in wide low-rank 64-images fashion fashion-features; do
+  csv=$out/$name/study.csv
+  [ -f "$csv" ] || continue
+  if [ $first = 1 ]; then sed -n '1s/^/model,/p' "$csv"; first=0; fi
+  sed "1d;s/^/$name,/" "$csv"
+done > "$out/study.csv"
+cp "$out/fashion/study.png" "$out/study.png"
