@@ -66,6 +66,8 @@ test-training: networks libtorch ## the training crate, with and without libtorc
 	  --target-dir $(target)/training)
 	$(call stage,training: end to end,cargo build --locked && python3 training/tests/end_to_end/run.py \
 	  $(target)/training/debug/psld-training $(target)/debug/psld)
+	$(call stage,Python with PyTorch,cargo build --release --locked && scripts/test-python-torch.sh $(target)/release \
+	  $(libtorch) $(target)/venv-torch)
 
 psld-training: $(if $(TRAINING),,libtorch)
 	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)

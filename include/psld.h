@@ -505,6 +505,66 @@ typedef struct psld_model_options {
 } psld_model_options;
 
 /**
+ * One evaluation that a psld_network_callback computes, of `n` samples. All arrays are dense, row-major and live through
+ * the call; `z` and `out` have the type that the run's states have.
+ */
+typedef struct psld_evaluation {
+  /**
+   * sizeof(psld_evaluation) of the library.
+   */
+  size_t struct_size;
+  /**
+   * Samples.
+   */
+  int64_t n;
+  /**
+   * One of psld_dtype: the type of `z` and `out`.
+   */
+  int32_t dtype;
+  /**
+   * 0.
+   */
+  int32_t reserved;
+  /**
+   * The states, [n, k*C, ...], position channels first; [n, C, ...] where the spec's network has a process of its own.
+   */
+  const void *z;
+  /**
+   * Elements of `z` in all.
+   */
+  size_t z_elements;
+  /**
+   * The time of each sample, [n], as the spec says that the network takes it (`time` and `time_scale` are applied); the
+   * forward time in (0, 1] where it says nothing.
+   */
+  const double *t;
+  /**
+   * Class of each sample, [n], `classes` for the null class; NULL where the spec has no label input.
+   */
+  const int64_t *labels;
+  /**
+   * Receives what the spec says the network predicts, all of it.
+   */
+  void *out;
+  /**
+   * Elements of `out` in all.
+   */
+  size_t out_elements;
+} psld_evaluation;
+
+/**
+ * Computes a network, on a thread that steps a run of its model; where several are stepped at once, on several threads at
+ * once. A return value other than 0 ends the step with PSLD_STATUS_RUNTIME_FAILURE, and the message names the value. It
+ * may call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
+ */
+typedef int32_t (*psld_network_callback)(void *user, const struct psld_evaluation *evaluation);
+
+/**
+ * Told that `user` is needed no more: once, on the thread that frees the last thing that uses the network. It must return.
+ */
+typedef void (*psld_release_callback)(void *user);
+
+/**
  * Which sampler, and its options. Fill it with psld_sampler_options_init, then change what you need. A field at the
  * value that init gave it is "not given"; an option that the chosen sampler does not know is an error.
  */
@@ -1089,6 +1149,29 @@ int32_t psld_model_interpolate(const struct psld_model *model,
  * @return PSLD_STATUS_OK or PSLD_STATUS_INVALID_HANDLE.
  */
 int32_t psld_model_free(struct psld_model *model);
+
+/**
+ * Makes a model of a network that the caller computes: of another inference engine, a framework, or a formula. All that
+ * works with an ONNX model works with it; a cancel token stops it between its calls.
+ *
+ * Threads: any.
+ *
+ * @param[in]  network  computes the network.
+ * @param[in]  user     passed to the callbacks; or NULL.
+ * @param[in]  release  NULL, or told when `user` is needed no more; where this function fails, before it returns.
+ * @param[in]  name     tells this network from others in hashes, plans and saved runs: change it with the weights.
+ * @param[in]  options  `spec_json` is needed, and `threads` are the solver's; the rest must be as it was initialised.
+ * @param[out] out      the model; free it with psld_model_free.
+ * @param[out] err      NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_SPEC_MISSING, PSLD_STATUS_SPEC_INVALID, or another error.
+ */
+int32_t psld_model_create(psld_network_callback network,
+                          void *user,
+                          psld_release_callback release,
+                          const char *name,
+                          const struct psld_model_options *options,
+                          struct psld_model **out,
+                          struct psld_error **err);
 
 /**
  * Fills `options` with the defaults.

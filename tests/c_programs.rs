@@ -135,6 +135,11 @@ fn c_misuse() {
 }
 
 #[test]
+fn c_network() {
+    everywhere(Path::new("tests/c/network.c"));
+}
+
+#[test]
 fn c_threads() {
     everywhere(Path::new("tests/c/threads.c"));
 }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// In the header's order.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "error",
     "capi/types",
     "capi/version",
     "capi/error",
     "capi/runtime",
     "capi/model",
+    "capi/network",
     "capi/sampler",
     "capi/run",
     "capi/engine",

@@ -242,7 +242,7 @@ pub fn share_model(model: Model) -> Result<*mut psld_model> {
     handle::create(model)
 }
 
-fn read(options: *const psld_model_options) -> Result<ModelOptions> {
+pub(super) fn read(options: *const psld_model_options) -> Result<ModelOptions> {
     let options = if options.is_null() { Struct::defaults() } else { psld_model_options::read(options)? };
     let spec = convert::optional_text(options.spec_json, "spec_json")?;
     Ok(ModelOptions {

@@ -4,12 +4,10 @@
 //! Gaussian mixture and needs no library.
 
 pub mod analytic;
-#[cfg(feature = "onnxruntime")]
 mod clock;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
 
-#[cfg(feature = "onnxruntime")]
 pub(crate) use clock::Clock;
 
 use crate::Result;
@@ -84,11 +82,11 @@ pub struct Inputs<'a> {
 /// Where and on what a network really runs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Backend {
-    /// "onnxruntime" or "analytic".
+    /// "onnxruntime", "analytic", or "caller" for a network of the C caller's.
     pub name: &'static str,
     /// Version of the library that runs the network.
     pub version: String,
-    /// The execution provider really used: "cpu", "cuda", "tensorrt".
+    /// The execution provider really used: "cpu", "cuda", "tensorrt"; "caller" for a network of the caller's.
     pub provider: String,
     /// Path of the library, where there is one.
     pub library: Option<String>,

@@ -37,6 +37,9 @@ pub(super) fn check(
     lambda: f64,
     steps: impl Fn(f64, f64, f64) -> Vec<Step>,
 ) -> Result<()> {
+    if lambda == 0.0 {
+        return Ok(());
+    }
     let growth = |lambda: f64| {
         let mut covariance = process.prior_covariance();
         let mut largest = 0.0_f64;

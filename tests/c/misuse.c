@@ -22,6 +22,7 @@ static void nulls(const char *path) {
   NULL_POINTER(psld_model_load_file(NULL, NULL, NULL, &model, NULL));
   NULL_POINTER(psld_model_load_memory(NULL, NULL, 3, NULL, &model, NULL));
   NULL_POINTER(psld_model_load_memory(NULL, "{}", 2, NULL, NULL, NULL));
+  NULL_POINTER(psld_model_create(NULL, NULL, NULL, "", NULL, &model, NULL));
   NULL_POINTER(psld_model_info_json(NULL, NULL, 0, NULL, NULL));
   NULL_POINTER(psld_model_info_json(model, NULL, 10, NULL, NULL));
   OK(psld_model_info_json(model, NULL, 0, NULL, NULL));

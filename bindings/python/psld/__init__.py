@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes as c
 import glob
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -42,6 +43,7 @@ from ._abi import (
     call,
     lib,
 )
+from ._export import export
 from ._version import __version__
 
 _abi.check_version(__version__)
@@ -64,6 +66,7 @@ __all__ = [
     "Run",
     "RunError",
     "Sampler",
+    "export",
     "live_handles",
     "load_runtime",
     "noise",
@@ -221,8 +224,56 @@ class Progress:
         return cls(p.step, p.of, p.nfe, bool(p.done), p.fraction, p.t, p.samples_done, p.samples)
 
 
+Network = Callable[..., npt.ArrayLike]
+# The networks in Python that the library may call, by the number that it knows them by.
+_networks: dict[int, Any] = {}
+_numbers = itertools.count(1)
+
+
+@_abi.release_callback
+def _released(number: int) -> None:
+    _networks.pop(number, None)
+
+
+def _caller(network: Network, spec: Any) -> Any:
+    """The callback that calls a network in Python."""
+    data = tuple((json.loads(spec) if isinstance(spec, str) else spec or {}).get("data", {}).get("shape", ()))
+
+    def arrays(e: _abi.Evaluation) -> Iterator[Array]:
+        for pointer, elements in ((e.z, e.z_elements), (e.out, e.out_elements)):
+            kind = c.c_double if e.dtype else c.c_float
+            flat = np.ctypeslib.as_array(c.cast(pointer, c.POINTER(kind)), (elements,))
+            blocks = elements // (e.n * int(np.prod(data)))
+            yield flat.reshape(e.n, blocks * data[0], *data[1:])
+
+    def evaluate(_: Any, pointer: int) -> int:
+        try:
+            e = _abi.Evaluation.from_address(pointer)
+            z, out = arrays(e)
+            more = (np.ctypeslib.as_array(e.labels, (e.n,)),) if e.labels else ()
+            made = np.asarray(network(z, np.ctypeslib.as_array(e.t, (e.n,)), *more))
+            if made.shape != out.shape:
+                raise ValueError(f"the network returned an array of {made.shape}: expected {out.shape}")
+            out[...] = made
+        except BaseException as exception:
+            _abi.raise_later(exception)
+            return 1
+        return 0
+
+    return _abi.network_callback(evaluate)
+
+
 class Model(_Handle):
     """A network with its spec: an ``.onnx`` file, a ``.json`` of an analytic mixture, or the bytes of either.
+
+    Or a function ``network(z, t)``, with ``spec``: of ``z``, ``[n, k*C, ...]``, and the times ``t``, ``[n]``, as the spec says
+    that the network takes them (and labels ``y``, ``[n]``, where it has them), it returns what the spec says that it predicts.
+    The arrays are the library's, and valid through the call. What it raises, the call that sampled raises. ``name`` tells it from
+    others in plans and saved runs: change it with the weights.
+
+    >>> spec = {"format": 1, "process": {"kind": "vp"}, "data": {"shape": [2]}, "network": {"prediction": "x0"}}
+    >>> psld.Model(lambda z, t: np.full_like(z, 3.0), spec=spec).sample(1, nfe=30, seed=1).round(2)
+    array([[3., 3.]], dtype=float32)
 
     ``providers`` such as ``"cuda"`` or ``"cuda,cpu"``: the first, or an error; fallbacks are what is listed behind it.
     ``threads`` 1 starts none. Any thread, at once.
@@ -232,9 +283,10 @@ class Model(_Handle):
 
     def __init__(
         self,
-        model: Union[str, os.PathLike[str], bytes],
+        model: Union[str, os.PathLike[str], bytes, Network],
         *,
         spec: Union[str, Mapping[str, Any], None] = None,
+        name: Optional[str] = None,
         providers: Union[str, Sequence[str], None] = None,
         device: int = 0,
         threads: int = 0,
@@ -246,12 +298,21 @@ class Model(_Handle):
         if providers is not None:
             options.providers = (providers if isinstance(providers, str) else ",".join(providers)).encode()
         options.device, options.threads, options.concurrent_calls = device, threads, concurrent_calls
+        handle = c.c_void_p()
+        if callable(model):
+            number = next(_numbers)
+            _networks[number] = callback = _caller(model, spec)
+            known = getattr(model, "__qualname__", type(model).__qualname__) if name is None else name
+            call(lib.psld_model_create, callback, number, _released, known.encode(), c.byref(options), c.byref(handle))
+            super().__init__(handle)
+            return
+        if name is not None:
+            raise ArgumentError(100, "name: only a network in Python is given one")
         analytic = (
             model.lstrip()[:1] == b"{" if isinstance(model, bytes) else os.fspath(model).lower().endswith(".json")
         )
         if not analytic and _runtime is None:
             load_runtime()
-        handle = c.c_void_p()
         if isinstance(model, bytes):
             call(lib.psld_model_load_memory, None, model, len(model), c.byref(options), c.byref(handle))
         else:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes as c
 import os
+import threading
 from pathlib import Path
 from typing import Any, Callable
 
 ABI_VERSION = 1
 
 progress_callback = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_void_p)
+network_callback = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_void_p)
+release_callback = c.CFUNCTYPE(None, c.c_void_p)
 
 
 class Progress(c.Structure):
@@ -44,6 +47,21 @@ class ModelOptions(c.Structure):
         ("device", c.c_int32),
         ("threads", c.c_int32),
         ("concurrent_calls", c.c_int32),
+    ]
+
+
+class Evaluation(c.Structure):
+    _fields_ = [
+        ("struct_size", c.c_size_t),
+        ("n", c.c_int64),
+        ("dtype", c.c_int32),
+        ("reserved", c.c_int32),
+        ("z", c.c_void_p),
+        ("z_elements", c.c_size_t),
+        ("t", c.POINTER(c.c_double)),
+        ("labels", c.POINTER(c.c_int64)),
+        ("out", c.c_void_p),
+        ("out_elements", c.c_size_t),
     ]
 
 
@@ -193,6 +211,9 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_runtime_info_json": [_handle, *_query],
     "psld_model_load_file": [_handle, _text, c.POINTER(ModelOptions), c.POINTER(_handle)],
     "psld_model_load_memory": [_handle, c.c_char_p, c.c_size_t, c.POINTER(ModelOptions), c.POINTER(_handle)],
+    "psld_model_create": [
+        network_callback, c.c_void_p, release_callback, _text, c.POINTER(ModelOptions), c.POINTER(_handle),
+    ],
     "psld_model_info_json": [_handle, *_query],
     "psld_model_shape": [_handle, c.c_int32, *_query],
     "psld_model_interpolate": [
@@ -255,12 +276,25 @@ def check_version(wanted: str) -> None:
         )
 
 
+# What a network in Python raised, on the thread that called the library.
+_raised = threading.local()
+
+
+def raise_later(exception: BaseException) -> None:
+    """Keeps an exception, which cannot cross the library, for the call that is under way on this thread."""
+    _raised.exception = exception
+
+
 def call(function: Callable[..., int], *arguments: Any) -> None:
     """Calls a function that ends with ``err``; a failure becomes an exception."""
     err = c.c_void_p()
     status = function(*arguments, c.byref(err))
     if status == 0:
         return
+    raised = _raised.__dict__.pop("exception", None)
+    if raised is not None:
+        lib.psld_error_free(err)
+        raise raised
     message, hint = "", ""
     if err.value:
         message = lib.psld_error_message(err).decode()
