@@ -43,10 +43,9 @@ tune() { # PLAN MODEL ARGUMENTS
 }
 tune tuned-wide-20 "$out/wide.json" --order 3 --grid order2 --nfe 20 --samples 128
 tune tuned-low-20 "$out/low-rank.json" --order 3 --grid order2 --nfe 20 --samples 24 --held-out 16 --evaluations 60
-for calls in 8 15; do
-  tune tuned-$calls "$models/fashion-small.onnx" --nfe $calls --samples 40 --held-out 40 --evaluations 50 \
-    --label 0,1,2,3,4,5,6,7,8,9
-done
+few=(--samples 40 --held-out 40 --evaluations 50 --label 0,1,2,3,4,5,6,7,8,9)
+tune tuned-8 "$models/fashion-small.onnx" --nfe 8 "${few[@]}"
+tune tuned-15 "$models/fashion-small.onnx" --order 3 --nfe 15 "${few[@]}"
 plans=(--plan "$out/tuned-8.json" --plan "$out/tuned-15.json")
 
 samplers=auto,dpmpp:order=3:grid=order2,dpmpp:order=3:grid=log_snr,gddim:order=3:grid=order2,deis:order=3:grid=order2
