@@ -24,5 +24,5 @@ trap 'rm -rf "$wheels"' EXIT
 PSLD_BUILD=$build "$venv/bin/pip" wheel -q --no-deps --no-build-isolation -w "$wheels" bindings/python
 "$venv/bin/pip" install -q --no-deps --force-reinstall "$wheels"/psld-*.whl
 unset PSLD_ONNXRUNTIME ORT_DYLIB_PATH PSLD_LIBRARY
-LD_LIBRARY_PATH=$folders PYTHONPATH=$libtorch "$venv/bin/python" -m pytest -q -p no:cacheprovider \
+PSLD_PROGRAM=$build/psld LD_LIBRARY_PATH=$folders PYTHONPATH=$libtorch "$venv/bin/python" -m pytest -q -p no:cacheprovider \
   -W ignore bindings/python/tests_torch

@@ -143,6 +143,28 @@ fn models_that_are_none() {
     snapshot!("info", folder.psld(["info", "good.onnx"]));
 }
 
+/// A study is of the network under its spec: under another the folder's figures are not its own.
+#[test]
+fn a_study_under_another_spec() {
+    need_onnxruntime();
+    let folder = Folder::new();
+    for name in ["unet.onnx", "spec.json"] {
+        folder.copy(&format!("tests/data/diffusers/{name}"), name);
+    }
+    let text = fs::read_to_string(folder.path("spec.json")).unwrap();
+    let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+    spec["network"]["prediction"] = "v".into();
+    fs::write(folder.path("v.json"), spec.to_string()).unwrap();
+    let study = |spec: &str| {
+        let args =
+            "study unet.onnx -n 2 --samplers euler --nfe 3 --reference euler:steps=4 --resamples 0 --spec";
+        folder.psld(args.split(' ').chain([spec, "-o", "d"]))
+    };
+    study("spec.json").success();
+    let ran = study("v.json");
+    assert!(ran.code == Some(2) && ran.stderr.contains("holds a study with another spec"), "{ran}");
+}
+
 /// A network of the diffusers package as PyTorch exported it, deployed by a spec at its side, against that package's own
 /// network and scheduler (tests/scripts/diffusers_unet.py).
 #[test]

@@ -7,7 +7,7 @@ use psld::network::analytic::Mixture;
 use psld::noise::{Purpose, fill_f64};
 use psld::plan::Plan;
 use psld::run::{Checkpoint, Estimate, Likelihood, Sampling, Tensor, What, interpolate, likelihood, sample};
-use psld::{Error, Model, ModelSpec, Run, RunOptions, Sampler};
+use psld::{Error, Model, ModelSpec, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -227,7 +227,13 @@ fn round_trips() {
         let square: f64 = back.iter().zip(&x).map(|(a, b)| (a - b).powi(2)).sum();
         let rms = (square / x.len() as f64).sqrt();
         println!("{process}, {sampler}, {} calls: {rms:.2e}", end.nfe);
-        assert!(rms <= 1e-3, "{process}, {sampler}, {} calls: {rms:e}", end.nfe);
+        // What the README says.
+        let bound = match (process["kind"].as_str().unwrap(), sampler, nfe) {
+            ("vp", "unipc order=3", _) => 5e-4,
+            ("psld", "unipc order=3", 100) => 6e-4,
+            _ => 1e-3,
+        };
+        assert!(rms <= bound, "{process}, {sampler}, {} calls: {rms:e}", end.nfe);
         if nfe > 0 {
             assert!(end.nfe <= nfe);
         }
@@ -506,6 +512,13 @@ fn likelihoods_that_are_refused() {
         if overall.run.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     writeln!(messages, "{}", error.unwrap_err()).unwrap();
+    // Images are dequantised a batch at a time: one for so many samples takes no memory for each.
+    let run = RunOptions { n: 1 << 45, batch: Some(2), ..image() };
+    let dequantised = Estimate { dequantise: true, ..PLAIN };
+    let error = likelihood(&model, &options(json!({})), &run, dequantised, |_| ControlFlow::Break(()));
+    writeln!(messages, "{}", error.unwrap_err()).unwrap();
+    let run = RunOptions { init: Some(tensor(&[1, 4], &[0.0; 4])), ..image() };
+    writeln!(messages, "{}", likelihood(&model, &options(json!({})), &run, PLAIN, go).unwrap_err()).unwrap();
     insta::assert_snapshot!(messages);
 }
 
@@ -538,6 +551,7 @@ fn what_is_refused() {
     let three = RunOptions { from_image: Some(tensor(&[3, 2], &[0.0; 6])), ..f64_run(2) };
     say("images", run(&decode, three));
     say("NaN", run(&decode, from_images(&[1, 2], &[f64::NAN, 0.0])));
+    say("anytime", run(&encode, RunOptions { anytime: true, ..from_images(&[1, 2], &[0.5, 0.0]) }));
     for (case, shape, at) in [("state", &[2, 2][..], 0.0), ("place", &[2, 4], 1.5), ("place", &[2, 4], -0.1)]
     {
         let values = vec![0.5; shape.iter().product()];
@@ -546,6 +560,22 @@ fn what_is_refused() {
     let opposite = tensor(&[2, 4], &[1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, 1.0]);
     say("opposite", interpolate(&plain, &opposite, &[0.5]).unwrap_err());
     insta::assert_snapshot!(messages);
+}
+
+/// An adaptive encoder may use the last of the calls that it is allowed.
+#[test]
+fn rk45_encodes_with_as_many_calls_as_it_may() {
+    let spec = spec(psld(), json!({}), &[2]);
+    let model = model(&spec, &plane());
+    let images = || from_images(&[1, 2], &[0.5, 0.0]);
+    let encoder = |max_nfe: usize| {
+        encoder(&spec, json!({ "sampler": "rk45", "max_nfe": max_nfe, "rtol": 1e-2, "atol": 1e-2 }))
+    };
+    let (whole, end) = finish(&model, &encoder(1000), images());
+    let (same, _) = finish(&model, &encoder(end.nfe), images());
+    assert_same(&same, &whole, "latents");
+    let mut run = Run::start(&model, &encoder(end.nfe - 1), images()).unwrap();
+    assert_eq!(run.step(usize::MAX).unwrap_err().status(), Status::MaxNfe);
 }
 
 /// The default encodes with `unipc` of order 3, and `auto` does not change that.

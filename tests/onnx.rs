@@ -345,6 +345,53 @@ fn the_first_mistake_is_the_one_reported() {
         ),
         (
             |g| {
+                let x = g.input("x", ElementType::F32, &[1.into(), 1.into(), 8.into(), 8.into()]);
+                let w = g.constant(&[1, 1, 3, 3], &[0f32; 9]);
+                let sizes = [1i64, 1, 1, 1];
+                let wide = [
+                    ("strides", sizes[..2].into()),
+                    ("pads", sizes[..].into()),
+                    ("dilations", [2i64, 2][..].into()),
+                ];
+                let y = g.node("Conv", &[x, w], &wide);
+                g.gradient(y, y, x);
+            },
+            "graph `g`, gradient: Conv: only in the form in which this builder writes it has it a derivative here",
+        ),
+        (
+            |g| {
+                let x = g.input("x", ElementType::F32, &[1.into(), 1.into(), 8.into()]);
+                let w = g.constant(&[1, 1, 3], &[0f32; 3]);
+                let y = g.node("Conv", &[x, w], &[]);
+                g.gradient(y, y, x);
+            },
+            "graph `g`, gradient: Conv: only in the form in which this builder writes it has it a derivative here",
+        ),
+        (
+            |g| {
+                let x = g.input("x", ElementType::F32, &[2.into(), 2.into()]);
+                let y = g.node("Transpose", &[x], &[("perm", [0i64, 7][..].into())]);
+                g.gradient(y, y, x);
+            },
+            "graph `g`, gradient: Transpose: only in the form in which this builder writes it has it a derivative here",
+        ),
+        (
+            // Sixty links of x Sigmoid(x), each of which doubles the ways to the beginning.
+            |g| {
+                let x = g.input("x", ElementType::F32, &[2.into(), 2.into()]);
+                let other = g.sin(x);
+                let y = (0..60).fold(x, |y, _| {
+                    let gate = g.sigmoid(y);
+                    g.mul(y, gate)
+                });
+                let product = g.matmul(y, y);
+                let y = g.add(product, other);
+                g.gradient(y, y, x);
+            },
+            "graph `g`, gradient: Sin: its derivative is not known here",
+        ),
+        (
+            |g| {
                 let x = g.input("x", ElementType::F32, &[2.into(), 2.into()]);
                 let y = g.linear(x, x, None);
                 g.gradient(y, y, x);

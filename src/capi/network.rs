@@ -179,7 +179,12 @@ struct CallerEvaluator {
 }
 
 impl Evaluator for CallerEvaluator {
-    fn evaluate(&mut self, inputs: Inputs<'_>, out: ValuesMut<'_>) -> Result<()> {
+    fn evaluate(&mut self, inputs: Inputs<'_>, mut out: ValuesMut<'_>) -> Result<()> {
+        // What a callback forgets to write is no number, and not the last call's.
+        match &mut out {
+            ValuesMut::F32(out) => out.fill(f32::NAN),
+            ValuesMut::F64(out) => out.fill(f64::NAN),
+        }
         let (z, z_elements, states) = match inputs.z {
             Values::F32(z) => (z.as_ptr().cast(), z.len(), psld_dtype::F32),
             Values::F64(z) => (z.as_ptr().cast(), z.len(), psld_dtype::F64),
@@ -188,7 +193,10 @@ impl Evaluator for CallerEvaluator {
             ValuesMut::F32(out) => (out.as_mut_ptr().cast(), out.len(), psld_dtype::F32),
             ValuesMut::F64(out) => (out.as_mut_ptr().cast(), out.len(), psld_dtype::F64),
         };
-        debug_assert_eq!(states, outputs);
+        // The callback is told one type, and writes by it.
+        if states != outputs {
+            return Err(Error::new(Status::Internal, "states and outputs of two precisions"));
+        }
         self.times.clear();
         self.times.extend(inputs.t.iter().map(|t| self.network.clock.at(*t)));
         let labels = match (self.network.null_class, inputs.labels) {

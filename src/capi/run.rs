@@ -691,7 +691,8 @@ pub extern "C" fn psld_sample(
 ///
 /// @param[in]  model       the model.
 /// @param[in]  sampler     whose options (nfe, time_grid, t_end, ...) the flow is followed with: a sampler that can be compiled
-///                         with `encode` (one without a name is taken for "gddim"); psld_sampler_options.encode and denoise do not matter.
+///                         with `encode` (one without a name is taken for "gddim", one that "auto" chose for what it
+///                         chose, which may not encode); psld_sampler_options.encode and denoise do not matter.
 /// @param[in]  options     `n` images `from_image`, and what else the run takes; psld_run_options.precision PSLD_DTYPE_F64
 ///                         takes smaller differences of a network that computes in double precision.
 /// @param[in]  probes      random directions at each time, of two network calls each, at least 1.

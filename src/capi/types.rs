@@ -11,7 +11,7 @@ pub struct psld_runtime {
     _opaque: (),
 }
 
-/// A network with its spec. Made by psld_model_load_file and psld_model_load_memory; any thread, at once.
+/// A network with its spec. Made by psld_model_load_file, psld_model_load_memory and psld_model_create; any thread, at once.
 pub struct psld_model {
     _opaque: (),
 }

@@ -48,7 +48,8 @@ pub const MAX_PRIORITY: i32 = 10;
 pub struct EngineOptions {
     /// Samples of one network call at most, at least 1. Where a model is its own guide a sample counts twice.
     pub max_batch: usize,
-    /// How long the first call after a pause waits for company, unless `max_batch` samples are there before.
+    /// How long the first call after a pause waits for company, unless `max_batch` samples are there before. Deadlines are
+    /// looked at before each call, so one that passes in this time is noticed at its end.
     pub max_wait: Duration,
     /// Requests that may be in the engine at once, at least 1; one more is [`Status::QueueFull`]. All of them are worked on,
     /// and hold their arrays.

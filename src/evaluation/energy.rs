@@ -4,7 +4,53 @@
 use super::bootstrap::{Bootstrap, Figure};
 use super::pairs;
 use super::points::Points;
-use crate::{Error, Result};
+use crate::{Error, Result, Status};
+
+/// How often each sample is in each resample; the sample itself, each point once, comes first.
+struct Weights {
+    resamples: usize,
+    /// [point, resample].
+    all: Vec<f64>,
+}
+
+impl Weights {
+    fn new(bootstrap: &Bootstrap, n: usize) -> Result<Self> {
+        let resamples = bootstrap.resamples as usize + 1;
+        let mut all = Vec::new();
+        all.try_reserve_exact(n.saturating_mul(resamples)).map_err(|e| {
+            let message = format!("{} resamples of {n} samples cannot be allocated", bootstrap.resamples);
+            Error::new(Status::OutOfMemory, message).source(e)
+        })?;
+        all.resize(n * resamples, 1.0);
+        for number in 0..bootstrap.resamples {
+            for (i, weight) in bootstrap.weights(number, n).into_iter().enumerate() {
+                all[i * resamples + number as usize + 1] = weight;
+            }
+        }
+        Ok(Self { resamples, all })
+    }
+
+    /// Of point i in all resamples.
+    fn of(&self, i: usize) -> &[f64] {
+        &self.all[i * self.resamples..][..self.resamples]
+    }
+
+    /// For each point of `a` with its place i, sum_{j != i} w_j |a_i − b_j| in all resamples.
+    fn distances(&self, a: Points<'_>, b: Points<'_>) -> Vec<(usize, Vec<f64>)> {
+        pairs::fold(
+            a,
+            b,
+            |i| (i, vec![0.0; self.resamples]),
+            |(i, sums), first, squares| {
+                for (j, square) in squares.iter().enumerate().filter(|(j, _)| first + j != *i) {
+                    let distance = f64::from(square.sqrt());
+                    let weights = self.of(first + j);
+                    sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight * distance);
+                }
+            },
+        )
+    }
+}
 
 /// 2 E|X − Y| − E|X − X'| − E|Y − Y'| for X of `x` and Y of `y`, |.| the root of the mean square of a difference's
 /// coordinates: in units of the data, whatever their number.
@@ -32,26 +78,9 @@ pub fn energy_distance(x: Points<'_>, y: Points<'_>, bootstrap: &Bootstrap) -> R
     let across = sums(x, y, false);
     let within_y = sums(y, y, true).iter().sum::<f64>() / (m * (m - 1)) as f64;
 
-    // Weights of all resamples by sample, the sample itself (once) first: sum_j w_j |x_i - x_j| for all of them.
-    let resamples = bootstrap.resamples as usize + 1;
-    let mut weights = vec![1.0; n * resamples];
-    for number in 0..bootstrap.resamples {
-        for (i, weight) in bootstrap.weights(number, n).into_iter().enumerate() {
-            weights[i * resamples + number as usize + 1] = weight;
-        }
-    }
-    let of = |i: usize| &weights[i * resamples..][..resamples];
-    let sums = pairs::fold(
-        x,
-        x,
-        |i| (i, vec![0.0; resamples]),
-        |(i, sums), first, squares| {
-            for (j, square) in squares.iter().enumerate().filter(|(j, _)| first + j != *i) {
-                let distance = f64::from(square.sqrt());
-                sums.iter_mut().zip(of(first + j)).for_each(|(sum, weight)| *sum += weight * distance);
-            }
-        },
-    );
+    let weights = Weights::new(bootstrap, n)?;
+    let (resamples, of) = (weights.resamples, |i| weights.of(i));
+    let sums = weights.distances(x, x);
     let mut figures = (0..resamples).map(|r| {
         let (mut to_y, mut within, mut same) = (0.0, 0.0, 0.0);
         for (i, sums) in &sums {
@@ -82,35 +111,17 @@ pub fn energy_distance_of_pairs(x: Points<'_>, y: Points<'_>, bootstrap: &Bootst
     let n = x.len();
     if n != y.len() {
         let message = format!("pairs of {n} and {} samples", y.len());
-        return Err(Error::new(crate::Status::ShapeMismatch, message));
+        return Err(Error::new(Status::ShapeMismatch, message));
     }
     if n < 2 {
         return Err(Error::argument("an energy distance needs at least two samples in each set"));
     }
-    // Weights of all resamples by sample, the sample itself (once) first.
-    let resamples = bootstrap.resamples as usize + 1;
-    let mut weights = vec![1.0; n * resamples];
-    for number in 0..bootstrap.resamples {
-        for (i, weight) in bootstrap.weights(number, n).into_iter().enumerate() {
-            weights[i * resamples + number as usize + 1] = weight;
-        }
-    }
-    let of = |i: usize| &weights[i * resamples..][..resamples];
+    let weights = Weights::new(bootstrap, n)?;
+    let (resamples, of) = (weights.resamples, |i| weights.of(i));
     // sum over i != j of w_i w_j |a_i - b_j|, for each resample.
     let sums = |a: Points<'_>, b: Points<'_>| -> Vec<f64> {
-        let each = pairs::fold(
-            a,
-            b,
-            |i| (i, vec![0.0; resamples]),
-            |(i, sums), first, squares| {
-                for (j, square) in squares.iter().enumerate().filter(|(j, _)| first + j != *i) {
-                    let distance = f64::from(square.sqrt());
-                    sums.iter_mut().zip(of(first + j)).for_each(|(sum, weight)| *sum += weight * distance);
-                }
-            },
-        );
         let mut all = vec![0.0; resamples];
-        for (i, sums) in &each {
+        for (i, sums) in &weights.distances(a, b) {
             all.iter_mut().zip(sums.iter().zip(of(*i))).for_each(|(all, (sum, weight))| *all += weight * sum);
         }
         all

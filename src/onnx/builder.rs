@@ -68,6 +68,11 @@ impl Node {
         self.attribute(name).map_or(b"", |attribute| attribute.s())
     }
 
+    /// Whether it has no attributes besides these.
+    pub fn has_only(&self, known: &[&str]) -> bool {
+        self.attributes.iter().all(|attribute| known.contains(&attribute.name()))
+    }
+
     fn attribute(&self, name: &str) -> Option<&proto::AttributeProto> {
         self.attributes.iter().find(|attribute| attribute.name() == name)
     }

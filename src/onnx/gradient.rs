@@ -90,6 +90,7 @@ impl Graph {
     fn backward(&mut self, node: &Node, results: &[Option<Value>]) -> Backward {
         let inputs: Vec<Value> = node.inputs.iter().flatten().copied().collect();
         let (x, y) = (inputs[0], node.outputs[0]);
+        self.check_form(node)?;
         let g = match (&*node.op, results[0]) {
             ("Split", _) => return self.backward_of_split(node, results),
             (_, Some(gradient)) => gradient,
@@ -161,6 +162,31 @@ impl Graph {
             op => return Err(format!("{op}: its derivative is not known here")),
         };
         Ok(parts.into_iter().map(Some).collect())
+    }
+
+    /// Whether a node is of the form that its rule is for, in which this builder writes it: another attribute may mean another
+    /// derivative.
+    fn check_form(&self, node: &Node) -> Result<(), String> {
+        let (known, whole): (&[&str], bool) = match &*node.op {
+            "Conv" => {
+                let axes = node.inputs.get(1).copied().flatten().and_then(|weight| self.rank(weight));
+                let sizes = (node.ints("strides").len(), node.ints("pads").len());
+                (&["strides", "pads", "group"], sizes == (2, 4) && axes.is_none_or(|axes| axes == 4))
+            }
+            "Gemm" => (&["transA", "transB"], true),
+            "DepthToSpace" => (&["blocksize"], true),
+            "AveragePool" => (&["kernel_shape", "strides"], true),
+            "Transpose" => {
+                let mut order = node.ints("perm");
+                order.sort_unstable();
+                (&["perm"], !order.is_empty() && order.iter().zip(0..).all(|(axis, place)| *axis == place))
+            }
+            _ => return Ok(()),
+        };
+        if whole && node.has_only(known) {
+            return Ok(());
+        }
+        Err(format!("{}: only in the form in which this builder writes it has it a derivative here", node.op))
     }
 
     fn backward_of_split(&mut self, node: &Node, results: &[Option<Value>]) -> Backward {
@@ -317,6 +343,20 @@ impl Graph {
 
     /// The number of axes, where it can be told without knowing shapes.
     fn rank(&self, value: Value) -> Option<usize> {
+        self.rank_of(value, &mut HashMap::new())
+    }
+
+    /// The same; each value is looked at once, as a chain of x Sigmoid(x) doubles the ways to its beginning at each link.
+    fn rank_of(&self, value: Value, known: &mut HashMap<Value, Option<usize>>) -> Option<usize> {
+        if let Some(rank) = known.get(&value) {
+            return *rank;
+        }
+        let rank = self.find_rank(value, known);
+        known.insert(value, rank);
+        rank
+    }
+
+    fn find_rank(&self, value: Value, known: &mut HashMap<Value, Option<usize>>) -> Option<usize> {
         if let Some((_, dims)) = self.inputs.iter().find(|(v, _)| *v == value) {
             return Some(dims.len());
         }
@@ -335,8 +375,11 @@ impl Graph {
             | "LogSoftmax"
             | "Sigmoid"
             | "Softmax"
-            | "Split" => self.rank(node.inputs[0]?),
-            "Add" | "MatMul" | "Mul" => Some(self.rank(node.inputs[0]?)?.max(self.rank(node.inputs[1]?)?)),
+            | "Split" => self.rank_of(node.inputs[0]?, known),
+            "Add" | "MatMul" | "Mul" => {
+                let [a, b] = [0, 1].map(|i| node.inputs[i].and_then(|input| self.rank_of(input, known)));
+                Some(a?.max(b?))
+            }
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Charts as PNG: what `psld study` and `psld-training` show of their figures.
+//! Charts as PNG: what `psld study` shows of its figures.
 //!
 //! The crate `plotters` lays them out; [`Canvas`] is what it draws on. The font is one of 8 x 8 pixels that is compiled
 //! in, so that a chart is the same on every machine and none needs system fonts.
@@ -191,7 +191,8 @@ impl Scale {
         let range = low - room..high + room;
         let ticks = if axis.ticks.is_empty() { ticks(&range, log) } else { axis.ticks.clone() };
         let mut scale = Self { range, log, ticks };
-        scale.ticks = scale.ticks.iter().map(|tick| scale.of(*tick)).collect();
+        let places = scale.ticks.iter().map(|tick| if log { tick.log10() } else { *tick });
+        scale.ticks = places.filter(|place| scale.range.contains(place)).collect();
         scale
     }
 

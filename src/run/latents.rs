@@ -50,7 +50,10 @@ pub fn interpolate(spec: &ModelSpec, latents: &Tensor, at: &[f64]) -> Result<Ten
     let colour = process.prior_factor();
     let whiten = colour.inverse()?;
     let latent = |i: usize| &values[i * k * d..][..k * d];
-    let mut made = Vec::with_capacity(at.len() * k * d);
+    let mut made = Vec::new();
+    made.try_reserve_exact(at.len().saturating_mul(k * d)).map_err(|e| {
+        Error::new(Status::OutOfMemory, format!("{} latents cannot be allocated", at.len())).source(e)
+    })?;
     for place in at {
         let from = place.floor() as usize;
         let w = place - place.floor();

@@ -49,6 +49,8 @@ impl Default for Estimate {
 /// Likelihoods in bits per dimension: -log2 p(x)/d of each image, the lower the likelier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Likelihood {
+    /// The sampler that followed the flow.
+    pub sampler: String,
     /// Of each image.
     pub bits: Vec<f64>,
     /// The standard error of each by the random directions; empty with one of them a time.
@@ -73,15 +75,15 @@ impl Likelihood {
 
 /// Likelihoods of the images [`RunOptions::from_image`] under the law that the probability flow makes of the prior.
 ///
-/// The flow is followed from `t_end` to `t_start` by a sampler that encodes (default `gddim`, whose states between two steps are the solution; of `sampler`, `encode` and
-/// `denoise` do not matter), and the divergence is integrated over its grid by cubics: what `steps` or `nfe` leaves of error is
+/// The flow is followed from `t_end` to `t_start` by a sampler that encodes (default `gddim`, whose states between two steps
+/// are the solution; of `sampler`, `encode` and `denoise` do not matter), and the divergence is integrated over its grid by cubics: what `steps` or `nfe` leaves of error is
 /// in the result. The density is that of the data at `t_end`, which has no closing step.
 ///
 /// In phase space an image has no momenta. They are drawn from q(m | x), their law at `t_end` given the image, and
 /// log p(x) >= E[log p(x, m) - log q(m | x)] is estimated: a lower bound, which is tight where data are smooth on the scale of
 /// the noise at `t_end`. So the bits are an upper bound there.
 ///
-/// Not with guidance or inpainting: they have no density of their own. A caller's noise is not used; sample i has the seed
+/// Not with guidance or inpainting: they have no density of their own. A caller's noise, previews and `anytime` are not used; sample i has the seed
 /// `seed` + i, from which momenta, directions and dequantisation are drawn.
 ///
 /// # Errors
@@ -113,22 +115,28 @@ pub fn likelihood(
     let way = Way::new(model, &compiled, plan, estimate.probes)?;
     let sampler = Arc::new(way.sampler(compiled.clone(), plan));
     let (n, data) = (options.n, &model.spec().data);
-    let options = RunOptions { noise: None, init: None, previews: false, anytime: false, ..options.clone() };
+    let options = RunOptions { noise: None, previews: false, anytime: false, ..options.clone() };
     // First: other checks may take memory for each image. Directions and the state are kept in double precision.
     let batch = options.batch.unwrap_or(64).clamp(1, n.max(1));
     options.check_memory(batch as u128 * (sampler.elements() + 4 * (way.k * way.d) as u128))?;
     options.check(model.spec(), &sampler)?;
-    let images =
-        if estimate.dequantise { dequantised(images, data, n, options.seed)? } else { images.clone() };
-    let options = RunOptions { from_image: Some(images), ..options };
+    if estimate.dequantise {
+        check_range(images, data)?;
+    }
 
     let began = std::time::Instant::now();
-    let mut likelihood = Likelihood { bits: Vec::new(), errors: Vec::new(), nfe: 0 };
+    let mut likelihood =
+        Likelihood { sampler: compiled.info().name.to_owned(), bits: Vec::new(), errors: Vec::new(), nfe: 0 };
     while likelihood.bits.len() < n {
         let first = likelihood.bits.len();
         let range = first..(first + batch).min(n);
         let mut part = options.slice(range.clone());
         part.deadline = options.deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
+        if estimate.dequantise
+            && let Some(images) = &part.from_image
+        {
+            part.from_image = Some(dequantised(images, data, part.n, part.seed)?);
+        }
         let mut run = Run::start_at(first, model, &sampler, part)?;
         let in_flight = range.len();
         let estimates = way.follow(&mut run, |run| {
@@ -160,20 +168,26 @@ pub fn likelihood(
     Ok(likelihood)
 }
 
-/// Images whose values lie evenly in the bins of their levels.
+/// Refuses images with values that are no levels.
+fn check_range(images: &Tensor, data: &DataSpec) -> Result<()> {
+    let [low, high] = data.range;
+    let slack = 0.5 / (LEVELS - 1.0) * (high - low);
+    match images.find(|x| !(low - slack..=high + slack).contains(&x)) {
+        None => Ok(()),
+        Some(x) => Err(Error::argument(format!(
+            "dequantise: a value is {x:?}, out of the data range {low:?} to {high:?}"
+        ))
+        .hint("levels are within the range: clip the images, or read them from PNG")),
+    }
+}
+
+/// Images whose values lie evenly in the bins of their levels, one for each of the `n` samples from `seed` on.
 fn dequantised(images: &Tensor, data: &DataSpec, n: usize, seed: u64) -> Result<Tensor> {
     let ([low, high], d) = (data.range, data.shape.iter().product::<usize>());
     let values: Vec<f64> = match images {
         Tensor::F32(a) => a.iter().map(|x| f64::from(*x)).collect(),
         Tensor::F64(a) => a.iter().copied().collect(),
     };
-    let slack = 0.5 / (LEVELS - 1.0) * (high - low);
-    if let Some(x) = values.iter().find(|x| !(low - slack..=high + slack).contains(*x)) {
-        return Err(Error::argument(format!(
-            "dequantise: a value is {x:?}, out of the data range {low:?} to {high:?}"
-        ))
-        .hint("levels are within the range: clip the images, or read them from PNG"));
-    }
     let mut spread = Vec::with_capacity(n * d);
     let mut noise = vec![0.0; d];
     for i in 0..n {

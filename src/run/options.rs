@@ -92,9 +92,14 @@ impl Tensor {
     }
 
     fn all(&self, rule: impl Fn(f64) -> bool) -> bool {
+        self.find(|x| !rule(x)).is_none()
+    }
+
+    /// The first element of which `what` is true.
+    pub(crate) fn find(&self, what: impl Fn(f64) -> bool) -> Option<f64> {
         match self {
-            Tensor::F32(a) => a.iter().all(|x| rule(f64::from(*x))),
-            Tensor::F64(a) => a.iter().all(|x| rule(*x)),
+            Tensor::F32(a) => a.iter().map(|x| f64::from(*x)).find(|x| what(*x)),
+            Tensor::F64(a) => a.iter().copied().find(|x| what(*x)),
         }
     }
 }
@@ -189,6 +194,11 @@ impl RunOptions {
         }
         if self.batch == Some(0) {
             return Err(Error::argument("batch = 0: expected at least one sample"));
+        }
+        if self.anytime && sampler.encodes() {
+            return Err(Error::argument(
+                "anytime: a deadline leaves estimates of data, and the sampler makes latents",
+            ));
         }
         let mut state_shape = vec![n];
         state_shape.extend(&spec.data.shape);

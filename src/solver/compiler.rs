@@ -390,7 +390,7 @@ impl<'a> Compiler<'a> {
                     "inpaint: resample = {resample}: sampler `{name}` makes its steps of earlier ones, too"
                 ),
             );
-            let hint = "resample with `ancestral`, `sscs`, `em`, `heun`, or with `order` 1";
+            let hint = "resample with `ancestral`, `sscs`, `em` or `heun`, or with `order` 1 of another than `unipc`";
             self.failed = self.failed.take().or(Some(error.hint(hint)));
             return;
         }

@@ -251,8 +251,10 @@ impl Rk45 {
                 && system.step_size >= 0.0
                 && system.step_size.is_finite()
         };
-        let possible =
-            systems.len() == new.systems.len() && systems.iter().all(possible) && nfe <= options.max_nfe;
+        let possible = systems.len() == new.systems.len()
+            && systems.iter().all(possible)
+            && nfe <= options.max_nfe
+            && (opened || !new.opened);
         possible.then_some(Self { systems, opened, begun, nfe, done, ..new })
     }
 
@@ -531,7 +533,9 @@ impl Rk45 {
 
     fn reserve(&self, calls: u32) -> Result<()> {
         let each = if self.options.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
-        let needed = self.nfe + each * (calls + u32::from(self.options.denoise));
+        // To encode, the call of the closing step came first.
+        let closing = u32::from(self.options.denoise && !self.options.encode);
+        let needed = self.nfe.saturating_add(each * (calls + closing));
         if needed > self.options.max_nfe {
             return Err(Error::new(
                 Status::MaxNfe,

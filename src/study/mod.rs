@@ -6,7 +6,7 @@
 //! a bootstrap interval and has a *floor*: the same figure of a second, less converged reference.
 
 use crate::evaluation::{
-    Bootstrap, Figure, Gaussian, Points, Reference, energy_distance_of_pairs, median, modes, precision_recall,
+    Bootstrap, Figure, Points, Reference, energy_distance_of_pairs, median, modes, precision_recall,
 };
 use crate::network::Precision;
 use crate::run::{self, Overall, RunOptions, What};
@@ -79,7 +79,7 @@ pub struct Features<'a> {
     /// Of the converged solution.
     pub converged: Points<'a>,
     /// Mean and covariance of the training data's.
-    pub reference: Option<&'a Reference>,
+    pub reference: &'a Reference,
     /// Of training data, as many as there are samples at most.
     pub train: Option<Points<'a>>,
 }
@@ -100,8 +100,7 @@ pub struct Figures {
     pub mode_counts: Option<Figure>,
     /// The same: [`ModeFigures::spread`](crate::evaluation::ModeFigures::spread).
     pub mode_spread: Option<Figure>,
-    /// Frechet distance of features to those of the training data; where none are known, to those of the converged
-    /// solution.
+    /// Frechet distance of features to those of the training data.
     pub frechet_distance: Option<Figure>,
     /// By how much that distance is larger than the converged solution's own: an interval that holds 0 is one that
     /// cannot be told from it. Samples and converged solution are drawn again together, as pairs.
@@ -125,6 +124,12 @@ impl Figures {
         "precision",
         "recall",
     ];
+
+    /// Whether all that there are, are numbers: samples may be too far apart for squares of their distances.
+    pub fn finite(&self) -> bool {
+        let finite = |figure: Figure| [figure.value, figure.low, figure.high].iter().all(|x| x.is_finite());
+        self.all().into_iter().flatten().all(finite)
+    }
 
     /// In the order of [`Self::NAMES`].
     pub fn all(&self) -> [Option<Figure>; 9] {
@@ -225,6 +230,8 @@ impl<'a> Study<'a> {
         observe: impl FnMut(Overall) -> ControlFlow<()>,
     ) -> Result<Solution> {
         let StudyOptions { n, seed, batch, .. } = *self.options;
+        // Before there are labels for so many.
+        run::check_size(sampler, &RunOptions { batch, precision, ..RunOptions::new(n) }, What::Data)?;
         let labels = self.labels();
         let options = RunOptions {
             seed,
@@ -271,8 +278,10 @@ impl<'a> Study<'a> {
         if !stochastic {
             let n = y.len();
             let apart: Vec<f64> = (0..n).map(|i| rms(x.row(i), y.row(i))).collect();
-            // Half the set apart: n pairs that depend on no draw.
-            let mut typical: Vec<f64> = (0..n).map(|i| rms(y.row(i), y.row((i + n / 2) % n))).collect();
+            // Half the set apart, or a little more, so that labels in turn are the same: n pairs that depend on no draw.
+            let half = (n / 2).next_multiple_of(self.options.labels.len().max(1));
+            let step = if half < n { half } else { n / 2 };
+            let mut typical: Vec<f64> = (0..n).map(|i| rms(y.row(i), y.row((i + step) % n))).collect();
             typical.sort_by(f64::total_cmp);
             let elsewhere = 0.5 * typical[n / 2];
             let landed: Vec<f64> =
@@ -294,16 +303,8 @@ impl<'a> Study<'a> {
     fn compare(&self, figures: &mut Figures, features: Features<'_>) -> Result<()> {
         let StudyOptions { bootstrap, neighbours, .. } = self.options;
         let Features { samples, converged, reference, train } = features;
-        match reference {
-            Some(reference) => {
-                figures.frechet_distance = Some(reference.distance_of(samples, bootstrap)?);
-                figures.frechet_excess = Some(reference.excess_of(samples, converged, bootstrap)?);
-            }
-            None => {
-                let own = Reference::new(Gaussian::of(converged)?)?;
-                figures.frechet_distance = Some(own.distance_of(samples, bootstrap)?);
-            }
-        }
+        figures.frechet_distance = Some(reference.distance_of(samples, bootstrap)?);
+        figures.frechet_excess = Some(reference.excess_of(samples, converged, bootstrap)?);
         if let Some(train) = train {
             let found = precision_recall(samples, train, *neighbours, bootstrap)?;
             (figures.precision, figures.recall) = (Some(found.precision), Some(found.recall));

@@ -6,7 +6,7 @@ use psld::network::{Evaluator, Inputs, Network, Precision, Values, ValuesMut};
 use psld::onnx::{Dim, ElementType, Graph};
 use psld::run::{Cancel, What};
 use psld::spec::{Guidance, GuidanceKind};
-use psld::{Model, Run, RunOptions, Sampler, SamplerSpec, Status};
+use psld::{Error, Model, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,20 @@ fn long(nodes: usize, guide: bool) -> OnnxNetwork {
     load(&model, &OnnxOptions { threads: 1, ..Default::default() }).unwrap()
 }
 
+/// What a step ends with that is cancelled from another thread after `delay`, and how long it takes to end then.
+fn cancelled(run: &mut Run, cancel: &Cancel, delay: Duration) -> (Error, Duration) {
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            std::thread::sleep(delay);
+            let now = Instant::now();
+            cancel.cancel();
+            now
+        });
+        let error = run.step(1).unwrap_err();
+        (error, asked.join().unwrap().elapsed())
+    })
+}
+
 #[test]
 fn a_cancel_ends_a_call_between_two_nodes() {
     let model = Model::new(Arc::new(chain()), 1).unwrap();
@@ -73,16 +87,7 @@ fn a_cancel_ends_a_call_between_two_nodes() {
     for round in 1..=5 {
         let cancel = Cancel::new();
         let mut run = start(Some(&cancel));
-        let (error, latency) = std::thread::scope(|scope| {
-            let asked = scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(20) * round);
-                let now = Instant::now();
-                cancel.cancel();
-                now
-            });
-            let error = run.step(1).unwrap_err();
-            (error, asked.join().unwrap().elapsed())
-        });
+        let (error, latency) = cancelled(&mut run, &cancel, Duration::from_millis(20) * round);
         assert_eq!((error.status(), error.message()), (Status::Cancelled, "cancelled after step 0"));
         latencies.push(latency);
         // Readable, saved and resumed, here and elsewhere; the model is as before.
@@ -134,16 +139,7 @@ fn a_cancel_ends_a_guides_call() {
     for round in 1..=5 {
         let cancel = Cancel::new();
         let mut run = start(Some(&cancel));
-        let (error, latency) = std::thread::scope(|scope| {
-            let asked = scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(20) * round);
-                let now = Instant::now();
-                cancel.cancel();
-                now
-            });
-            let error = run.step(1).unwrap_err();
-            (error, asked.join().unwrap().elapsed())
-        });
+        let (error, latency) = cancelled(&mut run, &cancel, Duration::from_millis(20) * round);
         assert_eq!(error.status(), Status::Cancelled);
         latencies.push(latency);
         if round == 5 {

@@ -273,9 +273,7 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
                 export(&network, &values, &spec, element, Some(&golden))?
             };
             let bytes = model.to_bytes();
-            std::fs::write(&output, &bytes).map_err(|e| {
-                Error::new(Status::WriteFailed, format!("{}: cannot be written", output.display())).source(e)
-            })?;
+            NewFile::write_with(&output, |out| out.write_all(&bytes))?;
             println!("{}: {:.2} MB", output.display(), bytes.len() as f64 / 1e6);
         }
         Command::Import { checkpoint, config, output, raw } => {

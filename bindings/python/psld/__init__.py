@@ -237,7 +237,10 @@ def _released(number: int) -> None:
 
 def _caller(network: Network, spec: Any) -> Any:
     """The callback that calls a network in Python."""
-    data = tuple((json.loads(spec) if isinstance(spec, str) else spec or {}).get("data", {}).get("shape", ()))
+    try:
+        data = tuple((json.loads(spec) if isinstance(spec, str) else spec)["data"]["shape"])
+    except (ValueError, TypeError, KeyError):
+        data = ()  # The library says what is wrong with the spec, and never calls the network.
 
     def arrays(e: _abi.Evaluation) -> Iterator[Array]:
         for pointer, elements in ((e.z, e.z_elements), (e.out, e.out_elements)):
@@ -250,8 +253,10 @@ def _caller(network: Network, spec: Any) -> Any:
         try:
             e = _abi.Evaluation.from_address(pointer)
             z, out = arrays(e)
-            more = (np.ctypeslib.as_array(e.labels, (e.n,)),) if e.labels else ()
-            made = np.asarray(network(z, np.ctypeslib.as_array(e.t, (e.n,)), *more))
+            given = [z, *(np.ctypeslib.as_array(array, (e.n,)) for array in (e.t, e.labels) if array)]
+            for array in given:
+                array.flags.writeable = False
+            made = np.asarray(network(*given))
             if made.shape != out.shape:
                 raise ValueError(f"the network returned an array of {made.shape}: expected {out.shape}")
             out[...] = made
@@ -268,7 +273,7 @@ class Model(_Handle):
 
     Or a function ``network(z, t)``, with ``spec``: of ``z``, ``[n, k*C, ...]``, and the times ``t``, ``[n]``, as the spec says
     that the network takes them (and labels ``y``, ``[n]``, where it has them), it returns what the spec says that it predicts.
-    The arrays are the library's, and valid through the call. What it raises, the call that sampled raises. ``name`` tells it from
+    The arrays are the library's: to be read, through the call. What it raises, the call that sampled raises. ``name`` tells it from
     others in plans and saved runs: change it with the weights.
 
     >>> spec = {"format": 1, "process": {"kind": "vp"}, "data": {"shape": [2]}, "network": {"prediction": "x0"}}
@@ -300,9 +305,9 @@ class Model(_Handle):
         options.device, options.threads, options.concurrent_calls = device, threads, concurrent_calls
         handle = c.c_void_p()
         if callable(model):
+            known = getattr(model, "__qualname__", type(model).__qualname__) if name is None else str(name)
             number = next(_numbers)
             _networks[number] = callback = _caller(model, spec)
-            known = getattr(model, "__qualname__", type(model).__qualname__) if name is None else name
             call(lib.psld_model_create, callback, number, _released, known.encode(), c.byref(options), c.byref(handle))
             super().__init__(handle)
             return
@@ -534,17 +539,26 @@ class Model(_Handle):
         ((2,), (2,))
         """
         n = np.asarray(images).shape[0]
+        if cancel is None:
+            cancel = Cancel()
         made, run_options, keep = self._prepare(
             n, sampler, options, dtype, batch, False, False, 0.0, 0, cancel, None, images, None, labels, None, None, None
         )
         bits, errors = np.empty(n), np.empty(n) if probes > 1 else None
         double = c.POINTER(c.c_double)
-        call(
-            lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
-            bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n,
-            _abi.progress_callback(), None,
-        )  # fmt: skip
+        with _interrupts(cancel) as interrupted:
+            try:
+                call(
+                    lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
+                    bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n,
+                    _abi.progress_callback(), None,
+                )  # fmt: skip
+            except Cancelled:
+                if not interrupted:
+                    raise
         del keep
+        if interrupted:
+            raise KeyboardInterrupt
         return bits, errors
 
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
@@ -659,9 +673,12 @@ class Run(_Handle):
         self._precision = dtype
 
     def step(self, max_steps: int = 1) -> Progress:
-        """Advances by at most so many steps; 0 tells how far it is."""
+        """Advances by at most so many steps; 0 tells how far it is. Ctrl+C is raised after them, and the run can go on."""
         progress = _abi.struct(_abi.Progress, "progress")
-        call(lib.psld_run_step, self._open, max_steps, c.byref(progress))
+        with _interrupts(None) as interrupted:
+            call(lib.psld_run_step, self._open, max_steps, c.byref(progress))
+        if interrupted:
+            raise KeyboardInterrupt
         return Progress._of(progress)
 
     @property
@@ -757,9 +774,9 @@ def _tensor(array: npt.ArrayLike, keep: list[Any]) -> _abi.Tensor:
 
 class _interrupts:
     """Ctrl+C while the library works: the handler runs at the start of a callback, where an exception would be lost, so it
-    cancels instead, and the caller raises."""
+    cancels instead where there is a token, and the caller raises."""
 
-    def __init__(self, cancel: Cancel) -> None:
+    def __init__(self, cancel: Optional[Cancel]) -> None:
         self._cancel = cancel
         self._seen: list[int] = []
         self._previous: Any = None
@@ -774,7 +791,8 @@ class _interrupts:
 
     def _handle(self, number: int, _: Any) -> None:
         self._seen.append(number)
-        self._cancel.cancel()
+        if self._cancel is not None:
+            self._cancel.cancel()
 
     def __exit__(self, *_: Any) -> None:
         if self._previous is not None:

@@ -70,10 +70,11 @@ def export(
             out: np.ndarray = plain(*tensors(*inputs)).float().cpu().numpy()
         return out
 
-    was_training = network.training
-    network.eval()
+    modes = [(module, module.training) for module in network.modules()]
+    # With the network in it: torch sets what it has exported back to the mode in which it came.
+    plain.eval()
     try:
-        inputs, names, golden = _once(psld, spec, evaluate)
+        inputs, names, golden, options = _once(psld, spec, evaluate)
         axes = {name: {0: "batch"} for name in names}
         # In the model's own folder, so that the file moves into place in one step.
         folder = os.path.dirname(os.path.abspath(os.fspath(path)))
@@ -83,12 +84,18 @@ def export(
                 plain, tensors(*(np.repeat(array, 2, axis=0) for array in inputs)), file, opset_version=opset,
                 input_names=names[:-1], output_names=names[-1:], dynamic_axes=axes, dynamo=False,
             )  # fmt: skip
+            if os.listdir(work) != ["model.onnx"]:
+                raise psld.ModelError(
+                    200,
+                    f"{os.fspath(path)}: the network is larger than the 2 GB that an ONNX file holds",
+                    "export it in half precision, or call it as it is: psld.Model(network, spec=spec)",
+                )
             with open(file, "ab") as onnx:
                 onnx.write(_metadata("psld.spec", json.dumps(spec)))
                 if golden is not None:
                     onnx.write(_metadata("psld.golden", json.dumps(golden)))
             with psld.Model(file) as exported, psld.Model(evaluate, spec=spec, name="torch") as original:
-                found, wanted = (m.sample(2, sampler="euler", steps=2, output="state") for m in (exported, original))
+                found, wanted = (m.sample(2, sampler="euler", steps=2, output="state", **options) for m in (exported, original))
             difference = float(np.abs(found - wanted).max()) / float(np.sqrt(np.mean(np.square(wanted))))
             if not difference <= tolerance:
                 raise psld.ModelError(
@@ -98,12 +105,13 @@ def export(
                 )
             os.replace(file, path)
     finally:
-        network.train(was_training)
+        for module, training in modes:
+            module.training = training
 
 
-def _once(psld: Any, spec: dict[str, Any], evaluate: Any) -> tuple[list[np.ndarray], list[str], Any]:
-    """The network's inputs at one state and time, the names of inputs and output, and the golden evaluation there, or
-    ``None`` where the network's input is not the state itself."""
+def _once(psld: Any, spec: dict[str, Any], evaluate: Any) -> tuple[list[np.ndarray], list[str], Any, dict[str, Any]]:
+    """The network's inputs at one state and time, the names of inputs and output, the golden evaluation there, or
+    ``None`` where the network's input is not the state itself, and what a run needs besides."""
     # On the network's own path.
     own = dict(spec.get("network", {}))
     alone = {**spec, "process": own.pop("process", None) or spec.get("process"), "network": own}
@@ -117,8 +125,8 @@ def _once(psld: Any, spec: dict[str, Any], evaluate: Any) -> tuple[list[np.ndarr
         described = model.info["spec"]["network"]
         labelled = described.get("label_input") is not None
         state = psld.noise(_SEED, "probe", 0, model.state_shape)[None]
+        options = {"labels": _LABEL} if labelled else {}
         try:
-            options = {"labels": _LABEL} if labelled else {}
             model.sample(1, sampler="euler", steps=1, t_start=_TIME, init=state, **options)
         except _Seen:
             pass
@@ -132,7 +140,7 @@ def _once(psld: Any, spec: dict[str, Any], evaluate: Any) -> tuple[list[np.ndarr
             "format": 1, "seed": _SEED, "t": _TIME, "indices": indices, "values": [float(out[i]) for i in indices],
             "rms": float(np.sqrt(np.mean(np.square(out, dtype=np.float64)))), **({"y": _LABEL} if labelled else {}),
         }  # fmt: skip
-    return seen, [*names, described["output"]], golden
+    return seen, [*names, described["output"]], golden, options
 
 
 def _metadata(key: str, value: str) -> bytes:

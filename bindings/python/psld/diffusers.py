@@ -50,8 +50,10 @@ class Scheduler:
     ``{"kind": "psld"}``: the momentum then lives here, and the pipeline sees what the network is to see. ``sampler`` and
     ``options`` are those of :meth:`psld.Model.sampler`, the number of calls aside.
 
-    Noise comes from the ``generator`` that a pipeline passes. Guidance is the pipeline's own business. Adaptive samplers,
-    and pipelines that start from an image, are not supported.
+    Noise comes from the ``generator`` that a pipeline passes, the momenta that a phase-space path begins with from torch's own
+    (``torch.manual_seed``), as a pipeline passes none before the first call. What is given as ``sample`` counts at the first call
+    only. Guidance is the pipeline's own business; along a phase-space path it cannot show its batch twice. Adaptive samplers, and
+    pipelines that start from an image, are not supported.
     """
 
     order = 1
@@ -68,7 +70,7 @@ class Scheduler:
         self.config = Config(_DEFAULTS, **(config or {}))
         spec = _of_config(self.config) if spec is None else dict(json.loads(spec) if isinstance(spec, str) else spec)
         # Coefficients depend on the process only.
-        spec["data"] = {"shape": [1]}
+        spec["data"] = {**spec.get("data", {}), "shape": [1]}
         if process is not None:
             network = dict(spec.get("network", {}))
             network.setdefault("process", spec["process"])
@@ -84,7 +86,10 @@ class Scheduler:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **arguments: Any) -> Scheduler:
-        """Of a network that was made for a scheduler with this configuration (``pipeline.scheduler.config``)."""
+        """Of a network that was made for a scheduler with this configuration (``pipeline.scheduler.config``): one with a
+        table of betas, and not rescaled to noise of no signal."""
+        if "beta_schedule" not in config or config.get("rescale_betas_zero_snr"):
+            raise ArgumentError(100, "config: expected that of a network trained on a table of betas that is not rescaled")
         return cls(config={key: config[key] for key in _DEFAULTS if key in config}, **arguments)
 
     def _compile(self, nfe: Optional[int]) -> Sampler:
@@ -117,22 +122,27 @@ class Scheduler:
 
     def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:
         """The network's input at the next call."""
-        if self.timesteps is None:
-            raise ValueError("set_timesteps comes before the first step")
+        self._check_going()
+        self._looked = True
+        # What `step` gave is the next input already, also where a pipeline shows it twice, for its guidance.
+        if self._at > 0 or "input" not in self._rows[0]:
+            return sample
+        if self._k == 1:
+            return _product(self._rows[0]["input"]["project"], [self._as_work(sample)]).to(sample.dtype)
         if self._states[0] is None:
             self._start(sample, None)
-        self._looked = True
-        return self._input()
+        return self._input().to(sample.dtype)
 
     def step(
         self, model_output: Any, timestep: Any, sample: Any, generator: Any = None, return_dict: bool = True, **_: Any
     ) -> Any:
         """Goes on with a network's output, to the next network call or the end."""
-        if self.timesteps is None or self._at == len(self._rows):
-            raise ValueError("set_timesteps comes before the first step")
+        self._check_going()
         if self._states[0] is None:
             self._start(sample, generator)
-        if not self._looked and self._at == 0 and self._rows[0].get("input") is not None:
+        if self._states[0].shape[0] != sample.shape[0]:
+            raise ValueError("the first input was shown twice, for guidance: not along a path with momenta of its own")
+        if not self._looked and self._at == 0 and "input" in self._rows[0]:
             raise ValueError("this pipeline does not call scale_model_input: the first input of a phase-space path comes from it")
         self._slots[self._rows[self._at]["slot"]] = self._as_work(model_output)
         self._at += 1
@@ -144,6 +154,10 @@ class Scheduler:
         if ended:
             self._states = [None] * len(self._states)
         return SchedulerOutput(out) if return_dict else (out,)
+
+    def _check_going(self) -> None:
+        if self.timesteps is None or self._at == len(self._rows):
+            raise ValueError("set_timesteps comes before the first step")
 
     # A state is [n, k*C, ...], in float32 whatever the network computes in.
 
@@ -222,7 +236,7 @@ def _of_config(config: Config) -> dict[str, Any]:
 def _records(told: list[float]) -> Any:
     """A network that keeps the times that it is called at."""
 
-    def network(z: Any, t: Any) -> Any:
+    def network(z: Any, t: Any, *_: Any) -> Any:
         told.append(float(t[0]))
         return np.zeros_like(z)
 
@@ -256,6 +270,8 @@ def _cat(blocks: Any) -> Any:
 def _randn_like(tensor: Any, generator: Any) -> Any:
     import torch
 
+    if isinstance(generator, (list, tuple)):
+        return torch.cat([_randn_like(row, one) for row, one in zip(tensor.split(1), generator)])
     # A generator of the CPU makes the same noise for every device.
     device = tensor.device if generator is None else generator.device
     return torch.randn(tensor.shape, generator=generator, device=device, dtype=tensor.dtype).to(tensor.device)

@@ -1,5 +1,8 @@
 """Networks that are functions in Python."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -75,3 +78,40 @@ def test_its_name_is_part_of_its_hash_and_it_is_let_go():
             assert a.info["hash"] == b.info["hash"] != other.info["hash"]
             assert len(psld._networks) == 3
     assert not psld._networks
+
+
+def test_its_arrays_are_to_be_read():
+    def network(z, t):
+        with pytest.raises(ValueError, match="read-only"):
+            z *= 0.5
+        with pytest.raises(ValueError, match="read-only"):
+            t[0] = 0
+        return z * 0
+
+    with psld.Model(network, spec=SPEC) as model:
+        model.sample(1, sampler="em", steps=1)
+
+
+@pytest.mark.parametrize("how", ["step", "finish", "sample", "likelihood"])
+def test_ctrl_c_while_it_computes(how):
+    """A signal is looked at when the network is entered: it must neither be lost nor pass for an output."""
+    calls = []
+
+    def network(z, t):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return z * 0.1
+
+    with psld.Model(network, spec=SPEC) as model, psld.Model(network, spec=SPEC) as same:
+        if how in ("sample", "likelihood"):
+            images = np.zeros((1, 2, 3))
+            with pytest.raises(KeyboardInterrupt):
+                model.sample(1, nfe=20) if how == "sample" else model.likelihood(images, nfe=20)
+            return
+        with model.start(1, sampler="euler", nfe=10) as run:
+            with pytest.raises(KeyboardInterrupt):
+                run.finish() if how == "finish" else [run.step() for _ in range(10)]
+            assert 0 < run.progress.step < 10
+            run.finish()
+            assert (run.data == same.sample(1, sampler="euler", nfe=10)).all()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 
 # The CUDA libraries that torch wants are empty files here: bound when called, which a CPU never does.
@@ -49,8 +50,38 @@ def test_an_exported_network_describes_itself(exported):
     assert [path.name for path in exported.parent.iterdir()] == ["unet.onnx"]
     with psld.Model(exported) as model:
         assert model.info["spec"]["process"]["kind"] == "ddpm" and model.shape == (3, 8, 8)
-    content = exported.read_bytes()
-    assert b"psld.golden" in content[-4096:]
+    assert b"psld.golden" in exported.read_bytes()[-4096:]
+
+
+def test_an_exported_network_is_verified(exported):
+    environment = {"PSLD_ONNXRUNTIME": psld.load_runtime()["library"]}
+    command = [os.environ["PSLD_PROGRAM"], "verify", exported]
+    verified = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_export_leaves_a_network_as_it_is(tmp_path):
+    """With what differs between training and evaluation, some of it frozen, and with labels of no null class."""
+
+    class Labelled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5))
+            self.classes = torch.nn.Embedding(4, 3)
+
+        def forward(self, z, t, y):
+            return self.body(z) + self.classes(y)[:, :, None, None] + 0 * t[:, None, None, None]
+
+    network = Labelled().train()
+    network.body[1].eval()
+    modes = [module.training for module in network.modules()]
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    spec = {**SPEC, "network": {"prediction": "epsilon", "label_input": "y", "classes": 4}}
+    psld.export(network, tmp_path / "x.onnx", spec)
+    assert modes == [module.training for module in network.modules()]
+    assert all(torch.equal(a, b) for a, b in zip(buffers, network.buffers()))
+    with psld.Model(tmp_path / "x.onnx") as model:
+        assert np.isfinite(model.sample(2, nfe=3, labels=[0, 3])).all()
 
 
 def test_a_network_that_exports_to_something_else_is_refused(tmp_path):
@@ -92,6 +123,48 @@ def test_phase_space_in_a_pipeline():
         assert abs(z.std() - 1) < 0.05 and abs(z.mean()) < 0.02, (sampler, z.mean(), z.std())
 
 
+@pytest.mark.parametrize("sampler", ["dpmpp", "em"])
+def test_guidance_and_half_precision_of_a_pipeline(unet, sampler):
+    """A pipeline that shows its batch twice and mixes the outputs: the same as with the mixed network."""
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def guided(dtype, twice):
+        scheduler = Scheduler.from_config(CONFIG, sampler=sampler)
+        scheduler.set_timesteps(5)
+        z, generator = x.to(dtype), [torch.Generator().manual_seed(i) for i in range(2)]
+        for t in scheduler.timesteps:
+            if twice:
+                shown = scheduler.scale_model_input(torch.cat([z] * 2), t)
+                assert shown.dtype == dtype and shown.shape[0] == 4
+                one, other = (0.1 * shown).chunk(2)
+            else:
+                one = other = 0.1 * scheduler.scale_model_input(z, t)
+            z = scheduler.step(0.5 * (one + other), t, z, generator=generator).prev_sample
+            assert z.dtype == dtype
+        return z.float()
+
+    wide = guided(torch.float32, False)
+    assert torch.equal(guided(torch.float32, True), wide)
+    assert (guided(torch.float16, True) - wide).abs().max() < 0.05 * wide.abs().max()
+    # With momenta of its own a path cannot be shown twice.
+    scheduler = Scheduler.from_config(CONFIG, process={"kind": "psld"})
+    scheduler.set_timesteps(5)
+    assert scheduler.scale_model_input(x.half(), 0).dtype == torch.float16
+    scheduler.set_timesteps(5)
+    scheduler.scale_model_input(torch.cat([x] * 2), 0)
+    with pytest.raises(ValueError, match="guidance"):
+        scheduler.step(x, 0, x)
+
+
+def test_class_conditional_networks_and_ranges():
+    spec = {**SPEC, "network": {"prediction": "epsilon", "label_input": "y", "classes": 4}}
+    spec["data"] = {"shape": [3, 8, 8], "range": [0.0, 1.0]}
+    scheduler = Scheduler(spec, sampler="dpmpp", clip=True)
+    scheduler.set_timesteps(4)
+    clips = [row for row in scheduler._rows if row["row"] == "map"]
+    assert clips and all((row["low"], row["high"]) == (0.0, 1.0) for row in clips)
+
+
 def test_the_pipeline_of_diffusers(unet):
     pipeline = DDPMPipeline(unet, Scheduler.from_config(CONFIG, sampler="ancestral"))
     pipeline.set_progress_bar_config(disable=True)
@@ -109,5 +182,8 @@ def test_what_is_refused():
         Scheduler(config={"beta_schedule": "other"})
     with pytest.raises(psld.ArgumentError, match="prediction_type"):
         Scheduler(config={"prediction_type": "flow"})
+    for config in ({"num_train_timesteps": 1000}, {**CONFIG, "rescale_betas_zero_snr": True}):
+        with pytest.raises(psld.ArgumentError, match="table of betas"):
+            Scheduler.from_config(config)
     with pytest.raises(ValueError, match="set_timesteps"):
         Scheduler().step(torch.zeros(1, 3, 8, 8), 0, torch.zeros(1, 3, 8, 8))

@@ -131,9 +131,8 @@ sample's seed. `psld sample --init` with the same sampler gives the images back,
 pub struct EncodeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
-    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
-    pub images: PathBuf,
+    #[command(flatten)]
+    pub of: ImagesArgs,
     /// The latents
     #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub out: PathBuf,
@@ -144,19 +143,6 @@ pub struct EncodeArgs {
     /// Class of all images, or a list that they take in turn [default: the null class]
     #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to sample")]
     pub label: Option<OneOrMany<i64>>,
-    /// Print one JSON object on stdout that says what was done
-    #[arg(long, help_heading = "Output")]
-    pub json: bool,
-    /// Say nothing on stderr but errors
-    #[arg(short, long, help_heading = "Output")]
-    pub quiet: bool,
-
-    /// Precision of the latents
-    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
-    pub state: State,
-    /// Images of one network call [default: 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
-    pub batch: Option<usize>,
 }
 
 #[derive(Args)]
@@ -167,9 +153,8 @@ is by the spread over the images.")]
 pub struct LikelihoodArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
-    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
-    pub images: PathBuf,
+    #[command(flatten)]
+    pub of: ImagesArgs,
     #[command(flatten)]
     pub sampler: SamplerArgs,
 
@@ -192,13 +177,20 @@ pub struct LikelihoodArgs {
     /// The bits of each image: .npy [n], float64
     #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Print one JSON object on stdout
+}
+
+/// What is done with images that are there already.
+#[derive(Args)]
+pub struct ImagesArgs {
+    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
+    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
+    pub images: PathBuf,
+    /// Print one JSON object on stdout that says what was done
     #[arg(long, help_heading = "Output")]
     pub json: bool,
     /// Say nothing on stderr but errors
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
-
     /// Precision of the state
     #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
     pub state: State,
@@ -405,7 +397,7 @@ pub struct StudyArgs {
         help_heading = "What to compare"
     )]
     pub samplers: Vec<String>,
-    /// Time grid of samplers that name none [default: the sampler's own]
+    /// Time grid of samplers that name none, as --grid of `psld sample` [default: the sampler's own]
     #[arg(long, value_name = "GRID", help_heading = "What to compare")]
     pub grid: Option<String>,
     /// Numbers of network calls, the closing one included
@@ -458,8 +450,7 @@ pub struct StudyArgs {
     #[cfg(feature = "onnxruntime")]
     #[arg(long, value_name = "NAME", requires = "features", help_heading = "Features")]
     pub feature_output: Option<String>,
-    /// Statistics of the training images' features, made by `psld fd --make-stats` [default: those of the converged
-    /// solution]
+    /// Statistics of the training images' features, made by `psld fd --make-stats` [default: those of --train]
     #[cfg(feature = "onnxruntime")]
     #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, requires = "features", help_heading = "Features")]
     pub stats: Option<PathBuf>,
@@ -473,6 +464,7 @@ pub struct StudyArgs {
         long,
         value_name = "N",
         default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(..=100_000),
         allow_negative_numbers = true,
         help_heading = "How to run"
     )]
@@ -583,6 +575,7 @@ pub struct FdArgs {
         long,
         value_name = "N",
         default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(..=100_000),
         allow_negative_numbers = true,
         help_heading = "Figures"
     )]
@@ -766,7 +759,8 @@ pub fn spec_of(model: &Path, side: Option<&Path>) -> Result<ModelSpec> {
 impl EncodeArgs {
     /// The sampling that this is: from images to states.
     pub fn sample(self) -> SampleArgs {
-        let Self { model, images, out, sampler, label, json, quiet, state, batch } = self;
+        let Self { model, of, out, sampler, label } = self;
+        let ImagesArgs { images, json, quiet, state, batch } = of;
         SampleArgs {
             n: None,
             sampler: SamplerArgs { encode: true, ..sampler },
@@ -875,7 +869,7 @@ fn scales(text: &str) -> Result<OneOrMany<f64>, String> {
 }
 
 /// A list of numbers is a grid; anything else names one, or a file.
-fn grid(text: &str) -> Grid {
+pub fn grid(text: &str) -> Grid {
     let points: Option<Vec<f64>> = text.split(',').map(|word| word.trim().parse().ok()).collect();
     match points {
         Some(points) => Grid::Points(points),

@@ -43,23 +43,23 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
     if let Some(out) = &args.out {
         check_writable(out, 0)?;
     }
-    if !args.quiet {
+    if !args.of.quiet {
         report::forward_runtime_log();
     }
     let model = Model::from_file(&args.model.model, options)?;
     let data = &model.spec().data;
-    let images = images(&args.images, data)?;
+    let images = images(&args.of.images, data)?;
     let n = images.shape()[0];
     let options = RunOptions {
         seed: spec.seed(),
-        precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
-        batch: args.batch,
+        precision: if args.of.state == State::F64 { Precision::F64 } else { Precision::F32 },
+        batch: args.of.batch,
         labels: args.label.as_ref().map(|label| label.for_samples(n)),
         from_image: Some(images),
         ..RunOptions::new(n)
     };
     let estimate = Estimate { probes: args.probes, dequantise: args.dequantise };
-    let progress = Progress::new(n, args.quiet);
+    let progress = Progress::new(n, args.of.quiet);
     let made = {
         let _polled = interrupt::polled();
         likelihood(&model, &spec, &options, estimate, |overall| progress.show(overall))?
@@ -68,7 +68,7 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
     if let Some(out) = &args.out {
         NewFile::write_with(out, |file| npy::write(file, &[n], &made.bits))?;
     }
-    if args.json {
+    if args.of.json {
         let report = Report {
             bits_per_dimension: made.mean(),
             standard_error: made.standard_error(),
@@ -78,7 +78,7 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
             nfe: made.nfe,
             probes: args.probes,
             dequantised: args.dequantise,
-            sampler: spec.name(),
+            sampler: &made.sampler,
         };
         let json = serde_json::to_string(&report)
             .map_err(|e| Error::new(Status::Internal, "the report cannot be written as JSON").source(e))?;
@@ -89,6 +89,6 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
     report::stdout(&format!(
         "{:.4}{error} bits/dim ({n} {what}, {}, {calls} network calls each)\n",
         made.mean(),
-        spec.name()
+        made.sampler
     ))
 }

@@ -10,11 +10,11 @@ use psld::evaluation::{Gaussian, Points, Reference, Statistics, subset};
 use psld::io::{self, NewFile, npy, png};
 #[cfg(feature = "onnxruntime")]
 use psld::network::onnxruntime::{FeatureNetwork, Runtime};
-use psld::plan::Plan;
+use psld::plan::{MapKind, Plan, Row};
 use psld::plot::{self, Axis, Canvas, Panel, Point, Series};
 use psld::run::{Overall, Tensor};
 use psld::solver;
-use psld::spec::{DataSpec, Grid, OneOrMany};
+use psld::spec::{DataSpec, OneOrMany};
 #[cfg(feature = "onnxruntime")]
 use psld::study::Features;
 use psld::study::{Figures, Solution, Study, StudyOptions};
@@ -22,7 +22,7 @@ use psld::{Error, Model, ModelSpec, Result, Sampler, SamplerSpec, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
@@ -78,6 +78,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
 
     let head = json!({
         "model": model.hash()?,
+        "spec": model.spec(),
         "n": options.n,
         "seed": options.seed,
         "labels": options.labels,
@@ -112,14 +113,14 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     let done = |entry: &Entry| {
         state.cells.contains_key(&entry.sampler.hash()) && (!image || folder.pictures(entry).is_file())
     };
-    let left: Vec<&Entry> = entries.iter().filter(|entry| !done(entry)).collect();
-    if !args.quiet && left.len() < entries.len() {
-        report::stderr(&format!(
-            "going on: {} of {} were measured before",
-            entries.len() - left.len(),
-            entries.len()
-        ));
+    let before = entries.iter().filter(|entry| done(entry)).count();
+    if !args.quiet && before > 0 {
+        report::stderr(&format!("going on: {before} of {} were measured before", entries.len()));
     }
+    // Two names of one plan, such as `auto` and what it chooses, are measured once.
+    let mut seen = BTreeSet::new();
+    let left: Vec<&Entry> =
+        entries.iter().filter(|entry| !done(entry) && seen.insert(entry.sampler.hash())).collect();
     let mut failed = Vec::new();
     for (i, entry) in left.iter().enumerate() {
         bar.stage(&format!("{}/{}: {}", i + 1, left.len(), entry.label()));
@@ -138,7 +139,18 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
             }
             Err(e) => return Err(e.context(entry.label())),
         };
-        let figures = judge.figures(&study, &made, &converged, info.stochastic, &bar)?;
+        let figures = match judge.figures(&study, &made, &converged, info.stochastic, &bar) {
+            Ok(figures) if figures.finite() => figures,
+            Ok(_) => {
+                failed.push(format!("{}: samples too far away to be measured", entry.label()));
+                continue;
+            }
+            Err(e) if matches!(e.status(), Status::NonFinite | Status::Numeric) => {
+                failed.push(format!("{}: {}", entry.label(), e.message()));
+                continue;
+            }
+            Err(e) => return Err(e.context(entry.label())),
+        };
         if image {
             folder.keep_pictures(entry, &model.spec().data, &made)?;
         }
@@ -158,6 +170,15 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         folder.file("grid.png", |out| grid.write(out))?;
     }
     report::stdout(&table(&args, &study, &rows, &state))?;
+    if !args.quiet {
+        let pictures = if image { ", grid.png" } else { "" };
+        let out = args.out.display();
+        report::stderr(&format!("wrote {out}: study.csv, study.png{pictures}, study.json"));
+    }
+    if interrupt::requested() {
+        let message = format!("interrupted when all was measured: {} is complete", args.out.display());
+        return Err(Error::new(Status::Cancelled, message));
+    }
     if !failed.is_empty() {
         return Err(Error::new(
             Status::NonFinite,
@@ -189,7 +210,7 @@ fn sampler(text: &str) -> Result<SamplerSpec> {
 /// On `grid`, unless it has a grid or chooses it.
 fn on_grid(spec: SamplerSpec, grid: Option<&str>) -> SamplerSpec {
     let own = solver::list().any(|info| info.name == spec.name() && (info.adaptive || info.name == "auto"));
-    let time_grid = spec.time_grid.clone().or(grid.filter(|_| !own).map(|grid| Grid::Name(grid.into())));
+    let time_grid = spec.time_grid.clone().or(grid.filter(|_| !own).map(crate::args::grid));
     SamplerSpec { time_grid, ..spec }
 }
 
@@ -229,13 +250,22 @@ fn entries(
         let sampler = plan
             .and_then(|plan| Sampler::from_plan(model.spec(), plan))
             .map_err(|e| e.context(path.display()))?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let taken = entries.iter().any(|entry: &Entry| entry.name == stem);
+        let name = if taken { path.display().to_string() } else { stem };
         entries.push(Entry { name, calls: None, sampler: Arc::new(sampler) });
     }
-    if entries.is_empty() {
-        return Err(
-            Error::argument("nothing to compare").hint("name samplers (--samplers) or plans (--plan)")
-        );
+    for Entry { name, sampler, .. } in &entries {
+        if sampler.encodes() {
+            return Err(Error::argument(format!("{name}: it leads to noise, and a study compares samples")));
+        }
+        let conditions =
+            |row: &Row| matches!(row, Row::Map(map) if !matches!(map.kind, MapKind::Clip { .. }));
+        if sampler.plan().is_some_and(|plan| plan.rows.iter().any(conditions)) {
+            return Err(Error::argument(format!(
+                "{name}: a study has no guidance and no images to complete"
+            )));
+        }
     }
     Ok(entries)
 }
@@ -315,9 +345,9 @@ impl Folder {
             )));
         }
         if state.of != *of {
-            let saved = state.of.as_object().into_iter().flatten();
+            let wanted = of.as_object().into_iter().flatten();
             let differs =
-                saved.filter(|(key, value)| of.get(key.as_str()) != Some(*value)).map(|(key, _)| key);
+                wanted.filter(|(key, value)| state.of.get(key.as_str()) != Some(*value)).map(|(key, _)| key);
             let what = differs.map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(bad(format!("holds a study with another {what}")));
         }
@@ -384,7 +414,7 @@ struct Judge(Option<Featured>);
 #[cfg(feature = "onnxruntime")]
 struct Featured {
     network: FeatureNetwork,
-    reference: Option<Reference>,
+    reference: Reference,
     /// Features of training images, as many as there are starts at most.
     train: Option<Vec<f32>>,
     /// Features of the converged solution.
@@ -399,6 +429,10 @@ impl Judge {
 
     fn new(args: &StudyArgs, data: &DataSpec) -> Result<Self> {
         let Some(path) = &args.features else { return Ok(Self(None)) };
+        if args.stats.is_none() && args.train.is_none() {
+            return Err(Error::argument("--features: a Frechet distance is one to training images")
+                .hint("give their statistics (--stats, of `psld fd --make-stats`) or themselves (--train)"));
+        }
         let options = args.model.backend.options(None)?.onnx();
         let output = args.feature_output.as_deref();
         let mut network = FeatureNetwork::load(|| Runtime::load(None), path, output, None, &options)?;
@@ -414,7 +448,8 @@ impl Judge {
         if let Some(path) = &args.stats {
             let statistics = Statistics::read(path)?;
             statistics.check(network.about()).map_err(|e| e.context(path.display()))?;
-            about["stats"] = sha256_of(statistics.gaussian.covariance.iter().map(|x| x.to_le_bytes())).into();
+            let Gaussian { mean, covariance, .. } = &statistics.gaussian;
+            about["stats"] = sha256_of(mean.iter().chain(covariance).map(|x| x.to_le_bytes())).into();
             reference = Some(Reference::new(statistics.gaussian)?);
         }
         let mut train = None;
@@ -428,6 +463,8 @@ impl Judge {
             }
             train = Some(points.select(&subset(0, 0, args.n.min(points.len()), points.len())?));
         }
+        let reference =
+            reference.ok_or_else(|| Error::new(Status::Internal, "features without a reference"))?;
         Ok(Self(Some(Featured { network, reference, train, converged: None, about })))
     }
 
@@ -456,7 +493,7 @@ impl Judge {
         let features = Features {
             samples: Points::new(&own, width)?,
             converged: Points::new(theirs, width)?,
-            reference: reference.as_ref(),
+            reference,
             train: train.as_ref().map(|train| Points::new(train, width)).transpose()?,
         };
         study.figures(samples, converged, stochastic, Some(features))
@@ -542,10 +579,7 @@ fn chart(rows: &[(&Entry, &Cell)], state: &State, calls: &[u32]) -> Canvas {
         false => ("energy distance", |figures| Some(figures.energy_distance)),
     };
     let of_samples: Of = |figures| figures.rms;
-    let mut ticks: Vec<f64> = calls.iter().map(|calls| f64::from(*calls)).collect();
-    if ticks.is_empty() {
-        ticks = rows.iter().map(|(_, cell)| cell.nfe as f64).collect();
-    }
+    let ticks: Vec<f64> = calls.iter().map(|calls| f64::from(*calls)).collect();
     let all = [
         ("RMS distance to the converged solution (median)", of_samples, false),
         (name, distribution, features),
@@ -696,11 +730,7 @@ fn table(args: &StudyArgs, study: &Study<'_>, rows: &[(&Entry, &Cell)], state: &
         let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
-    let _ = write!(
-        out,
-        "\n*: least RMS at this number of calls; wrote {}: study.csv, study.png, study.json\n",
-        args.out.display()
-    );
+    out.push_str("\n*: least RMS at this number of calls\n");
     out
 }
 

@@ -134,6 +134,7 @@ impl Diary {
         let path = PathBuf::from(name);
         let head = json!({
             "model": model.hash()?,
+            "spec": model.spec(),
             "sampler": options.sampler,
             "samples": options.samples,
             "teacher_steps": options.teacher_steps,
