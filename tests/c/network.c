@@ -39,6 +39,11 @@ static int32_t with_labels(void *pointer, const psld_evaluation *e) {
   return 0;
 }
 
+static int32_t forgets(void *pointer, const psld_evaluation *e) {
+  if (++*(int *)pointer < 3) memset(e->out, 0, e->out_elements * sizeof(float));
+  return 0;
+}
+
 static void released(void *user) { ++((struct user *)user)->released; }
 
 int main(int argc, char **argv) {
@@ -89,6 +94,19 @@ int main(int argc, char **argv) {
   OK(psld_model_create(with_labels, NULL, NULL, "zero", &options, &model, NULL));
   psld_sampler *of_labelled = compile(model, "heun", 10);
   OK(psld_sample(model, of_labelled, &of_run, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, narrow, ELEMENTS, NULL, NULL, NULL));
+
+  /* An output that is not written is no number, and not what was there before. */
+  psld_model *forgetful = NULL;
+  psld_sampler *of_forgetful = NULL;
+  int calls = 0;
+  options.spec_json = spec;
+  OK(psld_model_create(forgets, &calls, NULL, "forgets", &options, &forgetful, NULL));
+  of_forgetful = compile(forgetful, "euler", 10);
+  EXPECT(PSLD_STATUS_NON_FINITE, psld_sample(forgetful, of_forgetful, &of_run, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32,
+                                             narrow, ELEMENTS, NULL, NULL, NULL));
+  CHECK(calls == 3);
+  OK(psld_sampler_free(of_forgetful));
+  OK(psld_model_free(forgetful));
 
   /* What is refused; the network is given back each time. */
   user.released = 0;
