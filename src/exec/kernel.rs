@@ -211,7 +211,7 @@ fn coefficients<T: Float, const K: usize>(m: &Mat, c: usize) -> [T; K] {
 }
 
 /// Elements whose sums stay in registers while the inputs pass by.
-const LANES: usize = 16;
+const LANES: usize = 32;
 
 /// The state that an update reads.
 trait Source<T> {

@@ -28,8 +28,10 @@ pub(crate) struct Executor {
     isa: Isa,
 }
 
-/// Elements of work (a normal counts for eight) below which waking other threads takes longer than the row.
-const PARALLEL_WORK: usize = 1 << 20;
+/// Elements of work (a normal counts for eight) below which a row stays on the caller's thread: half a millisecond. ONNX
+/// Runtime's threads stay awake for about as long after a call, and where they are as many as the CPUs a shorter row
+/// waits longer for a CPU than it takes. Making them sleep costs each call more than the rows gain.
+const PARALLEL_WORK: usize = 1 << 21;
 const NOISE_WORK: usize = 8;
 
 /// The samples of one run: what rows read and write. Arrays are [n, blocks, d], row-major.

@@ -306,8 +306,6 @@ fn session_options(runtime: &Runtime, options: &OnnxOptions, provider: Provider)
     // While a GPU works, threads that wait awake only take CPUs from the sampler.
     let spinning = if options.spinning && provider == Provider::Cpu { c"1" } else { c"0" };
     session_options.set(c"session.intra_op.allow_spinning", spinning).map_err(failed)?;
-    // Between two calls the sampler's own threads need the CPUs.
-    session_options.set(c"session.force_spinning_stop", c"1").map_err(failed)?;
     provider.register(runtime, options.device, &mut session_options)?;
     Ok(session_options)
 }
