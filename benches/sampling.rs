@@ -230,7 +230,7 @@ fn compile_times() -> Result<()> {
 }
 
 /// Rounds of a comparison whose parts take turns, so that a machine that slows down slows both.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 21;
 
 /// Loading and sampling against what a user would write in Python: onnxruntime's own session, and a loop in numpy.
 fn against_python(path: &Path) -> Result<()> {
