@@ -341,6 +341,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
         format: FORMAT,
         sampler: "by hand".into(),
         model: None,
+        restore: None,
         k,
         output_blocks: k,
         states: 3,
