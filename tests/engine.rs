@@ -699,11 +699,8 @@ fn fragile(on_opening: bool) -> Request {
     let inner = MixtureNetwork::new(labelled(), classes()).unwrap();
     let guide = Model::new(Arc::new(Fragile { inner, on_opening }), 1).unwrap();
     let guidance = Conditioning { guidance: Some(Guidance::from(GuidanceKind::Cfg)), ..Default::default() };
-    let sampler = Sampler::compile(
-        &labelled(),
-        &support::options(json!({ "sampler": "em", "steps": 4 })),
-        guidance,
-    );
+    let sampler =
+        Sampler::compile(&labelled(), &support::options(json!({ "sampler": "em", "steps": 4 })), guidance);
     let mut request = of_class(1, 1, 4);
     request.sampler = Arc::new(sampler.unwrap());
     (request.options.guide, request.options.scales) = (Some(guide), Some(vec![1.0]));
@@ -735,7 +732,10 @@ fn panics_of_guidance_networks() {
     for ticket in [&first, &other] {
         let error = failure(ticket);
         assert_eq!(error.status(), Status::Panic);
-        assert!(error.message().ends_with("a defect in psld or a network took it out of the engine"), "{error}");
+        assert!(
+            error.message().ends_with("a defect in psld or a network took it out of the engine"),
+            "{error}"
+        );
     }
     gate.open();
     assert_eq!((engine.stats().requests, engine.stats().failed), (0, 3));
