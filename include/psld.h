@@ -49,7 +49,8 @@
  * Status   Functions return an int32_t: PSLD_STATUS_OK (0) or another value of psld_status. Outputs are written on
  *          success only, except that a buffer too small still learns the size needed.
  * Errors   The last argument `err` may be NULL. Otherwise a failure writes a new psld_error to *err, which you free;
- *          success leaves *err alone. Nothing is printed, and no error ends the process.
+ *          success leaves *err alone. Nothing is printed, and no error ends the process: a defect of the library is
+ *          PSLD_STATUS_PANIC, and where a function has no status, "" or 0.
  * Handles  Opaque and checked: one that was freed, or is of another type, or was never given out, is
  *          PSLD_STATUS_INVALID_HANDLE and no undefined behaviour. Free them in any order, also parents before
  *          children. Freeing NULL is fine.
@@ -57,7 +58,7 @@
  *          their end, so a program compiled with an older header keeps working.
  * Text     UTF-8 with a NUL at its end, paths included. Size-query form: with a NULL buffer and capacity 0 a function
  *          only writes the number of bytes needed, the NUL included; call it again with such a buffer. A saved run is
-          bytes in the same form, without a NUL.
+ *          bytes in the same form, without a NUL.
  * Arrays   Dense and row-major, channels first; counts are of elements, not of bytes. Arrays and strings that you
  *          pass are not needed after the call.
  * Threads  Each function says so in one line. A run is one thread at a time; all else may be shared. Callbacks

@@ -410,9 +410,9 @@ impl Progress {
         let error = Error::new(e.status(), message);
         match (checkpoint, e.status()) {
             (Some(path), _) => error.hint(format!("go on with --resume {}", path.display())),
-            (None, Status::DeadlineExceeded) => {
-                error.hint("raise --deadline, ask for fewer samples or network calls, or for estimates (--anytime)")
-            }
+            (None, Status::DeadlineExceeded) => error.hint(
+                "raise --deadline, ask for fewer samples or network calls, or for estimates (--anytime)",
+            ),
             _ => error,
         }
     }
