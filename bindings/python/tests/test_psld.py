@@ -1,6 +1,7 @@
 """The Python package, as it is installed: numbers as from C, errors, threads, signals."""
 
 import doctest
+import json
 import os
 import signal
 import subprocess
