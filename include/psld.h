@@ -551,12 +551,21 @@ typedef struct psld_evaluation {
    * Elements of `out` in all.
    */
   size_t out_elements;
+  /**
+   * Receives, if need be, why the callback returns another value than 0: UTF-8 with a NUL, for the error's message.
+   */
+  char *message;
+  /**
+   * Bytes of `message`, the NUL included.
+   */
+  size_t message_capacity;
 } psld_evaluation;
 
 /**
  * Computes a network, on a thread that steps a run of its model; where several are stepped at once, on several threads at
- * once. A return value other than 0 ends the step with PSLD_STATUS_RUNTIME_FAILURE, and the message names the value. It
- * may call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
+ * once; of an engine, on the engine's thread, which must not wait for its tickets. A return value other than 0 ends the
+ * step with PSLD_STATUS_RUNTIME_FAILURE, and the error tells the value and what `evaluation->message` was set to. It may
+ * call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
  */
 typedef int32_t (*psld_network_callback)(void *user, const struct psld_evaluation *evaluation);
 
@@ -880,8 +889,8 @@ typedef struct psld_engine_options {
    */
   int32_t queue;
   /**
-   * Seconds that the first call after a pause waits for company, unless `max_batch` samples are there before; default 0.
-   * Later calls never wait: who comes while one is made joins the next.
+   * Seconds that the first call after a pause waits for company, unless `max_batch` samples are there, or somebody's
+   * deadline passes, before; default 0. Later calls never wait: who comes while one is made joins the next.
    */
   double max_wait_seconds;
 } psld_engine_options;

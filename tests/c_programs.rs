@@ -190,6 +190,18 @@ fn the_readme_shows_the_engine_example() {
     assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
 }
 
+#[test]
+fn the_readme_shows_the_cpp_engine_example() {
+    let source = Path::new("bindings/cpp/examples/serve.cpp");
+    let said = run(program(&compile(source, Link::Shared, &[])).arg(MODEL));
+    let expected: String = (1..=4).map(|n| format!("{n} samples in 50 network calls\n")).collect();
+    assert!(said.starts_with(&expected) && said.contains("\"completed\":4"), "{said}");
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let section = readme.split_once("## Serve many callers").expect("a section on engines").1;
+    let block = section.split_once("```cpp\n").unwrap().1.split_once("```").unwrap().0;
+    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+}
+
 /// What `conformance.rs` gets inside of this process, a program gets from the library.
 fn conformance(path: &Path) {
     let file = fs::read_to_string(root().join("tests/conformance.json")).unwrap();

@@ -102,8 +102,8 @@ fn structs_keep_their_layout() {
         concurrent_calls 32);
     pinned!(psld_engine_options 24: struct_size 0, max_batch 8, queue 12, max_wait_seconds 16);
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
-    pinned!(psld_evaluation 72: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
-        out_elements 64);
+    pinned!(psld_evaluation 88: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
+        out_elements 64, message 72, message_capacity 80);
     pinned!(psld_sampler_options 232: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
