@@ -294,8 +294,9 @@ _numbers = itertools.count(1)
 
 
 @_abi.release_callback
-def _released(number: int) -> None:
-    _networks.pop(number, None)
+def _released(number: int, networks: dict[int, Any] = _networks) -> None:
+    # Its own reference: at the end of the interpreter the module's are gone.
+    networks.pop(number, None)
 
 
 def _caller(network: Network, spec: Any) -> Any:

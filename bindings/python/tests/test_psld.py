@@ -307,7 +307,8 @@ def test_the_readme(tmp_path):
     assert program != block
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    own = Path("bindings/python/README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
-    program = own.replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
+    blocks = Path("bindings/python/README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == 2
+    program = "\n".join(block.split("```", 1)[0] for block in blocks).replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
