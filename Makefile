@@ -27,7 +27,7 @@ endef
 
 .PHONY: help demo test test-core tests vector minimal networks test-training psld-training train-demo train-gpu check tools onnxruntime \
   libtorch venv header bench bench-core bench-guidance bench-networks study release install \
-  dist test-install test-python
+  dist test-install test-python tools-aarch64 test-aarch64
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -114,6 +114,22 @@ test-install: tools release onnxruntime ## install into a clean folder, and buil
 test-python: release ## the wheel, in a fresh environment
 	$(call stage,Python,scripts/test-python.sh $(target)/release $(target)/venv-python)
 
+tools-aarch64:
+	@missing=; for pair in aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user; do \
+	  command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
+	[ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || missing="$$missing libc6-dev-arm64-cross"; \
+	if [ -n "$$missing" ]; then echo "missing tools: apt install$$missing" >&2; exit 1; fi; \
+	[ -d "$$(rustc --print sysroot)/lib/rustlib/aarch64-unknown-linux-gnu" ] || \
+	  { echo "missing target: rustup target add aarch64-unknown-linux-gnu" >&2; exit 1; }
+
+# Without ONNX Runtime, and without the tests that start programs or watch the memory of this process: both are qemu's.
+test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
+test-aarch64: tools-aarch64 ## the same bits on AArch64, emulated: needs a cross compiler, qemu-user and Rust's target
+	$(call stage,noise and exact networks and the C ABI on AArch64,cargo test --locked --no-default-features \
+	  --target aarch64-unknown-linux-gnu --test noise --test conformance --test capi -- --skip all_of_it \
+	  --skip memory_stays_flat)
+
 study: onnxruntime release ## measure the samplers at few calls: target/study/ has table, CSV and plot
 	scripts/study.sh $(psld) $(target)/study $(STATS)
 
@@ -126,7 +142,7 @@ venv:
 	python3 -m venv $(target)/venv && $(target)/venv/bin/pip install -q -r benches/requirements.txt
 
 bench-core: onnxruntime venv ## the first half of it: the core's loop, kernels and noise
-	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling --bench engine
+	PYTHON=$(target)/venv/bin/python cargo bench --locked --bench noise --bench sampling --bench engine --bench host
 
 bench-guidance: release onnxruntime venv ## how well guidance reaches the class that is asked for: minutes
 	$(target)/venv/bin/python benches/guidance.py $(psld)
