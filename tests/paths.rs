@@ -137,6 +137,8 @@ fn inpainting_and_guidance_along_another_path() {
             let foreign = with_network(&process, &labelled(fields));
             let driven = model(&foreign, &mixture);
             let times = Times::of_model(&foreign).unwrap();
+            let interval = json!({ "t_start": times.high, "t_end": times.end, "time_grid": "order2" });
+            let start = start_of(&exact, &sampler(&own, with(interval.clone(), json!({ "steps": 1 }))));
             let paint = |method, resample| (Some(Inpainting { method, resample }), None);
             let guided = |kind| (None, Some(Guidance::from(kind)));
             for (what, (painting, guidance)) in [
@@ -147,14 +149,12 @@ fn inpainting_and_guidance_along_another_path() {
                 ("classifier", guided(GuidanceKind::Classifier)),
                 ("completed and guided", (Some(Inpainting::default()), Some(GuidanceKind::Cfg.into()))),
             ] {
-                for name in ["ancestral", "sscs", "exp_heun", "unipc", "sa_solver"] {
+                for name in ["ancestral", "sscs", "heun", "unipc", "sa_solver"] {
                     if what == "resampled" && ["unipc", "sa_solver"].contains(&name) {
                         continue; // They remember earlier steps.
                     }
                     let run = |model: &psld::Model, spec: &ModelSpec| {
-                        let options = options(json!({
-                            "sampler": name, "steps": 8, "time_grid": "order2", "t_start": times.high, "t_end": times.end
-                        }));
+                        let options = options(with(interval.clone(), json!({ "sampler": name, "steps": 8 })));
                         let conditioning = Conditioning { inpaint: painting, guidance };
                         let sampler = Sampler::compile(spec, &options, conditioning).unwrap().into();
                         // A classifier guides samples of the null class.
@@ -165,6 +165,7 @@ fn inpainting_and_guidance_along_another_path() {
                             &sampler,
                             RunOptions {
                                 seed: 3,
+                                init: Some(tensor(&[5, start.len() / 5], &start)),
                                 inpaint: painting.map(|_| inpaint.clone()),
                                 scales: classes.as_ref().map(|_| vec![1.5]),
                                 labels: classes,
