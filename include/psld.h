@@ -49,7 +49,8 @@
  * Status   Functions return an int32_t: PSLD_STATUS_OK (0) or another value of psld_status. Outputs are written on
  *          success only, except that a buffer too small still learns the size needed.
  * Errors   The last argument `err` may be NULL. Otherwise a failure writes a new psld_error to *err, which you free;
- *          success leaves *err alone. Nothing is printed, and no error ends the process.
+ *          success leaves *err alone. Nothing is printed, and no error ends the process: a defect of the library is
+ *          PSLD_STATUS_PANIC, and where a function has no status, "" or 0.
  * Handles  Opaque and checked: one that was freed, or is of another type, or was never given out, is
  *          PSLD_STATUS_INVALID_HANDLE and no undefined behaviour. Free them in any order, also parents before
  *          children. Freeing NULL is fine.
@@ -57,7 +58,7 @@
  *          their end, so a program compiled with an older header keeps working.
  * Text     UTF-8 with a NUL at its end, paths included. Size-query form: with a NULL buffer and capacity 0 a function
  *          only writes the number of bytes needed, the NUL included; call it again with such a buffer. A saved run is
-          bytes in the same form, without a NUL.
+ *          bytes in the same form, without a NUL.
  * Arrays   Dense and row-major, channels first; counts are of elements, not of bytes. Arrays and strings that you
  *          pass are not needed after the call.
  * Threads  Each function says so in one line. A run is one thread at a time; all else may be shared. Callbacks
@@ -550,12 +551,21 @@ typedef struct psld_evaluation {
    * Elements of `out` in all.
    */
   size_t out_elements;
+  /**
+   * Receives, if need be, why the callback returns another value than 0: UTF-8 with a NUL, for the error's message.
+   */
+  char *message;
+  /**
+   * Bytes of `message`, the NUL included.
+   */
+  size_t message_capacity;
 } psld_evaluation;
 
 /**
  * Computes a network, on a thread that steps a run of its model; where several are stepped at once, on several threads at
- * once. A return value other than 0 ends the step with PSLD_STATUS_RUNTIME_FAILURE, and the message names the value. It
- * may call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
+ * once; of an engine, on the engine's thread, which must not wait for its tickets. A return value other than 0 ends the
+ * step with PSLD_STATUS_RUNTIME_FAILURE, and the error tells the value and what `evaluation->message` was set to. It may
+ * call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
  */
 typedef int32_t (*psld_network_callback)(void *user, const struct psld_evaluation *evaluation);
 
@@ -863,8 +873,8 @@ typedef struct psld_engine_options {
    */
   int32_t queue;
   /**
-   * Seconds that the first call after a pause waits for company, unless `max_batch` samples are there before; default 0.
-   * Later calls never wait: who comes while one is made joins the next.
+   * Seconds that the first call after a pause waits for company, unless `max_batch` samples are there, or somebody's
+   * deadline passes, before; default 0. Later calls never wait: who comes while one is made joins the next.
    */
   double max_wait_seconds;
 } psld_engine_options;

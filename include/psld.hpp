@@ -13,12 +13,16 @@
 
 #include <psld.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <initializer_list>
 #include <iterator>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -119,9 +123,23 @@ template <> inline constexpr std::int32_t dtype_of<double> = PSLD_DTYPE_F64;
 
 namespace detail {
 
+#if !defined(PSLD_NO_EXCEPTIONS)
+/* What a network of the caller's threw within the call that is under way on this thread. */
+inline thread_local std::exception_ptr thrown;
+#endif
+
 template <class F> std::optional<Error> call(F &&f) {
   psld_error *error = nullptr;
+#if !defined(PSLD_NO_EXCEPTIONS)
+  thrown = nullptr;
   const std::int32_t status = f(&error);
+  if (thrown && status == PSLD_STATUS_RUNTIME_FAILURE) {
+    psld_error_free(error);
+    std::rethrow_exception(std::exchange(thrown, nullptr));
+  }
+#else
+  const std::int32_t status = f(&error);
+#endif
   if (status == PSLD_STATUS_OK) return std::nullopt;
   return Error::take(status, error);
 }
@@ -197,6 +215,9 @@ struct Progress : psld_progress {
 struct ModelOptions : psld_model_options {
   ModelOptions() : psld_model_options() { psld_model_options_init(this, sizeof(psld_model_options)); }
 };
+struct EngineOptions : psld_engine_options {
+  EngineOptions() : psld_engine_options() { psld_engine_options_init(this, sizeof(psld_engine_options)); }
+};
 struct RunOptions : psld_run_options {
   RunOptions() : psld_run_options() { psld_run_options_init(this, sizeof(psld_run_options)); }
   explicit RunOptions(std::int64_t samples) : RunOptions() { n = samples; }
@@ -250,6 +271,20 @@ template <class T> struct Array {
   std::vector<std::int64_t> shape;
 };
 
+/* Bits per dimension of each image, and from two probes on their standard errors. */
+struct Likelihood {
+  std::vector<double> bits, errors;
+};
+
+/* What a network of the caller's computes, of `n` samples: psld_evaluation with T for its type. */
+template <class T> struct Evaluation {
+  std::int64_t n = 0;
+  View<const T> z;                 /* [n, k*C, ...], or [n, C, ...] where the network has a process of its own */
+  View<const double> t;            /* [n] */
+  View<const std::int64_t> labels; /* [n]; empty where the spec has no label input */
+  View<T> out;                     /* receives what the spec says the network predicts */
+};
+
 /* Is told of each step; `false` stops the work with PSLD_STATUS_CANCELLED. */
 using OnProgress = std::function<bool(const psld_progress &)>;
 /* Is told of the data estimate, too. */
@@ -288,6 +323,90 @@ inline std::int32_t on_progress(void *user, const psld_progress *p) {
   auto *listener = static_cast<Listener *>(user);
   return listener->hear([&] { return (*listener->progress)(*p); });
 }
+
+/* A view of an array, for the length of a call. */
+template <class T> psld_tensor tensor(const Array<T> &array) {
+  static_assert(dtype_of<T> >= 0, "float or double");
+  psld_tensor tensor;
+  psld_tensor_init(&tensor, sizeof tensor);
+  tensor.data = array.values.data();
+  tensor.dtype = dtype_of<T>;
+  tensor.ndim = static_cast<std::int32_t>(array.shape.size());
+  tensor.shape = array.shape.data();
+  return tensor;
+}
+
+/* An array of which `shape` writes the sizes, as a function of the size-query form, and `read` the elements. */
+template <class T, class S, class R> Outcome<Array<T>> array(S &&shape, R &&read) {
+  static_assert(dtype_of<T> >= 0, "float or double");
+  Array<T> out;
+  std::size_t dims = 0;
+  auto e = call([&](psld_error **err) { return shape(nullptr, 0, &dims, err); });
+  out.shape.resize(dims);
+  if (!e) e = call([&](psld_error **err) { return shape(out.shape.data(), dims, nullptr, err); });
+  if (!e) {
+    out.values.resize(product(out.shape));
+    e = call([&](psld_error **err) { return read(out.values.data(), out.values.size(), err); });
+  }
+  if (e) return fail<Array<T>>(std::move(*e));
+  return out;
+}
+
+/* Why a network failed, for the library's message, which has room for so much of it. */
+inline std::int32_t failed(const psld_evaluation *e, const char *why) noexcept {
+  if (e->message_capacity > 0) {
+    const std::size_t length = std::min(std::strlen(why), e->message_capacity - 1);
+    std::memcpy(e->message, why, length);
+    e->message[length] = 0;
+  }
+  return 1;
+}
+
+/* Calls a network for states of type T; 0, or what the library takes for a failure. */
+template <class T, class F> std::int32_t evaluate(F &network, const psld_evaluation *e) {
+  if constexpr (std::is_invocable_v<F &, const Evaluation<T> &>) {
+    Evaluation<T> given;
+    const auto n = static_cast<std::size_t>(e->n);
+    given.n = e->n;
+    given.z = View<const T>(static_cast<const T *>(e->z), e->z_elements);
+    given.t = View<const double>(e->t, n);
+    if (e->labels) given.labels = View<const std::int64_t>(e->labels, n);
+    given.out = View<T>(static_cast<T *>(e->out), e->out_elements);
+    constexpr bool nothing = std::is_void_v<std::invoke_result_t<F &, const Evaluation<T> &>>;
+#if defined(PSLD_NO_EXCEPTIONS)
+    if constexpr (!nothing) {
+      const Outcome<void> done = network(given);
+      return done ? 0 : failed(e, done.error().what());
+    }
+#else
+    static_assert(nothing, "a network returns nothing: it throws where it fails");
+#endif
+    if constexpr (nothing) network(given);
+    return 0;
+  } else {
+    return failed(e, sizeof(T) == 4 ? "it computes in double precision only: run with PSLD_DTYPE_F64"
+                                    : "it computes in single precision only: run with PSLD_DTYPE_F32");
+  }
+}
+
+template <class F> std::int32_t on_network(void *user, const psld_evaluation *e) noexcept {
+  F &network = *static_cast<F *>(user);
+#if !defined(PSLD_NO_EXCEPTIONS)
+  try {
+    return e->dtype == PSLD_DTYPE_F64 ? evaluate<double>(network, e) : evaluate<float>(network, e);
+  } catch (const std::exception &exception) {
+    thrown = std::current_exception();
+    return failed(e, exception.what());
+  } catch (...) {
+    thrown = std::current_exception();
+    return failed(e, "an exception that is no std::exception");
+  }
+#else
+  return e->dtype == PSLD_DTYPE_F64 ? evaluate<double>(network, e) : evaluate<float>(network, e);
+#endif
+}
+
+template <class F> void on_release(void *user) noexcept { delete static_cast<F *>(user); }
 
 inline std::int32_t on_preview(void *user, const psld_progress *p, const float *x0, std::size_t elements) {
   auto *listener = static_cast<Listener *>(user);
@@ -351,6 +470,29 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
     return Model(model);
   }
 
+  /* A network that the program computes: `network` is called with Evaluation<float>, or Evaluation<double> where a run has
+   * that precision (a lambda with `const auto &` takes both), on a thread that steps a run of the model, on several at once
+   * where several are stepped, and on an engine's own. What it throws comes out of the step; to who waits for a request
+   * of an engine it is an Error with its text. Without exceptions it may return an Outcome<void>. `name` tells it from other
+   * networks: change it with the weights. */
+  template <class F>
+  static Outcome<Model> create(F network, const std::string &spec_json, const std::string &name,
+                               psld_model_options options = ModelOptions()) {
+    static_assert(std::is_invocable_v<F &, const Evaluation<float> &> ||
+                      std::is_invocable_v<F &, const Evaluation<double> &>,
+                  "a function of an Evaluation<float> or an Evaluation<double>");
+    options.spec_json = spec_json.c_str();
+    auto owned = std::make_unique<F>(std::move(network));
+    psld_model *model = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          /* From here on it is the library's, also where that fails. */
+          return psld_model_create(detail::on_network<F>, owned.release(), detail::on_release<F>, name.c_str(), &options,
+                                   &model, err);
+        }))
+      return detail::fail<Model>(std::move(*e));
+    return Model(model);
+  }
+
   Outcome<std::string> info_json() const {
     return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
       return psld_model_info_json(get(), b, c, n, e);
@@ -366,13 +508,7 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
 
   /* Latents on the way through others, [m, k*C, ...]: place 0.5 is half way from the first to the second. */
   template <class T> Outcome<Array<T>> interpolate(const Array<T> &latents, View<const double> at) const {
-    static_assert(dtype_of<T> >= 0, "float or double");
-    psld_tensor tensor;
-    psld_tensor_init(&tensor, sizeof tensor);
-    tensor.data = latents.values.data();
-    tensor.dtype = dtype_of<T>;
-    tensor.ndim = static_cast<std::int32_t>(latents.shape.size());
-    tensor.shape = latents.shape.data();
+    const psld_tensor tensor = detail::tensor(latents);
     Array<T> out;
     out.shape = latents.shape;
     if (!out.shape.empty()) out.shape[0] = static_cast<std::int64_t>(at.size());
@@ -385,6 +521,13 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
       return detail::fail<Array<T>>(std::move(*e));
     return out;
   }
+
+  /* Likelihoods of images, [n, C, ...] in the data's range: psld_likelihood. `run` may have labels, batch and the like; `n` and
+   * `from_image` are the images'. Options without a sampler are "gddim"'s. */
+  template <class T>
+  Outcome<Likelihood> likelihood(const Array<T> &images, std::int32_t probes = 1, bool dequantise = false,
+                                 const SamplerOptions &options = {}, psld_run_options run = RunOptions(),
+                                 const OnProgress &progress = nullptr) const;
 
   /* `n` samples, the whole way at once. */
   template <class T = float>
@@ -565,23 +708,11 @@ class Run : public detail::Handle<psld_run, psld_run_free> {
   }
 
   template <class T = float> Outcome<Array<T>> read(std::int32_t what = PSLD_OUTPUT_DATA) const {
-    static_assert(dtype_of<T> >= 0, "float or double");
-    Array<T> out;
-    std::size_t dims = 0;
-    auto e = detail::call(
-        [&](psld_error **err) { return psld_run_shape(get(), what, nullptr, 0, &dims, err); });
-    out.shape.resize(dims);
-    if (!e) e = detail::call([&](psld_error **err) {
-      return psld_run_shape(get(), what, out.shape.data(), dims, nullptr, err);
-    });
-    if (!e) {
-      out.values.resize(detail::product(out.shape));
-      e = detail::call([&](psld_error **err) {
-        return psld_run_read(get(), what, dtype_of<T>, out.values.data(), out.values.size(), err);
-      });
-    }
-    if (e) return detail::fail<Array<T>>(std::move(*e));
-    return out;
+    return detail::array<T>(
+        [&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
+          return psld_run_shape(get(), what, b, c, n, e);
+        },
+        [&](T *b, std::size_t n, psld_error **e) { return psld_run_read(get(), what, dtype_of<T>, b, n, e); });
   }
 
   /* The run as bytes, for load(). */
@@ -603,6 +734,140 @@ class Run : public detail::Handle<psld_run, psld_run_free> {
     });
   }
 };
+
+/* A request in an engine: any thread. One that has not ended is cancelled when it is freed. */
+class Ticket : public detail::Handle<psld_ticket, psld_ticket_free> {
+ public:
+  using Handle::Handle;
+
+  /* Waits for its end, for so many seconds at most: `done` says whether it came. Fails as the request did: cancelled, late,
+   * with an estimate (PSLD_STATUS_PARTIAL: read PSLD_OUTPUT_X0), or what a network call failed with. */
+  Outcome<Progress> wait(double seconds = std::numeric_limits<double>::infinity()) const {
+    Progress progress;
+    if (auto e = detail::call([&](psld_error **err) { return psld_ticket_wait(get(), seconds, &progress, err); }))
+      return detail::fail<Progress>(std::move(*e));
+    return progress;
+  }
+  Outcome<Progress> wait(std::chrono::duration<double> time) const { return wait(time.count()); }
+
+  /* How far it is, also after a failure. */
+  Outcome<Progress> progress() const {
+    Progress progress;
+    auto e = detail::call([&](psld_error **err) { return psld_ticket_wait(get(), 0.0, &progress, err); });
+    /* A request has samples; without any there was no ticket. */
+    if (e && progress.samples == 0) return detail::fail<Progress>(std::move(*e));
+    return progress;
+  }
+
+  /* Asks for its end, with PSLD_STATUS_CANCELLED. */
+  void cancel() const noexcept { psld_ticket_cancel(get()); }
+
+  /* The number by which messages call it. */
+  Outcome<std::uint64_t> id() const {
+    std::uint64_t id = 0;
+    if (auto e = detail::call([&](psld_error **err) { return psld_ticket_id(get(), &id, err); }))
+      return detail::fail<std::uint64_t>(std::move(*e));
+    return id;
+  }
+
+  Outcome<std::vector<std::int64_t>> shape(std::int32_t what = PSLD_OUTPUT_DATA) const {
+    return detail::sizes([&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_ticket_shape(get(), what, b, c, n, e);
+    });
+  }
+
+  /* Into the caller's memory: exactly the elements of shape(). */
+  template <class T> Outcome<void> read_into(View<T> out, std::int32_t what = PSLD_OUTPUT_DATA) const {
+    static_assert(dtype_of<T> >= 0, "float or double");
+    return detail::done(detail::call([&](psld_error **err) {
+      return psld_ticket_read(get(), what, dtype_of<T>, out.data(), out.size(), err);
+    }));
+  }
+
+  /* Of a request that is complete; PSLD_OUTPUT_X0 at any time, of one with `previews` or `anytime`. */
+  template <class T = float> Outcome<Array<T>> read(std::int32_t what = PSLD_OUTPUT_DATA) const {
+    return detail::array<T>(
+        [&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
+          return psld_ticket_shape(get(), what, b, c, n, e);
+        },
+        [&](T *b, std::size_t n, psld_error **e) { return psld_ticket_read(get(), what, dtype_of<T>, b, n, e); });
+  }
+
+  Outcome<std::string> provenance_json() const {
+    return detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+      return psld_ticket_provenance_json(get(), b, c, n, e);
+    });
+  }
+};
+
+/* A network that serves many callers: any thread. Freeing it cancels what it is at; tickets can still be read. */
+class Engine : public detail::Handle<psld_engine, psld_engine_free> {
+ public:
+  using Handle::Handle;
+
+  static Outcome<Engine> create(const Model &model, const psld_engine_options &options = EngineOptions()) {
+    psld_engine *engine = nullptr;
+    if (auto e = detail::call(
+            [&](psld_error **err) { return psld_engine_create(model.get(), &options, &engine, err); }))
+      return detail::fail<Engine>(std::move(*e));
+    return Engine(engine);
+  }
+
+  /* Hands in a request, of priority -10 to 10; it does not wait for the network. */
+  Outcome<Ticket> submit(const Sampler &sampler, const psld_run_options &options = RunOptions(),
+                         std::int32_t priority = 0) const {
+    psld_ticket *ticket = nullptr;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_engine_submit(get(), sampler.get(), &options, priority, &ticket, err);
+        }))
+      return detail::fail<Ticket>(std::move(*e));
+    return Ticket(ticket);
+  }
+
+  /* Requests, calls and samples so far: psld_engine_stats_json. */
+  Outcome<std::string> stats_json() const {
+    /* Not asked for its size first: it may grow in between. */
+    std::string text(256, '\0');
+    std::size_t size = 0;
+    if (auto e = detail::call([&](psld_error **err) {
+          return psld_engine_stats_json(get(), text.data(), text.size(), &size, err);
+        }))
+      return detail::fail<std::string>(std::move(*e));
+    text.resize(size - 1);
+    return text;
+  }
+};
+
+template <class T>
+Outcome<Likelihood> Model::likelihood(const Array<T> &images, std::int32_t probes, bool dequantise,
+                                      const SamplerOptions &options, psld_run_options run,
+                                      const OnProgress &progress) const {
+  const psld_tensor tensor = detail::tensor(images);
+  run.n = images.shape.empty() ? 0 : images.shape[0];
+  run.from_image = &tensor;
+  psld_sampler *made = nullptr;
+  auto e = detail::call([&](psld_error **err) { return psld_sampler_create(get(), &options, &made, err); });
+  const Sampler sampler(made);
+  Likelihood out;
+  detail::Listener listener;
+  if (!e) {
+    /* One more, so that there is memory to point to. */
+    const std::size_t n = run.n > 0 ? static_cast<std::size_t>(run.n) : 0;
+    out.bits.resize(n + 1);
+    out.errors.resize(n + 1);
+    listener.progress = &progress;
+    e = detail::call([&](psld_error **err) {
+      return psld_likelihood(get(), sampler.get(), &run, probes, dequantise ? 1 : 0, out.bits.data(),
+                             probes > 1 ? out.errors.data() : nullptr, n, progress ? detail::on_progress : nullptr,
+                             &listener, err);
+    });
+    out.bits.resize(n);
+    out.errors.resize(probes > 1 ? n : 0);
+  }
+  listener.rethrow();
+  if (e) return detail::fail<Likelihood>(std::move(*e));
+  return out;
+}
 
 template <class T>
 Outcome<Array<T>> Model::sample(std::int64_t n, const SamplerOptions &options,

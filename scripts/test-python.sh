@@ -16,4 +16,4 @@ PSLD_BUILD=$build "$venv/bin/pip" wheel -q --no-deps --no-build-isolation -w "$w
 "$venv/bin/pip" install -q --no-deps --force-reinstall "$wheels"/psld-*.whl
 # The installed package, not the folder; ONNX Runtime from the wheel, not the pinned file.
 unset PSLD_ONNXRUNTIME ORT_DYLIB_PATH PSLD_LIBRARY PYTHONPATH
-"$venv/bin/python" -m pytest -q -p no:cacheprovider bindings/python/tests
+PSLD_PROGRAM=$build/psld "$venv/bin/python" -m pytest -q -p no:cacheprovider bindings/python/tests

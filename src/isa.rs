@@ -5,6 +5,7 @@
 //! operations, so every copy gives the same bits and the choice is one of speed alone.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// An instruction set that this processor has.
 ///
@@ -14,11 +15,15 @@ pub struct Isa(Level);
 
 /// From narrow to wide; a processor with one of them has those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 enum Level {
     Scalar,
     Avx2,
     Avx512,
 }
+
+/// The [`Level`] that [`Isa::limit`] set.
+static LIMIT: AtomicU8 = AtomicU8::new(Level::Avx512 as u8);
 
 /// Work to be compiled once for each instruction set.
 pub trait Kernel {
@@ -36,8 +41,20 @@ impl Isa {
     /// What this library was compiled for and no more (SSE2 on x86-64, NEON on AArch64).
     pub const SCALAR: Self = Self(Level::Scalar);
 
-    /// The widest instruction set of this processor. Cheap: the standard library remembers what it found.
+    /// The widest instruction set of this processor, or of those up to [`Self::limit`]. Cheap: the standard library
+    /// remembers what it found.
     pub fn detect() -> Self {
+        let limit = LIMIT.load(Ordering::Relaxed);
+        Self::available().take_while(|isa| isa.0 as u8 <= limit).last().unwrap_or(Self::SCALAR)
+    }
+
+    /// Has this process use no wider instruction set than `widest` from here on, in models that are loaded later: to
+    /// compare and to measure, as all give the same numbers.
+    pub fn limit(widest: Self) {
+        LIMIT.store(widest.0 as u8, Ordering::Relaxed);
+    }
+
+    fn widest() -> Self {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // The parts of AVX-512 that every processor with 512-bit arithmetic since Skylake-X has.
@@ -52,7 +69,7 @@ impl Isa {
 
     /// All instruction sets of this processor, the narrowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        let widest = Self::detect();
+        let widest = Self::widest();
         [Level::Scalar, Level::Avx2, Level::Avx512]
             .into_iter()
             .map(Self)

@@ -190,34 +190,72 @@ fn the_readme_shows_the_engine_example() {
     assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
 }
 
-/// What `conformance.rs` gets inside of this process, a C program gets from the library, shared and static.
 #[test]
-fn c_conformance() {
+fn the_readme_shows_the_cpp_engine_example() {
+    let source = Path::new("bindings/cpp/examples/serve.cpp");
+    let said = run(program(&compile(source, Link::Shared, &[])).arg(MODEL));
+    let expected: String = (1..=4).map(|n| format!("{n} samples in 50 network calls\n")).collect();
+    assert!(said.starts_with(&expected) && said.contains("\"completed\":4"), "{said}");
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let section = readme.split_once("## Serve many callers").expect("a section on engines").1;
+    let block = section.split_once("```cpp\n").unwrap().1.split_once("```").unwrap().0;
+    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+}
+
+/// What `conformance.rs` gets inside of this process, a program gets from the library.
+fn conformance(path: &Path) {
     let file = fs::read_to_string(root().join("tests/conformance.json")).unwrap();
     let file: serde_json::Value = serde_json::from_str(&file).unwrap();
-    for link in [Link::Shared, Link::Static] {
-        let path = compile(Path::new("tests/c/conformance.c"), link, &[]);
-        for case in file["cases"].as_array().unwrap() {
-            let text = |name: &str| case[name].as_str().unwrap();
-            let mut command = program(&path);
-            command.args([text("model"), &case["sampler"].to_string(), &case["n"].to_string()]);
-            command.args([&case["seed"].to_string(), text("precision"), text("output")]);
-            let said = run(&mut command);
-            let expected = match case["hash"].as_str() {
-                Some(hash) => hash.to_owned(),
-                None => format!("{} {}", case["status"], text("message")),
-            };
-            assert_eq!(said.trim_end(), expected, "{case}");
+    for case in file["cases"].as_array().unwrap() {
+        let text = |name: &str| case[name].as_str().unwrap();
+        if text("model").ends_with(".onnx") && cfg!(not(feature = "onnxruntime")) {
+            continue;
         }
+        let mut command = program(path);
+        command.args([text("model"), &case["sampler"].to_string(), &case["n"].to_string()]);
+        command.args([&case["seed"].to_string(), text("precision"), text("output")]);
+        command.arg(if case["values"].is_array() { "values" } else { "hash" });
+        let said = run(command.env("PSLD_ONNXRUNTIME", onnxruntime()));
+        if let Some(values) = case["values"].as_array() {
+            let made: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
+            assert_eq!(made.len(), values.len(), "{case}");
+            for (x, expected) in made.iter().zip(values.iter().map(|value| value.as_f64().unwrap())) {
+                let tolerance = file["tolerance"].as_f64().unwrap() * expected.abs().max(1.0);
+                assert!((x - expected).abs() <= tolerance, "{x}, not {expected}: {case}");
+            }
+            continue;
+        }
+        let expected = match case["hash"].as_str() {
+            Some(hash) => hash.to_owned(),
+            None => format!("{} {}", case["status"], text("message")),
+        };
+        assert_eq!(said.trim_end(), expected, "{case}");
     }
+}
+
+#[test]
+fn c_conformance() {
+    for link in [Link::Shared, Link::Static] {
+        conformance(&compile(Path::new("tests/c/conformance.c"), link, &[]));
+    }
+}
+
+/// Through `psld.hpp`.
+#[test]
+fn cpp_conformance() {
+    conformance(&compile(Path::new("tests/cpp/conformance.cpp"), Link::Shared, &[]));
+}
+
+fn onnxruntime() -> PathBuf {
+    env::var_os("PSLD_ONNXRUNTIME")
+        .map_or_else(|| root().join("target/onnxruntime/libonnxruntime.so"), PathBuf::from)
 }
 
 /// Not under valgrind: ONNX Runtime is not ours to check.
 #[cfg(feature = "onnxruntime")]
 #[test]
 fn c_onnx() {
-    let library = env::var_os("PSLD_ONNXRUNTIME")
-        .map_or_else(|| root().join("target/onnxruntime/libonnxruntime.so"), PathBuf::from);
+    let library = onnxruntime();
     assert!(
         library.is_file(),
         "this test needs ONNX Runtime at {}: run `make onnxruntime`",

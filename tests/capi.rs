@@ -1,11 +1,15 @@
-//! The C ABI, called as C calls it. The programs in `tests/c` and `tests/cpp` see it from outside.
+//! The C ABI, called as C calls it: linked in, and a second time through the shared library. The programs in `tests/c` and
+//! `tests/cpp` see it from outside.
 
+#[path = "support/abi.rs"]
+mod abi;
+
+use abi::*;
 use ndarray::ArrayD;
-use psld::capi::*;
 use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
 use psld::noise::{Purpose, fill_f64};
 use psld::run::{Estimate, Overall, RunOptions, Tensor, What, likelihood, sample};
-use psld::{Error, Model, ModelOptions, ModelSpec, Sampler, SamplerSpec, Status};
+use psld::{Model, ModelOptions, ModelSpec, Sampler, SamplerSpec, Status};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::ops::ControlFlow;
@@ -77,6 +81,12 @@ fn text(call: impl Fn(*mut c_char, usize, *mut usize) -> i32) -> String {
 }
 
 #[test]
+fn all_of_it_through_the_shared_library() {
+    // A network written in Rust belongs to the library that is linked in.
+    again_through_the_shared_library(&["all_of_it", "a_panic_poisons_its_run_and_no_other"]);
+}
+
+#[test]
 fn structs_keep_their_layout() {
     macro_rules! pinned {
         ($t:ident $size:literal: $($field:ident $offset:literal),*) => {
@@ -92,8 +102,8 @@ fn structs_keep_their_layout() {
         concurrent_calls 32);
     pinned!(psld_engine_options 24: struct_size 0, max_batch 8, queue 12, max_wait_seconds 16);
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
-    pinned!(psld_evaluation 72: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
-        out_elements 64);
+    pinned!(psld_evaluation 88: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
+        out_elements 64, message 72, message_capacity 80);
     pinned!(psld_sampler_options 224: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
@@ -519,13 +529,46 @@ fn a_callback_stops_the_sampling_between_batches_too() {
     ok(psld_model_free(model));
 }
 
-/// A network that does what a test tells it to at each call.
-struct Told {
-    spec: ModelSpec,
-    act: Arc<dyn Fn() -> psld::Result<()> + Send + Sync>,
+type Act = Box<dyn Fn() -> i32 + Send + Sync>;
+
+extern "C" fn act(user: *mut c_void, evaluation: *const psld_evaluation) -> i32 {
+    // SAFETY: as passed below, and by the library.
+    let (act, evaluation) = unsafe { (&*user.cast::<Act>(), &*evaluation) };
+    // SAFETY: zeros of either type, in a buffer of so many elements.
+    unsafe {
+        match evaluation.dtype == psld_dtype::F32 as i32 {
+            true => evaluation.out.cast::<f32>().write_bytes(0, evaluation.out_elements),
+            false => evaluation.out.cast::<f64>().write_bytes(0, evaluation.out_elements),
+        }
+    }
+    act()
 }
 
-impl Network for Told {
+extern "C" fn release(user: *mut c_void) {
+    // SAFETY: as passed below; the library is done with it.
+    drop(unsafe { Box::from_raw(user.cast::<Act>()) });
+}
+
+const VECTOR: &CStr = c"{\"format\": 1, \"process\": {\"kind\": \"vp\"}, \"data\": {\"shape\": [4]}}";
+
+/// A network that does what a test tells it to at each call.
+fn told(what: impl Fn() -> i32 + Send + Sync + 'static) -> *mut psld_model {
+    let what: Act = Box::new(what);
+    let mut o = options(psld_model_options_init);
+    (o.spec_json, o.threads) = (VECTOR.as_ptr(), 1);
+    let (user, mut model) = (Box::into_raw(Box::new(what)).cast(), null_mut());
+    ok(psld_model_create(Some(act), user, Some(release), c"told".as_ptr(), &o, &mut model, null_mut()));
+    model
+}
+
+/// A network written in Rust that panics at its second call.
+#[derive(Clone)]
+struct Panics {
+    spec: ModelSpec,
+    calls: Arc<AtomicU32>,
+}
+
+impl Network for Panics {
     fn spec(&self) -> &ModelSpec {
         &self.spec
     }
@@ -536,37 +579,29 @@ impl Network for Told {
         state
     }
     fn hash(&self) -> psld::Result<String> {
-        Ok("told".into())
+        Ok("panics".into())
     }
     fn evaluator(&self) -> psld::Result<Box<dyn Evaluator>> {
-        Ok(Box::new(Told { spec: self.spec.clone(), act: self.act.clone() }))
+        Ok(Box::new(self.clone()))
     }
 }
 
-impl Evaluator for Told {
+impl Evaluator for Panics {
     fn evaluate(&mut self, _: Inputs<'_>, out: ValuesMut<'_>) -> psld::Result<()> {
         match out {
             ValuesMut::F32(out) => out.fill(0.0),
             ValuesMut::F64(out) => out.fill(0.0),
         }
-        (self.act)()
+        assert!(self.calls.fetch_add(1, SeqCst) != 1, "injected");
+        Ok(())
     }
-}
-
-fn told(act: impl Fn() -> psld::Result<()> + Send + Sync + 'static) -> *mut psld_model {
-    let spec = r#"{"format": 1, "process": {"kind": "vp"}, "data": {"shape": [4]}}"#;
-    let network = Told { spec: ModelSpec::parse(spec).unwrap(), act: Arc::new(act) };
-    share_model(Model::new(Arc::new(network), 1).unwrap()).unwrap()
 }
 
 #[test]
 fn a_panic_poisons_its_run_and_no_other() {
-    let calls = Arc::new(AtomicU32::new(0));
-    let counted = calls.clone();
-    let model = told(move || {
-        assert!(counted.fetch_add(1, SeqCst) != 1, "injected");
-        Ok(())
-    });
+    let spec = ModelSpec::parse(VECTOR.to_str().unwrap()).unwrap();
+    let network = Panics { spec, calls: Arc::default() };
+    let model = share_model(Model::new(Arc::new(network), 1).unwrap()).unwrap();
     let sampler = compile(model, |o| o.steps = 5);
     let (run, other) = (start(model, sampler, &options(psld_run_options_init)), {
         start(model, sampler, &options(psld_run_options_init))
@@ -587,15 +622,13 @@ fn a_panic_poisons_its_run_and_no_other() {
 
 #[test]
 fn a_failed_run_can_be_read_and_not_continued() {
-    let model = told(|| Err(Error::new(Status::RuntimeFailure, "injected").hint("none")));
+    let model = told(|| 7);
     let sampler = compile(model, |o| o.steps = 5);
     let run = start(model, sampler, &options(psld_run_options_init));
-    let (status, message, hint) = failure(|e| psld_run_step(run, 1, null_mut(), e));
+    let (status, message, _) = failure(|e| psld_run_step(run, 1, null_mut(), e));
     is(status, Status::RuntimeFailure);
-    assert!(
-        message.ends_with("injected") && message.starts_with("step 1 of 6") && hint == "none",
-        "{message}"
-    );
+    let said = "the caller's network returned 7";
+    assert!(message.ends_with(said) && message.starts_with("step 1 of 6"), "{message}");
     is(failure(|e| psld_run_step(run, 1, null_mut(), e)).0, Status::RunState);
     let mut out = [0f32; 4];
     ok(psld_run_read(run, 0, 0, out.as_mut_ptr().cast(), 4, null_mut()));
@@ -611,7 +644,7 @@ fn a_second_thread_is_busy() {
     let model = told(move || {
         inside.wait();
         inside.wait();
-        Ok(())
+        0
     });
     let sampler = compile(model, |o| o.steps = 1);
     let run = start(model, sampler, &options(psld_run_options_init));
@@ -912,7 +945,7 @@ fn observers_hear_of_steps_and_previews() {
 fn an_anytime_call_is_partial() {
     let model = told(|| {
         std::thread::sleep(std::time::Duration::from_millis(5));
-        Ok(())
+        0
     });
     let sampler = compile(model, |o| o.steps = 1000);
     let mut o = options(psld_run_options_init);

@@ -224,6 +224,29 @@ fn report_as_json() {
     assert!(report["nfe"].as_u64().unwrap() > 10);
 }
 
+/// A deadline that leaves estimates: that is what was asked for, so it succeeds.
+#[test]
+fn anytime() {
+    let folder = folder();
+    let run = |more: &str| {
+        let all = format!("sample image.json -n 5 --batch 2 --seed 3 --out x.npy --json {more}");
+        let ran = folder.psld(all.split(' ')).success();
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        (report, ran.stderr, values(&folder.path("x.npy")).1)
+    };
+    let (report, stderr, estimates) = run("--steps 100000 --deadline 0.3 --anytime");
+    assert_eq!((&report["status"], &report["estimates"]), (&"partial".into(), &5.into()));
+    assert!(report["nfe"].as_u64().unwrap() < 100_000);
+    assert!(stderr.contains("the deadline passed: 5 of 5 samples are estimates\n"), "{stderr}");
+    assert!(estimates.iter().all(|x| x.is_finite() && x.abs() < 2.0), "{estimates:?}");
+    // One call each at least, whatever the deadline.
+    assert_eq!(run("--steps 100000 --deadline 0 --anytime").0["nfe"], 1);
+    // In time, and it changes nothing.
+    let (report, stderr, samples) = run("--steps 10 --deadline 1000 --anytime");
+    assert_eq!((&report["status"], &report["estimates"]), (&"complete".into(), &0.into()));
+    assert!(!stderr.contains("deadline") && samples == run("--steps 10").2);
+}
+
 #[test]
 fn samples_depend_on_their_seed_only() {
     let folder = folder();
@@ -721,6 +744,9 @@ fn bad_input() {
         ("out_vector_folder", "sample vector.json --out d/".into()),
         ("deadline", sample("--deadline 0")),
         ("deadline_negative", sample("--deadline -1")),
+        ("anytime_alone", sample("--anytime")),
+        ("anytime_checkpoint", sample("--anytime --deadline 1 --checkpoint c")),
+        ("anytime_state", sample("--anytime --deadline 1 --output state")),
     ];
     for (name, command) in &cases {
         let ran = folder.psld(command.split(' '));

@@ -1,8 +1,13 @@
-//! `tests/conformance.json`: what every language must get, to the bit on the analytic networks. Here through the C ABI's
-//! functions; `c_programs.rs` runs it through the built library from C, `bindings/python` from Python.
-//! `PSLD_UPDATE_CONFORMANCE=1` writes the numbers anew.
+//! `tests/conformance.json`: what every language must get, to the bit on the analytic networks, within a tolerance on ONNX
+//! networks. Here through the C ABI's functions, linked in and from the shared library, and with each instruction set;
+//! `c_programs.rs` runs it from C and C++, `bindings/python` from Python. `PSLD_UPDATE_CONFORMANCE=1` writes the numbers
+//! anew.
 
-use psld::capi::*;
+#[path = "support/abi.rs"]
+mod abi;
+
+use abi::*;
+use psld::isa::Isa;
 use psld::{Status, solver};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -10,6 +15,7 @@ use std::ffi::{CStr, CString};
 use std::mem::{MaybeUninit, size_of};
 use std::path::Path;
 use std::ptr::{null, null_mut};
+use std::sync::Once;
 
 const FILE: &str = "tests/conformance.json";
 
@@ -25,8 +31,53 @@ fn fnv1a(bytes: &[u8]) -> String {
     format!("{hash:016x}")
 }
 
-/// The hash of a case's output, or status and message.
-fn run(case: &Value) -> Result<String, (i32, String)> {
+/// What a case gives.
+struct Output {
+    bytes: Vec<u8>,
+    double: bool,
+}
+
+impl Output {
+    fn hash(&self) -> String {
+        fnv1a(&self.bytes)
+    }
+
+    fn values(&self) -> Vec<f64> {
+        match self.double {
+            true => self.bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect(),
+            false => self.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect(),
+        }
+    }
+}
+
+fn is_onnx(case: &Value) -> bool {
+    case["model"].as_str().unwrap().ends_with(".onnx")
+}
+
+/// ONNX Runtime of the environment, or of `make onnxruntime`.
+fn load_onnxruntime() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let library = std::env::var("PSLD_ONNXRUNTIME").unwrap_or_else(|_| {
+            concat!(env!("CARGO_MANIFEST_DIR"), "/target/onnxruntime/libonnxruntime.so").into()
+        });
+        let path = CString::new(library.as_str()).unwrap();
+        let mut runtime = null_mut();
+        let status = psld_runtime_load(path.as_ptr(), &mut runtime, null_mut());
+        assert_eq!(
+            status,
+            Status::Ok as i32,
+            "these tests need ONNX Runtime at {library}: run `make onnxruntime`"
+        );
+        psld_runtime_free(runtime);
+    });
+}
+
+/// The output of a case, or status and message.
+fn run(case: &Value) -> Result<Output, (i32, String)> {
+    if is_onnx(case) {
+        load_onnxruntime();
+    }
     let mut err = null_mut();
     let check = |status: i32, err: &mut *mut psld_error| {
         if status == Status::Ok as i32 {
@@ -77,7 +128,7 @@ fn run(case: &Value) -> Result<String, (i32, String)> {
         );
         check(sampled, &mut err)?;
         let bytes: Vec<u8> = out.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(fnv1a(&bytes[..count * if double { 8 } else { 4 }]))
+        Ok(Output { bytes: bytes[..count * if double { 8 } else { 4 }].to_vec(), double })
     });
     psld_sampler_free(sampler);
     psld_model_free(model);
@@ -127,35 +178,88 @@ fn cases() -> Vec<Value> {
             "model": models[0], "sampler": {}, "n": 0, "seed": 0, "precision": "f32", "output": "data"
         }),
     ]);
+    let onnx = |model: &str, sampler: Value, precision: &str, output: &str| {
+        json!({
+            "model": format!("tests/data/{model}"), "sampler": sampler, "n": 2, "seed": 11, "precision": precision,
+            "output": output
+        })
+    };
+    let (psld, vp) = ("onnxruntime/model.onnx", "reference/em_vp/model.onnx");
+    cases.extend([
+        onnx(psld, json!({ "sampler": "em", "steps": 6 }), "f32", "data"),
+        onnx(psld, json!({ "sampler": "sscs", "steps": 6, "time_grid": "uniform" }), "f64", "state"),
+        onnx(psld, json!({ "sampler": "dpmpp", "order": 3, "nfe": 8 }), "f32", "data"),
+        onnx(psld, json!({ "sampler": "auto", "nfe": 10 }), "f32", "data"),
+        onnx(psld, json!({ "sampler": "rk45", "rtol": 1e-3 }), "f32", "data"),
+        onnx(vp, json!({ "sampler": "ddim", "steps": 6 }), "f32", "data"),
+        onnx(vp, json!({ "sampler": "unipc", "nfe": 8, "published": true }), "f64", "state"),
+        onnx("diffusers/unet.onnx", json!({}), "f32", "data"),
+    ]);
     cases
+}
+
+/// Of values on ONNX networks, absolute or relative: another ONNX Runtime or processor rounds otherwise.
+const TOLERANCE: f64 = 1e-4;
+
+fn write() {
+    let cases = cases().into_iter().map(|mut case| {
+        match run(&case) {
+            Ok(output) if is_onnx(&case) => {
+                let round = |x: f64| (x * 1e6).round() / 1e6;
+                case["values"] = output.values().into_iter().map(round).collect();
+            }
+            Ok(output) => case["hash"] = output.hash().into(),
+            Err((status, message)) => {
+                case["status"] = status.into();
+                case["message"] = message.into();
+            }
+        }
+        case
+    });
+    let lines: Vec<String> = cases.map(|case| format!("  {case}")).collect();
+    let about = "hash: FNV-1a (64 bits) of the result's bytes, little endian; values: all of the result, within tolerance, \
+                 relative for values beyond 1; paths are relative to the repository";
+    let text = format!(
+        "{{\"about\": {},\n \"tolerance\": {TOLERANCE},\n \"cases\": [\n{}\n ]}}\n",
+        json!(about),
+        lines.join(",\n")
+    );
+    // At once: another of these tests may be reading.
+    std::fs::write("tests/conformance.new", text).unwrap();
+    std::fs::rename("tests/conformance.new", FILE).unwrap();
+}
+
+fn check(case: &Value, tolerance: f64) {
+    match (run(case), case["values"].as_array()) {
+        (Ok(output), Some(values)) => {
+            let made = output.values();
+            assert_eq!(made.len(), values.len(), "{case}");
+            for (x, expected) in made.iter().zip(values) {
+                let expected = expected.as_f64().unwrap();
+                assert!(
+                    (x - expected).abs() <= tolerance * expected.abs().max(1.0),
+                    "{x}, not {expected}: {case}"
+                );
+            }
+        }
+        (Ok(output), None) => assert_eq!(case["hash"], output.hash(), "{case}"),
+        (Err((status, message)), _) => {
+            assert_eq!((&case["status"], &case["message"]), (&status.into(), &message.into()), "{case}");
+        }
+    }
 }
 
 #[test]
 fn every_case_through_the_c_abi() {
     if std::env::var_os("PSLD_UPDATE_CONFORMANCE").is_some() {
-        let cases = cases().into_iter().map(|mut case| {
-            match run(&case) {
-                Ok(hash) => case["hash"] = hash.into(),
-                Err((status, message)) => {
-                    case["status"] = status.into();
-                    case["message"] = message.into();
-                }
-            }
-            case
-        });
-        let lines: Vec<String> = cases.map(|case| format!("  {case}")).collect();
-        let about = "hash: FNV-1a (64 bits) of the result's bytes, little endian; paths are relative to the repository";
-        let text = format!("{{\"about\": {},\n \"cases\": [\n{}\n ]}}\n", json!(about), lines.join(",\n"));
-        std::fs::write(FILE, text).unwrap();
+        write();
     }
     let file = read();
     let cases = file["cases"].as_array().unwrap();
     for case in cases {
-        match run(case) {
-            Ok(hash) => assert_eq!(case["hash"], hash, "{case}"),
-            Err((status, message)) => {
-                assert_eq!((&case["status"], &case["message"]), (&status.into(), &message.into()), "{case}");
-            }
+        // On processors that are emulated there is no ONNX Runtime.
+        if cfg!(feature = "onnxruntime") || !is_onnx(case) {
+            check(case, file["tolerance"].as_f64().unwrap());
         }
         assert!(Path::new(case["model"].as_str().unwrap()).is_file() || case["status"] == 108, "{case}");
     }
@@ -171,4 +275,25 @@ fn every_case_through_the_c_abi() {
         missing.is_empty(),
         "{missing:?} have no case: PSLD_UPDATE_CONFORMANCE=1 cargo test --test conformance"
     );
+}
+
+#[test]
+fn all_of_it_through_the_shared_library() {
+    again_through_the_shared_library(&["all_of_it", "every_instruction_set"]);
+}
+
+/// Beside it, other tests run with the same: what they get does not depend on it.
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let file = read();
+    let hashed = || file["cases"].as_array().unwrap().iter().filter(|case| case["hash"].is_string());
+    assert!(hashed().count() > 40);
+    let all: Vec<Isa> = Isa::available().collect();
+    for isa in &all {
+        Isa::limit(*isa);
+        assert_eq!(Isa::detect(), *isa);
+        hashed().for_each(|case| check(case, 0.0));
+        println!("{isa}: {} cases, same bits", hashed().count());
+    }
+    assert_eq!(all.last(), Some(&Isa::detect()), "the widest is the last");
 }

@@ -559,6 +559,22 @@ fn deadlines() {
     assert_solo(&model, &punctual, &tickets[2], "beside late ones");
 }
 
+/// Company is waited for no longer than until a deadline: who is late leaves, and who wants an estimate gets its call.
+#[test]
+fn a_deadline_ends_the_wait_for_company() {
+    let (engine, gate, _) = gated(EngineOptions { max_wait: HANG, ..options(8) });
+    gate.open();
+    for (anytime, status, calls) in [(false, Status::DeadlineExceeded, 0), (true, Status::Partial, 1)] {
+        let mut request = of_class(0, 1, 4);
+        (request.options.deadline, request.options.anytime) = (Some(Duration::from_millis(20)), anytime);
+        let began = Instant::now();
+        let ticket = engine.submit(request).unwrap();
+        assert_eq!(failure(&ticket).status(), status);
+        assert!(began.elapsed() < HANG / 2);
+        assert_eq!(gate.counts().len(), calls, "anytime {anytime}");
+    }
+}
+
 /// Tickets of an engine that is closed while it works end, whatever they are at, and so does the thread.
 #[test]
 fn closed_while_busy() {
@@ -645,6 +661,87 @@ fn failures_stay_with_whom_they_concern() {
         gate.open();
         assert_solo(&model, &requests[2], &third, "after a call that failed");
     }
+}
+
+/// A guidance network that panics where it is opened, or let go.
+struct Fragile {
+    inner: MixtureNetwork,
+    on_opening: bool,
+}
+
+impl Network for Fragile {
+    fn spec(&self) -> &ModelSpec {
+        self.inner.spec()
+    }
+    fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+    fn output_precision(&self, state: Precision) -> Precision {
+        state
+    }
+    fn hash(&self) -> Result<String> {
+        self.inner.hash()
+    }
+    fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
+        assert!(!self.on_opening, "it cannot be opened");
+        self.inner.evaluator()
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        assert!(self.on_opening || thread::panicking(), "it cannot be let go");
+    }
+}
+
+/// A request of class 1 that such a network guides, and the only one to have it.
+fn fragile(on_opening: bool) -> Request {
+    let inner = MixtureNetwork::new(labelled(), classes()).unwrap();
+    let guide = Model::new(Arc::new(Fragile { inner, on_opening }), 1).unwrap();
+    let guidance = Conditioning { guidance: Some(Guidance::from(GuidanceKind::Cfg)), ..Default::default() };
+    let sampler =
+        Sampler::compile(&labelled(), &support::options(json!({ "sampler": "em", "steps": 4 })), guidance);
+    let mut request = of_class(1, 1, 4);
+    request.sampler = Arc::new(sampler.unwrap());
+    (request.options.guide, request.options.scales) = (Some(guide), Some(vec![1.0]));
+    request
+}
+
+/// A guidance network that panics, wherever it is, ends its own request; and no ticket is forgotten for it.
+#[test]
+fn panics_of_guidance_networks() {
+    let (engine, gate, model) = gated(options(4));
+    let request = of_class(0, 1, 4);
+    let (guided, plain) = (engine.submit(fragile(true)).unwrap(), engine.submit(request.clone()).unwrap());
+    gate.open();
+    let error = failure(&guided);
+    assert_eq!(error.status(), Status::Panic);
+    assert!(error.message().ends_with("the network: it cannot be opened"), "{error}");
+    assert_solo(&model, &request, &plain, "beside one that cannot be guided");
+
+    // The engine is the last to have the network when a call fails that its request is in.
+    let (engine, gate, model) = gated(options(4));
+    let first = engine.submit(request.clone()).unwrap();
+    gate.begun(1);
+    let (guided, other) = (engine.submit(fragile(false)).unwrap(), engine.submit(request.clone()).unwrap());
+    gate.advance(2);
+    assert_eq!(gate.counts()[1], [(0, 2), (1, 1)]);
+    gate.set(|gate| gate.fails = Some(1));
+    drop(guided);
+    gate.set(|gate| gate.permits += 1);
+    for ticket in [&first, &other] {
+        let error = failure(ticket);
+        assert_eq!(error.status(), Status::Panic);
+        assert!(
+            error.message().ends_with("a defect in psld or a network took it out of the engine"),
+            "{error}"
+        );
+    }
+    gate.open();
+    assert_eq!((engine.stats().requests, engine.stats().failed), (0, 3));
+    gate.set(|gate| gate.fails = None);
+    let ticket = engine.submit(request.clone()).unwrap();
+    assert_solo(&model, &request, &ticket, "after a panic");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! `include/psld.h` is what cbindgen makes of `src/capi/`. `PSLD_UPDATE_HEADER=1 cargo test --test header` (`make
-//! header`) writes it.
+//! `include/psld.h` is what cbindgen makes of `src/capi/`, and `tests/support/exports.rs` the same functions in Rust, for
+//! tests that call all of them. `PSLD_UPDATE_HEADER=1 cargo test --test header` (`make header`) writes both.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -42,22 +42,43 @@ fn generate() -> String {
     String::from_utf8(header).unwrap()
 }
 
-#[test]
-fn the_committed_header_is_the_generated_one() {
-    let path = root().join("include/psld.h");
-    let generated = generate();
+fn is_committed(path: &str, generated: &str) {
     if env::var_os("PSLD_UPDATE_HEADER").is_some() {
-        fs::write(&path, &generated).unwrap();
+        fs::write(root().join(path), generated).unwrap();
     }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == generated, "include/psld.h is not what src/capi/ says: run `make header`");
+    let committed = fs::read_to_string(root().join(path)).unwrap_or_default();
+    assert!(committed == generated, "{path} is not what src/capi/ says: run `make header`");
 }
 
-/// (name, body) of each export.
-fn exports() -> Vec<(String, String)> {
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    is_committed("include/psld.h", &generate());
+}
+
+#[test]
+fn the_committed_list_of_exports_is_the_generated_one() {
+    let about = "// All of include/psld.h, for who defines the macro. Written by `make header`.\n";
+    let lines = exports().into_iter().map(|export| format!("    fn {}{};\n", export.name, export.signature));
+    is_committed(
+        "tests/support/exports.rs",
+        &format!("{about}exports! {{\n{}}}\n", lines.collect::<String>()),
+    );
+}
+
+struct Export {
+    name: String,
+    /// Arguments and result, on one line.
+    signature: String,
+    body: String,
+}
+
+/// In the order of their files' names.
+fn exports() -> Vec<Export> {
     let mut exports = Vec::new();
-    for file in fs::read_dir(root().join("src/capi")).unwrap() {
-        let path = file.unwrap().path();
+    let mut files: Vec<_> =
+        fs::read_dir(root().join("src/capi")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    for path in files {
         if path.extension().is_none_or(|e| e != "rs") {
             continue;
         }
@@ -66,10 +87,13 @@ fn exports() -> Vec<(String, String)> {
             let name = item.strip_prefix("pub extern \"C\" fn ").unwrap_or_else(|| {
                 panic!("{}: no_mangle on something else than a function: {item:.60}", path.display())
             });
-            let name = name.split('(').next().unwrap().to_owned();
-            let item = item.split("\n}\n").next().unwrap();
-            let body = item.split_once(" {\n").unwrap_or_else(|| panic!("{name}: a body on its own lines")).1;
-            exports.push((name, body.trim().to_owned()));
+            let (name, rest) = name.split_once('(').unwrap();
+            let item = rest.split("\n}\n").next().unwrap();
+            let (signature, body) =
+                item.split_once(" {\n").unwrap_or_else(|| panic!("{name}: a body on its own lines"));
+            let words: Vec<&str> = signature.split_whitespace().collect();
+            let signature = format!("({}", words.join(" ").replace(",)", ")").replace(", )", ")"));
+            exports.push(Export { name: name.to_owned(), signature, body: body.trim().to_owned() });
         }
     }
     exports
@@ -79,7 +103,7 @@ fn exports() -> Vec<(String, String)> {
 fn the_body_of_every_export_is_one_guard() {
     let exports = exports();
     assert!(exports.len() > 30, "only {} exports found", exports.len());
-    for (name, body) in exports {
+    for Export { name, body, .. } in exports {
         assert!(name.starts_with("psld_"), "{name}");
         let guarded = ["guard(", "guard_value("].iter().any(|guard| body.starts_with(guard));
         // One expression: what begins on the first line ends on the last.
@@ -123,6 +147,6 @@ fn the_header_declares_every_export_with_a_thread_rule() {
             })
         })
         .collect();
-    let exported: BTreeSet<String> = exports().into_iter().map(|(name, _)| name).collect();
+    let exported: BTreeSet<String> = exports().into_iter().map(|export| export.name).collect();
     assert_eq!(declared, exported);
 }

@@ -25,8 +25,8 @@ pub struct psld_engine_options {
     /// Requests that may be in the engine at once; one more is PSLD_STATUS_QUEUE_FULL. All of them are worked on, and hold
     /// their arrays; default 0: 256.
     pub queue: i32,
-    /// Seconds that the first call after a pause waits for company, unless `max_batch` samples are there before; default 0.
-    /// Later calls never wait: who comes while one is made joins the next.
+    /// Seconds that the first call after a pause waits for company, unless `max_batch` samples are there, or somebody's
+    /// deadline passes, before; default 0. Later calls never wait: who comes while one is made joins the next.
     pub max_wait_seconds: f64,
 }
 

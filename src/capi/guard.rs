@@ -45,7 +45,11 @@ thread_local! {
 fn catch<T>(body: impl FnOnce() -> T) -> Result<T> {
     silence_panics();
     let outer = INSIDE.replace(true);
-    let outcome = catch_unwind(AssertUnwindSafe(body));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        injected::panic_if_asked();
+        body()
+    }));
     INSIDE.set(outer);
     outcome.map_err(|payload| {
         let what = PANIC.take().unwrap_or_else(|| text(&*payload));
@@ -79,22 +83,26 @@ fn text(payload: &(dyn Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or("of unknown cause"))
 }
 
+/// A panic in the body of an export, for tests: it is compiled into the library's own tests and nowhere else.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capi::{psld_error_free, psld_error_message};
-    use std::ffi::CStr;
-    use std::ptr::null_mut;
+mod injected {
+    use std::cell::Cell;
 
-    #[test]
-    fn a_panic_is_a_status_that_says_where() {
-        let mut err = null_mut();
-        assert_eq!(guard(&mut err, || panic!("injected")), Status::Panic as i32);
-        // SAFETY: the message of a live error.
-        let message = unsafe { CStr::from_ptr(psld_error_message(err)) }.to_str().unwrap();
-        assert!(message.contains("injected at src/capi/guard.rs"), "{message}");
-        psld_error_free(err);
-        assert_eq!(guard(null_mut(), || panic!("injected")), Status::Panic as i32);
-        assert_eq!(guard_value(7, || panic!("injected")), 7);
+    thread_local! {
+        static ASKED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// `call`, in which the first body of an export panics; and whether there was one.
+    pub fn within<T>(call: impl FnOnce() -> T) -> (T, bool) {
+        ASKED.set(true);
+        let value = call();
+        (value, !ASKED.replace(false))
+    }
+
+    pub fn panic_if_asked() {
+        assert!(!ASKED.replace(false), "injected");
     }
 }
+
+#[cfg(test)]
+mod tests;

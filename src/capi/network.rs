@@ -40,11 +40,16 @@ pub struct psld_evaluation {
     pub out: *mut c_void,
     /// Elements of `out` in all.
     pub out_elements: usize,
+    /// Receives, if need be, why the callback returns another value than 0: UTF-8 with a NUL, for the error's message.
+    pub message: *mut c_char,
+    /// Bytes of `message`, the NUL included.
+    pub message_capacity: usize,
 }
 
 /// Computes a network, on a thread that steps a run of its model; where several are stepped at once, on several threads at
-/// once. A return value other than 0 ends the step with PSLD_STATUS_RUNTIME_FAILURE, and the message names the value. It
-/// may call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
+/// once; of an engine, on the engine's thread, which must not wait for its tickets. A return value other than 0 ends the
+/// step with PSLD_STATUS_RUNTIME_FAILURE, and the error tells the value and what `evaluation->message` was set to. It may
+/// call any function of psld but on the run that is stepped, and must return: no exception, no longjmp.
 pub type psld_network_callback =
     Option<extern "C" fn(user: *mut c_void, evaluation: *const psld_evaluation) -> i32>;
 
@@ -167,15 +172,24 @@ impl Network for Shared {
     }
 
     fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
-        Ok(Box::new(CallerEvaluator { network: Arc::clone(&self.0), times: Vec::new(), labels: Vec::new() }))
+        Ok(Box::new(CallerEvaluator {
+            network: Arc::clone(&self.0),
+            times: Vec::new(),
+            labels: Vec::new(),
+            message: vec![0; MESSAGE],
+        }))
     }
 }
+
+/// Bytes of a message that a callback may leave.
+const MESSAGE: usize = 1024;
 
 struct CallerEvaluator {
     network: Arc<CallerNetwork>,
     times: Vec<f64>,
     /// The null class for all, where a run has no labels.
     labels: Vec<i64>,
+    message: Vec<u8>,
 }
 
 impl Evaluator for CallerEvaluator {
@@ -197,6 +211,7 @@ impl Evaluator for CallerEvaluator {
         if states != outputs {
             return Err(Error::new(Status::Internal, "states and outputs of two precisions"));
         }
+        self.message.fill(0);
         self.times.clear();
         self.times.extend(inputs.t.iter().map(|t| self.network.clock.at(*t)));
         let labels = match (self.network.null_class, inputs.labels) {
@@ -219,11 +234,17 @@ impl Evaluator for CallerEvaluator {
             labels,
             out,
             out_elements,
+            message: self.message.as_mut_ptr().cast(),
+            message_capacity: MESSAGE,
         };
         match (self.network.call)(self.network.user.pointer, &evaluation) {
             0 => Ok(()),
             value => {
-                Err(Error::new(Status::RuntimeFailure, format!("the caller's network returned {value}")))
+                let text = self.message.split(|byte| *byte == 0).next().unwrap_or_default();
+                let why = if text.is_empty() { "" } else { ": " };
+                let text = String::from_utf8_lossy(text);
+                let message = format!("the caller's network returned {value}{why}{text}");
+                Err(Error::new(Status::RuntimeFailure, message))
             }
         }
     }

@@ -4,7 +4,6 @@ use super::guard::guard_value;
 use super::handle;
 use crate::Status;
 use std::ffi::{CStr, c_char};
-use std::ptr::null;
 
 /// The version of the C ABI that this header describes. It grows when functions or fields are appended; a program
 /// runs with any library whose psld_abi_version() is at least the one that it was compiled with.
@@ -17,7 +16,7 @@ pub const PSLD_ABI_VERSION: i32 = 1;
 /// @return a static string, never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_version() -> *const c_char {
-    guard_value(null(), || concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast())
+    guard_value(c"".as_ptr(), || concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast())
 }
 
 /// The version of the library's C ABI; compare it with PSLD_ABI_VERSION where the library is loaded at run time.
@@ -36,7 +35,9 @@ pub extern "C" fn psld_abi_version() -> i32 {
 /// @return a static string, never NULL; "PSLD_STATUS_UNKNOWN" for a number that this version does not know.
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_status_name(status: i32) -> *const c_char {
-    guard_value(null(), || status_name(status).unwrap_or(c"PSLD_STATUS_UNKNOWN").as_ptr())
+    guard_value(c"PSLD_STATUS_UNKNOWN".as_ptr(), || {
+        status_name(status).unwrap_or(c"PSLD_STATUS_UNKNOWN").as_ptr()
+    })
 }
 
 /// The number of handles that were given out and not freed yet, for leak checks in tests.

@@ -15,6 +15,7 @@ pub(super) struct Job {
     pub priority: i32,
     /// A guidance network of its own.
     pub guide: Option<Arc<dyn Network>>,
+    pub deadline: Option<Instant>,
     run: Mutex<Run>,
     told: Mutex<Told>,
     changed: Condvar,
@@ -55,6 +56,7 @@ impl Job {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             priority,
             guide,
+            deadline: run.deadline(),
             told: Mutex::new(Told { progress: run.progress(), outcome: None }),
             run: Mutex::new(run),
             changed: Condvar::new(),
@@ -106,6 +108,10 @@ impl Job {
 
     pub fn tell(&self, progress: Progress) {
         self.told().progress = progress;
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.told().outcome.is_some()
     }
 
     /// Ends it. Its place is free before its owner hears of that.
@@ -222,7 +228,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.job.told().outcome.is_none() {
+        if !self.job.has_ended() {
             self.cancel();
         }
     }

@@ -34,7 +34,7 @@ use job::Job;
 use serde::Serialize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use worker::{Served, Worker};
 
 /// Network calls that a level of priority is worth.
@@ -48,8 +48,8 @@ pub const MAX_PRIORITY: i32 = 10;
 pub struct EngineOptions {
     /// Samples of one network call at most, at least 1. Where a model is its own guide a sample counts twice.
     pub max_batch: usize,
-    /// How long the first call after a pause waits for company, unless `max_batch` samples are there before. Deadlines are
-    /// looked at before each call, so one that passes in this time is noticed at its end.
+    /// How long the first call after a pause waits for company, unless `max_batch` samples are there, or somebody's deadline
+    /// passes, before.
     pub max_wait: Duration,
     /// Requests that may be in the engine at once, at least 1; one more is [`Status::QueueFull`]. All of them are worked on,
     /// and hold their arrays.
@@ -212,6 +212,7 @@ impl Engine {
     /// [`Status::QueueFull`]; [`Status::InvalidArgument`], [`Status::ShapeMismatch`], [`Status::MemoryLimit`] and
     /// the others of [`Run::start`]; [`Status::Cancelled`] where the engine is closed.
     pub fn submit(&self, request: Request) -> Result<Ticket> {
+        let began = Instant::now();
         let Request { sampler, mut options, priority } = request;
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
             return Err(Error::argument(format!(
@@ -226,7 +227,7 @@ impl Engine {
         let (deadline, cancel) = (options.deadline.take(), options.cancel.take());
         let guide = options.guide.as_ref().map(|guide| guide.network().clone());
         let mut run = Run::hosted(&self.model, &sampler, options)?;
-        run.watch(deadline, cancel.clone());
+        run.watch(deadline.map(|time| time.saturating_sub(began.elapsed())), cancel.clone());
         let job = Job::new(run, priority, guide, cancel);
         job.hold(place, &self.shared);
         {

@@ -1,11 +1,12 @@
 //! The engine's thread.
 
 use super::job::Job;
-use super::{HEAD_START, InFlight, Shared};
+use super::{Desk, HEAD_START, InFlight, Shared};
 use crate::network::{Evaluator, Network, Precision};
 use crate::run::{Evaluation, Lengths, Sheet};
 use crate::{Error, Model, Result, Status};
 use std::any::Any;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::{Arc, PoisonError};
@@ -68,9 +69,48 @@ impl Served {
     }
 }
 
+/// A job in the hands of the engine's thread, which owes its owner an end: one that a panic takes out of them ends with that.
+struct Owed {
+    job: Arc<Job>,
+    shared: Arc<Shared>,
+}
+
+impl Owed {
+    /// Ends it, and counts it.
+    fn end(&self, outcome: Result<()>) {
+        {
+            let stats = &mut self.shared.desk().stats;
+            *(if outcome.is_ok() { &mut stats.completed } else { &mut stats.failed }) += 1;
+        }
+        // Without the desk's lock: what the job holds gives its place back.
+        self.job.end(outcome);
+    }
+}
+
+impl Deref for Owed {
+    type Target = Arc<Job>;
+    fn deref(&self) -> &Arc<Job> {
+        &self.job
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if !self.job.has_ended() {
+            let lost = "a defect in psld or a network took it out of the engine";
+            self.end(Err(Error::new(Status::Panic, lost).hint("please report it")));
+        }
+    }
+}
+
+/// Who arrived: from here on the engine's thread has them.
+fn owed(shared: &Arc<Shared>, desk: &mut Desk) -> Vec<Owed> {
+    desk.arrived.drain(..).map(|job| Owed { job, shared: shared.clone() }).collect()
+}
+
 /// A request that waits for a network call.
 struct Waiting {
-    job: Arc<Job>,
+    job: Owed,
     evaluation: Evaluation,
     key: Key,
     /// The first lane that was in no call yet.
@@ -106,16 +146,12 @@ impl Worker {
                 Ok(true) => {}
                 Ok(false) => break,
                 // Nobody is left to wait for what does not come.
-                Err(e) => {
-                    self.waiting
-                        .drain(..)
-                        .for_each(|waiting| end(&self.shared, &waiting.job, Err(e.again())));
-                }
+                Err(e) => self.waiting.drain(..).for_each(|waiting| waiting.job.end(Err(e.again()))),
             }
         }
-        let left = std::mem::take(&mut self.shared.desk().arrived);
+        let left = owed(&self.shared, &mut self.shared.desk());
         for job in left.into_iter().chain(self.waiting.drain(..).map(|waiting| waiting.job)) {
-            end(&self.shared, &job, Err(Error::new(Status::Cancelled, "the engine was closed")));
+            job.end(Err(Error::new(Status::Cancelled, "the engine was closed")));
         }
     }
 
@@ -131,26 +167,33 @@ impl Worker {
             self.patience = None;
             self.call();
         }
+        self.let_go_of_guides();
         true
     }
 
     /// Who arrived since the last time; without anything to do it waits for somebody. `None`: the engine is closed.
-    fn arrivals(&self) -> Option<Vec<Arc<Job>>> {
+    fn arrivals(&self) -> Option<Vec<Owed>> {
         let mut desk = self.shared.desk();
         if desk.arrived.is_empty() && !desk.closed {
             if self.waiting.is_empty() {
                 desk = self.shared.bell.wait(desk).unwrap_or_else(PoisonError::into_inner);
-            } else if let Some(end) = self.patience {
+            } else if let Some(end) = self.end_of_patience() {
                 let left = end.saturating_duration_since(Instant::now());
                 desk = self.shared.bell.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        if desk.closed { None } else { Some(std::mem::take(&mut desk.arrived)) }
+        if desk.closed { None } else { Some(owed(&self.shared, &mut desk)) }
+    }
+
+    /// Until when the next call may wait for company: no longer than until the first of those who wait is late.
+    fn end_of_patience(&self) -> Option<Instant> {
+        let deadlines = self.waiting.iter().filter_map(|waiting| waiting.job.deadline);
+        self.patience.map(|end| deadlines.fold(end, Instant::min))
     }
 
     /// Whether the call that is next still waits for others to join it.
     fn is_waiting_for_company(&self) -> bool {
-        if self.patience.is_none_or(|end| Instant::now() >= end) {
+        if self.end_of_patience().is_none_or(|end| Instant::now() >= end) {
             return false;
         }
         let Some(first) = self.waiting.iter().min_by_key(|waiting| waiting.rank) else { return false };
@@ -164,18 +207,27 @@ impl Worker {
 
     /// Ends those that are cancelled or late.
     fn let_leave(&mut self) {
-        let shared = &self.shared;
         self.waiting.retain(|waiting| match waiting.job.interrupted() {
             Ok(()) => true,
             Err(e) => {
-                end(shared, &waiting.job, Err(e));
+                waiting.job.end(Err(e));
                 false
             }
         });
     }
 
+    /// What belongs to the engine's own model stays, what to a guidance network as long as somebody has it.
+    fn let_go_of_guides(&mut self) {
+        let (waiting, own) = (&self.waiting, self.served[0].key.network.clone());
+        self.served.retain(|Served { key: Key { network, .. }, .. }| {
+            let guides =
+                |waiting: &Waiting| waiting.job.guide.as_ref().is_some_and(|guide| same(network, guide));
+            same(network, &own) || waiting.iter().any(guides)
+        });
+    }
+
     /// Takes a job as far as it gets without a network call; `answered` is the call that it waited for.
-    fn go_on(&mut self, job: Arc<Job>, answered: Option<Evaluation>) {
+    fn go_on(&mut self, job: Owed, answered: Option<Evaluation>) {
         let outcome = guarded(|| {
             let mut run = job.run()?;
             if let Some(evaluation) = answered {
@@ -183,24 +235,19 @@ impl Worker {
             }
             let next = run.proceed();
             job.tell(run.progress());
-            let Some(evaluation) = next? else { return Ok(None) };
-            Ok(Some(Waiting {
-                key: Key {
-                    network: run.network_of(&evaluation).clone(),
-                    precision: run.precision(),
-                    lengths: run.lengths_of(&evaluation),
-                },
-                next: 0,
-                taken: 0,
-                rank: (0, 0),
-                evaluation,
-                job: job.clone(),
-            }))
+            let key = |evaluation: &Evaluation| Key {
+                network: run.network_of(evaluation).clone(),
+                precision: run.precision(),
+                lengths: run.lengths_of(evaluation),
+            };
+            Ok(next?.map(|evaluation| (key(&evaluation), evaluation)))
         });
         match outcome {
-            Ok(Some(waiting)) => self.queue(waiting),
-            Ok(None) => end(&self.shared, &job, Ok(())),
-            Err(e) => end(&self.shared, &job, Err(e)),
+            Ok(Some((key, evaluation))) => {
+                self.queue(Waiting { job, evaluation, key, next: 0, taken: 0, rank: (0, 0) })
+            }
+            Ok(None) => job.end(Ok(())),
+            Err(e) => job.end(Err(e)),
         }
     }
 
@@ -212,29 +259,33 @@ impl Worker {
         self.waiting.push(waiting);
     }
 
+    /// Which of [`Self::served`] calls of this kind are made with: it has an evaluator.
+    fn open(&mut self, key: Key) -> Result<usize> {
+        let at = match self.served.iter().position(|served| served.key == key) {
+            Some(at) => at,
+            None => {
+                self.served.push(Served::open(key, self.shared.options.max_batch)?);
+                self.served.len() - 1
+            }
+        };
+        let Served { key, evaluator, .. } = &mut self.served[at];
+        if evaluator.is_none() {
+            *evaluator = Some(key.network.evaluator()?);
+        }
+        Ok(at)
+    }
+
     /// Makes one network call for those who come first.
     fn call(&mut self) {
         self.waiting.sort_by_key(|waiting| waiting.rank);
         let Some(first) = self.waiting.first() else { return };
-        let at = match self.served.iter().position(|served| served.key == first.key) {
-            Some(at) => Ok(at),
-            None => Served::open(first.key.clone(), self.shared.options.max_batch).map(|served| {
-                self.served.push(served);
-                self.served.len() - 1
-            }),
-        };
-        let opened = at.and_then(|at| {
-            let Served { key, evaluator, .. } = &mut self.served[at];
-            if evaluator.is_none() {
-                *evaluator = Some(key.network.evaluator()?);
-            }
-            Ok(at)
-        });
-        let at = match opened {
+        let key = first.key.clone();
+        // A network's own code, as that of its call.
+        let at = match guarded(|| self.open(key)) {
             Ok(at) => at,
             Err(e) => {
                 let first = self.waiting.remove(0);
-                return end(&self.shared, &first.job, Err(e));
+                return first.job.end(Err(e));
             }
         };
         let parts = self.gather(at);
@@ -252,7 +303,7 @@ impl Worker {
             if let Some(interrupt) = &interrupt {
                 interrupt.clear();
             }
-            desk.call = Some(InFlight { jobs: jobs().cloned().collect(), interrupt });
+            desk.call = Some(InFlight { jobs: jobs().map(|job| job.job.clone()).collect(), interrupt });
         }
         let began = Instant::now();
         let made = guarded(|| served.sheet.evaluate(&mut **evaluator));
@@ -262,7 +313,7 @@ impl Worker {
             desk.call = None;
             desk.stats.calls += 1;
             desk.stats.samples += served.sheet.len() as u64;
-            std::mem::take(&mut desk.arrived)
+            owed(&self.shared, &mut desk)
         };
         self.calls += 1;
         if made.as_ref().is_err_and(|e| e.status() == Status::Panic) {
@@ -274,14 +325,6 @@ impl Worker {
             Ok(()) => self.scatter(at, &parts, each),
             Err(e) => self.fail(at, &parts, &e),
         }
-        // What belongs to the engine's own model stays, what to a guidance network as long as somebody has it.
-        let own = self.served[0].key.network.clone();
-        let waiting = &self.waiting;
-        self.served.retain(|Served { key: Key { network, .. }, .. }| {
-            let guides =
-                |waiting: &Waiting| waiting.job.guide.as_ref().is_some_and(|guide| same(network, guide));
-            same(network, &own) || waiting.iter().any(guides)
-        });
     }
 
     /// Fills the sheet of a network with those who come first.
@@ -354,7 +397,7 @@ impl Worker {
             };
             // Of a call that was ended on request.
             let outcome = waiting.job.interrupted().and_then(|()| Err(failed()));
-            end(&self.shared, &waiting.job, outcome);
+            waiting.job.end(outcome);
         }
     }
 
@@ -368,16 +411,6 @@ impl Worker {
         self.waiting = left;
         out
     }
-}
-
-/// Ends a job, and counts it.
-fn end(shared: &Shared, job: &Job, outcome: Result<()>) {
-    {
-        let stats = &mut shared.desk().stats;
-        *(if outcome.is_ok() { &mut stats.completed } else { &mut stats.failed }) += 1;
-    }
-    // Without the desk's lock: what the job holds gives its place back.
-    job.end(outcome);
 }
 
 /// A panic, in a network or in this library, is the failure of those at work.

@@ -513,6 +513,10 @@ impl Run {
         self.calls.seconds
     }
 
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// [`Self::resume_with`] in an engine: who else is told of a cancel.
     pub(crate) fn watch(&mut self, deadline: Option<Duration>, cancel: Option<Cancel>) {
         self.deadline = at(deadline);

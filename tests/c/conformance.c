@@ -1,5 +1,5 @@
-/* One case of tests/conformance.json: MODEL SAMPLER_JSON N SEED PRECISION OUTPUT. Prints the hash of the result, or the status
- * and the message. */
+/* One case of tests/conformance.json: MODEL SAMPLER_JSON N SEED PRECISION OUTPUT FORM. Prints the hash of the result, or with
+ * FORM "values" its values, or the status and the message. */
 #include "check.h"
 #include <inttypes.h>
 
@@ -10,7 +10,7 @@ static int failed(int32_t status, psld_error *err) {
 }
 
 int main(int argc, char **argv) {
-  CHECK(argc == 7);
+  CHECK(argc == 8);
   psld_model *model = NULL;
   psld_sampler *sampler = NULL;
   psld_error *err = NULL;
@@ -34,9 +34,16 @@ int main(int argc, char **argv) {
   CHECK(x);
   status = psld_sample(model, sampler, &what, output, what.precision, x, count, NULL, NULL, &err);
   if (status) return failed(status, err);
-  uint64_t hash = 0xcbf29ce484222325u;
-  for (size_t i = 0; i < size; i++) hash = (hash ^ x[i]) * 0x100000001b3u;
-  printf("%016" PRIx64 "\n", hash);
+  if (strcmp(argv[7], "values") == 0) {
+    for (size_t i = 0; i < count; i++) {
+      double value = what.precision == PSLD_DTYPE_F64 ? ((double *)(void *)x)[i] : ((float *)(void *)x)[i];
+      printf("%.9g\n", value);
+    }
+  } else {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < size; i++) hash = (hash ^ x[i]) * 0x100000001b3u;
+    printf("%016" PRIx64 "\n", hash);
+  }
   free(x);
   psld_sampler_free(sampler);
   psld_model_free(model);

@@ -14,13 +14,18 @@ static const char *const exact =
 
 struct user {
   int calls, released, fail_at;
+  const char *says;
 };
 
 static int32_t network(void *pointer, const psld_evaluation *e) {
   struct user *user = (struct user *)pointer;
   CHECK(e->struct_size >= sizeof *e && e->reserved == 0 && e->labels == NULL);
   CHECK(e->z_elements == e->out_elements && e->z_elements == (size_t)e->n * 4);
-  if (++user->calls == user->fail_at) return 7;
+  if (++user->calls == user->fail_at) {
+    CHECK(e->message && e->message_capacity >= 256 && e->message[0] == 0);
+    if (user->says) snprintf(e->message, e->message_capacity, "%s", user->says);
+    return 7;
+  }
   for (size_t i = 0; i < e->z_elements; ++i) {
     const double t = e->t[i / 4] / 1000.0;
     const double sigma = sqrt(-expm1(-(0.1 * t + 0.5 * 19.9 * t * t)));
@@ -48,7 +53,7 @@ static void released(void *user) { ++((struct user *)user)->released; }
 
 int main(int argc, char **argv) {
   (void)argc, (void)argv;
-  struct user user = {0, 0, 0};
+  struct user user = {0, 0, 0, NULL};
   psld_model_options options;
   OK(psld_model_options_init(&options, sizeof options));
   options.spec_json = spec;
@@ -75,7 +80,14 @@ int main(int argc, char **argv) {
   psld_error *err = NULL;
   EXPECT(PSLD_STATUS_RUNTIME_FAILURE,
          psld_sample(model, sampler, &of_run, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, narrow, ELEMENTS, NULL, NULL, &err));
-  CHECK(strstr(psld_error_message(err), "the caller's network returned 7"));
+  CHECK(strstr(psld_error_message(err), "the caller's network returned 7") && !strstr(psld_error_message(err), "7:"));
+  OK(psld_error_free(err));
+  err = NULL;
+  user.fail_at = user.calls + 1;
+  user.says = "no weights";
+  EXPECT(PSLD_STATUS_RUNTIME_FAILURE,
+         psld_sample(model, sampler, &of_run, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, narrow, ELEMENTS, NULL, NULL, &err));
+  CHECK(strstr(psld_error_message(err), "the caller's network returned 7: no weights"));
   OK(psld_error_free(err));
 
   /* It is told when nothing uses the network any more, and not before. */

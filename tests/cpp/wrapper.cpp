@@ -19,6 +19,8 @@
 static_assert(!std::is_copy_constructible_v<psld::Run> && std::is_nothrow_move_constructible_v<psld::Run>);
 static_assert(!std::is_copy_assignable_v<psld::Model> && std::is_nothrow_move_assignable_v<psld::Model>);
 static_assert(std::is_base_of_v<std::exception, psld::Error>);
+static_assert(!std::is_copy_constructible_v<psld::Engine> && std::is_nothrow_move_constructible_v<psld::Engine>);
+static_assert(!std::is_copy_assignable_v<psld::Ticket> && std::is_nothrow_move_assignable_v<psld::Ticket>);
 
 int elsewhere(const char *path);
 
@@ -186,10 +188,173 @@ static void guide() {
   }
 }
 
+/* Many callers on one network. */
+static void serve(const char *path) {
+  auto model = psld::Model::load(path);
+  psld::EngineOptions options;
+  options.max_batch = 5;
+  options.queue = 3;
+  auto engine = psld::Engine::create(model, options);
+  auto sampler = psld::Sampler::create(model, {{"sampler", "sscs"}, {"nfe", "20"}});
+  auto slow = psld::Sampler::create(model, {{"sampler", "em"}, {"steps", "20000"}});
+  std::vector<std::thread> callers;
+  for (std::int64_t n = 1; n <= 3; n++) {
+    callers.emplace_back([&, n] {
+      psld::RunOptions what(n);
+      what.seed = static_cast<std::uint64_t>(10 * n);
+      auto ticket = engine.submit(sampler, what, 1);
+      const auto end = ticket.wait();
+      CHECK(end.done && end.nfe == 20 && end.samples_done == n && ticket.progress().done);
+      CHECK((ticket.shape(PSLD_OUTPUT_STATE) == std::vector<std::int64_t>{n, 6, 2, 2}));
+      const auto samples = ticket.read();
+      CHECK((samples.shape == std::vector<std::int64_t>{n, 3, 2, 2}));
+      const std::string seed = std::to_string(10 * n);
+      CHECK(samples.values == model.sample(n, {{"sampler", "sscs"}, {"nfe", "20"}, {"seed", seed.c_str()}}).values);
+      std::vector<double> wide(samples.values.size());
+      ticket.read_into<double>(wide);
+      CHECK(static_cast<float>(wide.back()) == samples.values.back());
+      CHECK(ticket.provenance_json().find("\"plan\"") != std::string::npos);
+    });
+  }
+  for (auto &caller : callers) caller.join();
+  CHECK(engine.stats_json().find("\"completed\":3,\"failed\":0") != std::string::npos);
+
+  // A wait that ends before the request; an estimate meanwhile; a cancel; a place for the next.
+  psld::RunOptions what(2);
+  what.previews = 1;
+  std::vector<psld::Ticket> tickets;
+  for (int i = 0; i < 3; i++) tickets.push_back(engine.submit(slow, what));
+  CHECK(thrown([&] { engine.submit(slow); }).status() == PSLD_STATUS_QUEUE_FULL);
+  CHECK(tickets[0].id() + 1 == tickets[1].id());
+  while (tickets[0].progress().nfe == 0) CHECK(!tickets[0].wait(std::chrono::milliseconds(1)).done);
+  CHECK(tickets[0].read(PSLD_OUTPUT_X0).values.size() == 24 && tickets[0].progress().samples_done == 0);
+  CHECK(thrown([&] { tickets[0].read(); }).status() == PSLD_STATUS_RUN_STATE);
+  CHECK(thrown([&] { tickets[0].wait(-1.0); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+  tickets[0].cancel();
+  CHECK(thrown([&] { tickets[0].wait(); }).status() == PSLD_STATUS_CANCELLED);
+  CHECK(tickets[0].progress().nfe > 0 && !tickets[0].progress().done);
+  tickets[2] = engine.submit(sampler, what);
+  CHECK(tickets[2].wait(60.0).done);
+  psld::RunOptions late(1);
+  late.deadline_seconds = 0.01;
+  late.anytime = 1;
+  psld::Ticket partial = engine.submit(slow, late);
+  CHECK(thrown([&] { partial.wait(); }).status() == PSLD_STATUS_PARTIAL && partial.read(PSLD_OUTPUT_X0).values.size() == 12);
+
+  // Moved, closed at work, and read afterwards.
+  psld::Engine moved = std::move(engine);
+  CHECK(!engine && thrown([&] { engine.submit(sampler); }).status() == PSLD_STATUS_NULL_POINTER);
+  CHECK(thrown([&] { psld::Ticket().progress(); }).status() == PSLD_STATUS_NULL_POINTER);
+  { psld::Engine closed = std::move(moved); }
+  CHECK(thrown([&] { tickets[1].wait(); }).status() == PSLD_STATUS_CANCELLED && tickets[2].read().values.size() == 24);
+  options.max_batch = -1;
+  CHECK(thrown([&] { psld::Engine::create(model, options); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+}
+
+/* The exact network of unit normal data along VP, eps = sigma(t) z, as a function. */
+static void own_network() {
+  const std::string spec =
+      R"({"format": 1, "process": {"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}, "data": {"shape": [4]},
+          "network": {"prediction": "epsilon"}})";
+  auto calls = std::make_shared<int>(0);
+  std::weak_ptr<int> alive = calls;
+  const auto normal = [calls](const auto &e) {
+    CHECK(e.z.size() == 4 * static_cast<std::size_t>(e.n) && e.labels.size() == 0 && e.out.size() == e.z.size());
+    if (++*calls < 0) throw std::runtime_error("mine");
+    for (std::size_t i = 0; i < e.z.size(); i++) {
+      const double t = e.t[i / 4], sigma = std::sqrt(-std::expm1(-(0.1 * t + 0.5 * 19.9 * t * t)));
+      e.out[i] = static_cast<std::decay_t<decltype(e.out[i])>>(sigma * e.z[i]);
+    }
+  };
+  {
+    auto model = psld::Model::create(normal, spec, "normal");
+    const psld::SamplerOptions heun = {{"sampler", "heun"}, {"steps", "10"}};
+    const auto wide = model.sample<double>(3, heun), narrow = psld::Model::create(normal, spec, "x").sample<double>(3, heun);
+    CHECK(*calls == 42 && wide.values == narrow.values);
+    const std::string exact = R"({"psld.spec": )" + spec +
+                              R"(, "mixture": {"weights": [1], "means": [[0, 0, 0, 0]], "variances": [1]}})";
+    const auto same = psld::Model::load_memory(psld::View<const unsigned char>(
+        reinterpret_cast<const unsigned char *>(exact.data()), exact.size()));
+    const auto known = same.sample<double>(3, heun);
+    for (std::size_t i = 0; i < 12; i++) CHECK(std::fabs(known.values[i] - wide.values[i]) < 1e-5);
+
+    // -log2 of the density, a dimension.
+    psld::Array<double> images{{0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 1.0, 0.5}, {2, 4}};
+    psld::RunOptions precise;
+    precise.precision = PSLD_DTYPE_F64;
+    const auto found = model.likelihood(images, 4, false, {{"nfe", "100"}}, precise);
+    CHECK(found.bits.size() == 2 && found.errors.size() == 2 && model.likelihood(images, 1, true).errors.empty());
+    const double squares[2] = {0.0, 3.25};
+    for (int i = 0; i < 2; i++)
+      CHECK(std::fabs(found.bits[i] - (std::log(2 * 3.14159265358979) / 2 + squares[i] / 8) / std::log(2.0)) < 0.02);
+    CHECK(thrown([&] { model.likelihood(psld::Array<float>()); }).status() == PSLD_STATUS_INVALID_ARGUMENT);
+    CHECK(thrown([&] { model.likelihood(images, 1, false, {}, precise, [](const psld_progress &) { return false; }); })
+              .status() == PSLD_STATUS_CANCELLED);
+
+    // What it throws comes out of the call that stepped, as it is; and the model is as before.
+    auto sampler = psld::Sampler::create(model, heun);
+    auto stepped = psld::Run::start(model, sampler, psld::RunOptions(2)), range = psld::Run::start(model, sampler);
+    const std::function<void()> all[] = {[&] { model.sample(2, heun); }, [&] { stepped.step(); },
+                                         [&] { for (const auto &p : range.steps()) CHECK(p.step < 0); },
+                                         [&] { model.likelihood(images); }};
+    *calls = -1000;
+    for (const auto &one : all) {
+      try {
+        one();
+        CHECK(!"nothing was thrown");
+      } catch (const std::runtime_error &e) {
+        CHECK(std::strcmp(e.what(), "mine") == 0);
+      }
+    }
+    // On the engine's thread, for who waits elsewhere.
+    auto engine = psld::Engine::create(model);
+    auto ticket = engine.submit(sampler);
+    const auto error = thrown([&] { ticket.wait(); });
+    CHECK(error.status() == PSLD_STATUS_RUNTIME_FAILURE && error.message().find(": mine") != std::string::npos);
+    *calls = 0;
+    CHECK(model.sample<double>(3, heun).values == wide.values && engine.submit(sampler).wait().done);
+    psld_model *raw = model.get();
+    *calls = -1000;
+    psld_error *err = nullptr;
+    float x[4];
+    psld_run_options one = psld::RunOptions(1);
+    CHECK(psld_sample(raw, sampler.get(), &one, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, x, 4, nullptr, nullptr, &err) ==
+          PSLD_STATUS_RUNTIME_FAILURE);
+    psld_error_free(err);
+    // What a C call left behind is not taken for a later failure's.
+    CHECK(thrown([&] { psld::Model::load("nowhere.json"); }).status() == PSLD_STATUS_READ_FAILED);
+    *calls = 0;
+  }
+  // Precisions that it does not have; long texts; and no network outlives its model.
+  auto narrow = psld::Model::create([](const psld::Evaluation<float> &e) { for (float &x : e.out) x = 0; }, spec, "narrow");
+  CHECK(narrow.sample(1).values.size() == 4);
+  psld::RunOptions wide;
+  wide.precision = PSLD_DTYPE_F64;
+  auto refused = psld::Run::start(narrow, psld::Sampler::create(narrow), wide);
+  CHECK(thrown([&] { refused.step(); }).message().find("single precision only") != std::string::npos);
+  auto odd = psld::Model::create([](const auto &) { throw 7; }, spec, "odd");
+  try {
+    odd.sample(1);
+    CHECK(!"nothing was thrown");
+  } catch (int seven) {
+    CHECK(seven == 7);
+  }
+  auto wordy = psld::Model::create([](const auto &) { throw std::runtime_error(std::string(5000, 'x')); }, spec, "wordy");
+  auto engine = psld::Engine::create(wordy);
+  auto ticket = engine.submit(psld::Sampler::create(wordy));
+  CHECK(thrown([&] { ticket.wait(); }).message().size() < 1200);
+  CHECK(thrown([&] { psld::Model::create(normal, "{}", "x"); }).status() == PSLD_STATUS_SPEC_INVALID);
+  CHECK(calls.use_count() == 2);
+  calls.reset();
+  CHECK(alive.use_count() == 1);
+}
+
 int main(int argc, char **argv) {
   if (argc < 2) return 1;
   run(argv[1]);
   guide();
+  serve(argv[1]);
+  own_network();
   if (int failed = elsewhere(argv[1])) return failed;
   return psld_debug_live_handles() == 0 ? 0 : 5;
 }

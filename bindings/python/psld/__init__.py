@@ -12,6 +12,8 @@ Arrays are numpy's, ``[n, C, ...]``. Sample i has seed + i, and the same bits fr
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes as c
 import glob
 import importlib.util
@@ -20,8 +22,11 @@ import json
 import os
 import signal
 import threading
+import time
+import traceback
+import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +44,17 @@ from ._abi import (
     OutOfMemory,
     Partial,
     PsldError,
+    QueueFull,
     RunError,
     call,
     lib,
 )
 from ._export import export
+from ._images import samples_to_pil
 from ._version import __version__
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _abi.check_version(__version__)
 
@@ -54,6 +64,7 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "DeadlineExceeded",
+    "Engine",
     "InternalError",
     "Model",
     "ModelError",
@@ -63,14 +74,17 @@ __all__ = [
     "Partial",
     "Progress",
     "PsldError",
+    "QueueFull",
     "Run",
     "RunError",
     "Sampler",
+    "Ticket",
     "export",
     "live_handles",
     "load_runtime",
     "noise",
     "samplers",
+    "samples_to_pil",
 ]
 
 Array = npt.NDArray[Any]
@@ -224,6 +238,55 @@ class Progress:
         return cls(p.step, p.of, p.nfe, bool(p.done), p.fraction, p.t, p.samples_done, p.samples)
 
 
+# Who is told how far a call is: a function, or with True a bar of tqdm.
+Tells = Union[bool, Callable[[Progress], Any], None]
+
+
+@contextlib.contextmanager
+def _long_call(cancel: Cancel, progress: Tells) -> Iterator[Any]:
+    """Around a call of the library that takes its time: gives the callback to pass, and raises what that raised, or Ctrl+C,
+    when the library has stopped."""
+    raised: list[BaseException] = []
+    with contextlib.ExitStack() as stack:
+        tell = stack.enter_context(_bar()) if progress is True else None if progress is False else progress
+
+        def told(_: Any, p: int) -> int:
+            try:
+                if tell is not None:
+                    return int(tell(Progress._of(_abi.Progress.from_address(p))) is False)
+            except BaseException as e:
+                raised.append(e)
+                return 1
+            return 0
+
+        with _interrupts(cancel) as interrupted:
+            try:
+                yield _abi.progress_callback(told)
+            except Cancelled:
+                if not raised and not interrupted:
+                    raise
+    if raised:
+        raise raised[0] from None
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    """Who shows a bar of tqdm."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("progress=True needs tqdm: pip install tqdm, or pass a function of psld.Progress") from None
+    with tqdm(total=1000, bar_format="{percentage:3.0f}% |{bar}| {desc}{elapsed} (left {remaining})") as bar:
+
+        def tell(p: Progress) -> None:
+            bar.set_description_str(f"step {p.step}/{p.of} " if p.of else f"step {p.step} ", refresh=False)
+            bar.update(round(bar.total * p.fraction) - bar.n)
+
+        yield tell
+
+
 Network = Callable[..., npt.ArrayLike]
 # The networks in Python that the library may call, by the number that it knows them by.
 _networks: dict[int, Any] = {}
@@ -262,10 +325,19 @@ def _caller(network: Network, spec: Any) -> Any:
             out[...] = made
         except BaseException as exception:
             _abi.raise_later(exception)
+            said = _said(exception).encode()[: max(0, e.message_capacity - 1)]
+            c.memmove(e.message, said + b"\0", min(e.message_capacity, len(said) + 1))
             return 1
         return 0
 
     return _abi.network_callback(evaluate)
+
+
+def _said(exception: BaseException) -> str:
+    """An exception in a line, with where it comes from."""
+    line = traceback.format_exception_only(type(exception), exception)[-1].strip()
+    frames = traceback.extract_tb(exception.__traceback__)
+    return f"{line} ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else line
 
 
 class Model(_Handle):
@@ -431,7 +503,7 @@ class Model(_Handle):
         output: str = "data",
         dtype: npt.DTypeLike = np.float32,
         batch: int = 0,
-        progress: Optional[Callable[[Progress], Any]] = None,
+        progress: Tells = None,
         anytime: bool = False,
         deadline: float = 0.0,
         max_memory: int = 0,
@@ -447,8 +519,8 @@ class Model(_Handle):
     ) -> Array:
         """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
 
-        ``progress`` is told of each step; returning ``False`` stops with :class:`Cancelled`. With ``anytime`` a deadline gives
-        the best data estimates so far. Ctrl+C stops after the step.
+        ``progress`` is told of each step; returning ``False`` stops with :class:`Cancelled`. ``True`` shows a bar, which needs
+        tqdm. With ``anytime`` a deadline gives the best data estimates so far. Ctrl+C stops after the step.
 
         >>> a = model.sample(3, sampler="heun", nfe=21, seed=5)
         >>> b = model.sample(1, sampler="heun", nfe=21, seed=6)
@@ -466,37 +538,23 @@ class Model(_Handle):
         if n < 1:
             raise ArgumentError(100, f"n = {n}: expected at least one sample")
         out = np.empty((n, *shape), dtype)
-        raised: list[BaseException] = []
-
-        def told(_: Any, p: int) -> int:
-            try:
-                if progress is not None:
-                    return int(progress(Progress._of(_abi.Progress.from_address(p))) is False)
-            except BaseException as e:
-                raised.append(e)
-                return 1
-            return 0
-
-        with _interrupts(cancel) as interrupted:
-            try:
-                call(
-                    lib.psld_sample, self._open, made._open, c.byref(run_options), what, _dtype(out.dtype),
-                    out.ctypes.data, out.size, _abi.progress_callback(told), None,
-                )  # fmt: skip
-            except Partial:
-                pass
-            except Cancelled:
-                if raised:
-                    raise raised[0] from None
-                if interrupted:
-                    raise KeyboardInterrupt from None
-                raise
+        with _long_call(cancel, progress) as told, contextlib.suppress(Partial):
+            call(
+                lib.psld_sample, self._open, made._open, c.byref(run_options), what, _dtype(out.dtype),
+                out.ctypes.data, out.size, told, None,
+            )  # fmt: skip
         del keep
-        if raised:
-            raise raised[0]
-        if interrupted:
-            raise KeyboardInterrupt
         return out
+
+    def images(self, samples: npt.ArrayLike) -> list[Image.Image]:
+        """Samples as images of Pillow, one each, with the pixels that ``psld sample`` writes.
+
+        >>> images = model.images(model.sample(2, nfe=20))
+        >>> [image.size for image in images]
+        [(2, 2), (2, 2)]
+        """
+        low, high = self.info["spec"]["data"]["range"]
+        return samples_to_pil(samples, range=(low, high))
 
     def interpolate(self, latents: npt.ArrayLike, at: Sequence[float]) -> Array:
         """Latents on the way through others: place 0.5 is half way from ``latents[0]`` to ``latents[1]``.
@@ -529,10 +587,12 @@ class Model(_Handle):
         dtype: npt.DTypeLike = np.float32,
         batch: int = 0,
         labels: Union[int, Sequence[int], None] = None,
+        progress: Tells = None,
         cancel: Optional[Cancel] = None,
         **options: Any,
     ) -> tuple[Array, Optional[Array]]:
-        """Bits per dimension of each image, the lower the likelier, and from two ``probes`` on their standard errors.
+        """Bits per dimension of each image, the lower the likelier, and from two ``probes`` on their standard errors; ``progress``
+        as in :meth:`sample`.
 
         >>> bits, errors = model.likelihood(model.sample(2, nfe=40), probes=2, nfe=20)
         >>> bits.shape, errors.shape
@@ -546,19 +606,12 @@ class Model(_Handle):
         )
         bits, errors = np.empty(n), np.empty(n) if probes > 1 else None
         double = c.POINTER(c.c_double)
-        with _interrupts(cancel) as interrupted:
-            try:
-                call(
-                    lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
-                    bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n,
-                    _abi.progress_callback(), None,
-                )  # fmt: skip
-            except Cancelled:
-                if not interrupted:
-                    raise
+        with _long_call(cancel, progress) as told:
+            call(
+                lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
+                bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n, told, None,
+            )  # fmt: skip
         del keep
-        if interrupted:
-            raise KeyboardInterrupt
         return bits, errors
 
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
@@ -750,6 +803,164 @@ class Run(_Handle):
     def resume(self, *, deadline: float = 0.0, cancel: Optional[Cancel] = None) -> None:
         """Another deadline and token for an interrupted run."""
         call(lib.psld_run_resume, self._open, None if cancel is None else cancel._open, deadline)
+
+
+# Engines that are open. A network in Python must not be called when the interpreter is gone.
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_engines() -> None:
+    for engine in list(_engines):
+        engine.close()
+
+
+class Engine(_Handle):
+    """Many callers, one network: what is due of requests of any size, sampler, length and class goes into one call.
+
+    Each request gets what :meth:`Model.sample` alone would give, to the bit on analytic networks and within rounding through
+    ONNX Runtime. A call has ``max_batch`` samples at most (default 64); ``queue`` requests (default 256) may be in the engine at
+    once, one more is :class:`QueueFull`; the first call after a pause waits ``max_wait`` seconds for company. A network in Python is
+    called on the engine's thread. Any thread, at once; closing it cancels what it is at.
+
+    >>> with psld.Engine(model) as engine:
+    ...     tickets = [engine.submit(n, sampler="sscs", nfe=20, seed=n) for n in (1, 2, 3)]
+    ...     [ticket.result().shape[0] for ticket in tickets]
+    [1, 2, 3]
+    """
+
+    _free = lib.psld_engine_free
+
+    def __init__(self, model: Model, *, max_batch: int = 0, queue: int = 0, max_wait: float = 0.0) -> None:
+        options = _abi.struct(_abi.EngineOptions, "engine_options")
+        options.max_batch, options.queue, options.max_wait_seconds = max_batch, queue, max_wait
+        handle = c.c_void_p()
+        call(lib.psld_engine_create, model._open, c.byref(options), c.byref(handle))
+        super().__init__(handle)
+        self._model = model
+        _engines.add(self)
+
+    def submit(
+        self,
+        n: int = 1,
+        *,
+        sampler: Union[str, Sampler] = "em",
+        priority: int = 0,
+        dtype: npt.DTypeLike = np.float32,
+        previews: bool = False,
+        anytime: bool = False,
+        deadline: float = 0.0,
+        max_memory: int = 0,
+        cancel: Optional[Cancel] = None,
+        init: Optional[npt.ArrayLike] = None,
+        from_image: Optional[npt.ArrayLike] = None,
+        noise: Optional[npt.ArrayLike] = None,
+        labels: Union[int, Sequence[int], None] = None,
+        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
+        **options: Any,
+    ) -> Ticket:
+        """Hands in a request for ``n`` samples, without waiting for the network; the arguments are those of
+        :meth:`Model.start`. Who submits often compiles the sampler once. ``priority`` is -10 to 10, more is served earlier."""
+        made, run_options, keep = self._model._prepare(
+            n, sampler, options, dtype, 0, previews, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
+            inpaint, scales, guide,
+        )  # fmt: skip
+        handle = c.c_void_p()
+        call(lib.psld_engine_submit, self._open, made._open, c.byref(run_options), priority, c.byref(handle))
+        del keep
+        return Ticket(handle, np.dtype(dtype))
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """What it has done so far: ``requests`` (in it now), ``submitted``, ``completed``, ``failed``, ``calls`` of the network and
+        ``samples`` in all of them."""
+        # Not asked for its size first: it may grow in between.
+        buffer = c.create_string_buffer(256)
+        call(lib.psld_engine_stats_json, self._open, buffer, len(buffer), None)
+        return json.loads(buffer.value)
+
+
+# For so long a wait is deaf to signals.
+_DEAF_SECONDS = 0.1
+
+
+class Ticket(_Handle):
+    """A request in an engine: any thread. From :meth:`Engine.submit`. One that has not ended is cancelled when it is closed.
+
+    >>> with psld.Engine(model) as engine, engine.submit(2, steps=5, seed=7) as ticket:
+    ...     ticket.wait().nfe
+    ...     bool((ticket.result() == model.sample(2, steps=5, seed=7)).all())
+    6
+    True
+    """
+
+    _free = lib.psld_ticket_free
+
+    def __init__(self, handle: c.c_void_p, dtype: np.dtype[Any]) -> None:
+        super().__init__(handle)
+        self._precision = dtype
+
+    @property
+    def id(self) -> int:
+        """The number by which messages call it."""
+        number = c.c_uint64()
+        call(lib.psld_ticket_id, self._open, c.byref(number))
+        return number.value
+
+    def wait(self, timeout: Optional[float] = None) -> Progress:
+        """Waits for its end, for ``timeout`` seconds at most: ``done`` says whether it came. Raises what it ended with otherwise,
+        such as :class:`Cancelled`, also where the engine was closed. Ctrl+C ends the wait, and not the request."""
+        if timeout is not None and not timeout >= 0.0:
+            raise ArgumentError(100, f"timeout = {timeout}: expected at least 0 seconds")
+        end = None if timeout is None else time.monotonic() + timeout
+        progress = _abi.struct(_abi.Progress, "progress")
+        while True:
+            left = _DEAF_SECONDS if end is None else end - time.monotonic()
+            call(lib.psld_ticket_wait, self._open, max(0.0, min(left, _DEAF_SECONDS)), c.byref(progress))
+            if progress.done or left < _DEAF_SECONDS:
+                return Progress._of(progress)
+
+    def result(self, timeout: Optional[float] = None) -> Array:
+        """Waits, and gives the samples, ``[n, C, ...]``; or the data estimates of a request with ``anytime`` that was late. After
+        ``timeout`` seconds a :class:`TimeoutError`."""
+        try:
+            if not self.wait(timeout).done:
+                raise TimeoutError(f"request {self.id} has not ended after {timeout} s")
+        except Partial:
+            return self.read("x0")
+        return self.read("data")
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is, also after it failed."""
+        progress = _abi.struct(_abi.Progress, "progress")
+        # Why it failed is said by `wait`.
+        lib.psld_ticket_wait(self._open, 0.0, c.byref(progress), None)
+        return Progress._of(progress)
+
+    def cancel(self) -> None:
+        """Asks for its end, with :class:`Cancelled`."""
+        lib.psld_ticket_cancel(self._open)
+
+    def read(self, what: str = "data", dtype: Optional[npt.DTypeLike] = None) -> Array:
+        """``"data"`` or ``"state"`` of a request that is complete; ``"x0"`` (the data estimate) at any time, of one with
+        ``previews`` or ``anytime``."""
+        which = _named(_OUTPUTS, what, "what")
+        out = np.empty(_abi.shape(lib.psld_ticket_shape, self._open, which), self._precision if dtype is None else dtype)
+        call(lib.psld_ticket_read, self._open, which, _dtype(out.dtype), out.ctypes.data, out.size)
+        return out
+
+    @property
+    def x0(self) -> Array:
+        """The data estimate at the last network call."""
+        return self.read("x0")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made these samples: versions, hashes, options, seeds."""
+        return json.loads(_abi.text(lib.psld_ticket_provenance_json, self._open))
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ import ctypes as c
 import os
 import threading
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 ABI_VERSION = 1
 
@@ -62,6 +62,8 @@ class Evaluation(c.Structure):
         ("labels", c.POINTER(c.c_int64)),
         ("out", c.c_void_p),
         ("out_elements", c.c_size_t),
+        ("message", c.c_void_p),
+        ("message_capacity", c.c_size_t),
     ]
 
 
@@ -127,6 +129,15 @@ class RunOptions(c.Structure):
     ]
 
 
+class EngineOptions(c.Structure):
+    _fields_ = [
+        ("struct_size", c.c_size_t),
+        ("max_batch", c.c_int32),
+        ("queue", c.c_int32),
+        ("max_wait_seconds", c.c_double),
+    ]
+
+
 class PsldError(Exception):
     """A failed call: ``status`` for programs, the message and ``hint`` for people."""
 
@@ -177,6 +188,10 @@ class Partial(RunError):
     """The deadline of an anytime run passed: there is a data estimate, and the run can be continued."""
 
 
+class QueueFull(RunError):
+    """As many requests are in the engine as it was made for; submit again when one of them has ended."""
+
+
 class CheckpointError(RunError):
     """A saved run is torn, edited, or of another model or sampler."""
 
@@ -190,7 +205,7 @@ class OutOfMemory(PsldError, MemoryError):
 
 
 _BLOCKS = {1: ArgumentError, 2: ModelError, 3: OnnxRuntimeError, 4: NumericError, 5: RunError, 9: InternalError}
-_STATUSES = {500: Cancelled, 502: DeadlineExceeded, 504: CheckpointError, 505: Partial, 902: OutOfMemory}
+_STATUSES = {500: Cancelled, 502: DeadlineExceeded, 504: CheckpointError, 505: Partial, 506: QueueFull, 902: OutOfMemory}
 
 
 def _load() -> c.CDLL:
@@ -244,6 +259,14 @@ _FUNCTIONS: dict[str, list[Any]] = {
         _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.POINTER(c.c_double), c.POINTER(c.c_double),
         c.c_size_t, progress_callback, c.c_void_p,
     ],
+    "psld_engine_create": [_handle, c.POINTER(EngineOptions), c.POINTER(_handle)],
+    "psld_engine_submit": [_handle, _handle, c.POINTER(RunOptions), c.c_int32, c.POINTER(_handle)],
+    "psld_engine_stats_json": [_handle, *_query],
+    "psld_ticket_wait": [_handle, c.c_double, c.POINTER(Progress)],
+    "psld_ticket_id": [_handle, c.POINTER(c.c_uint64)],
+    "psld_ticket_shape": [_handle, c.c_int32, *_query],
+    "psld_ticket_read": [_handle, c.c_int32, c.c_int32, c.c_void_p, c.c_size_t],
+    "psld_ticket_provenance_json": [_handle, *_query],
     "psld_noise_fill": [c.c_uint64, c.c_int32, c.c_uint32, c.c_uint64, c.c_int32, c.c_void_p, c.c_size_t],
 }  # fmt: skip
 
@@ -251,11 +274,12 @@ _FUNCTIONS: dict[str, list[Any]] = {
 def _declare() -> None:
     for name, arguments in _FUNCTIONS.items():
         getattr(lib, name).argtypes = [*arguments, c.POINTER(_handle)]
-    for handle in ("runtime", "model", "sampler", "cancel", "run", "error"):
+    for handle in ("runtime", "model", "sampler", "cancel", "run", "engine", "ticket", "error"):
         getattr(lib, f"psld_{handle}_free").argtypes = [_handle]
-    for struct in ("model_options", "sampler_options", "run_options", "tensor", "progress"):
+    for struct in ("model_options", "sampler_options", "run_options", "engine_options", "tensor", "progress"):
         getattr(lib, f"psld_{struct}_init").argtypes = [c.c_void_p, c.c_size_t]
-    lib.psld_cancel_cancel.argtypes = [_handle]
+    for name in ("psld_cancel_cancel", "psld_ticket_cancel"):
+        getattr(lib, name).argtypes = [_handle]
     lib.psld_error_status.argtypes = [_handle]
     for name in ("psld_error_message", "psld_error_hint"):
         getattr(lib, name).argtypes = [_handle]
@@ -276,22 +300,36 @@ def check_version(wanted: str) -> None:
         )
 
 
-# What a network in Python raised, on the thread that called the library.
-_raised = threading.local()
+class _Calling(threading.local):
+    """What goes on on this thread."""
+
+    # Calls of the library, one within another where a network in Python makes some.
+    depth = 0
+    # What a network in Python raised within them.
+    exception: Optional[BaseException] = None
+
+
+_calling = _Calling()
 
 
 def raise_later(exception: BaseException) -> None:
-    """Keeps an exception, which cannot cross the library, for the call that is under way on this thread."""
-    _raised.exception = exception
+    """Keeps an exception, which cannot cross the library, for the call that is under way on this thread; if there is one, as
+    on the thread of an engine there is not."""
+    if _calling.depth > 0:
+        _calling.exception = exception
 
 
 def call(function: Callable[..., int], *arguments: Any) -> None:
     """Calls a function that ends with ``err``; a failure becomes an exception."""
     err = c.c_void_p()
-    status = function(*arguments, c.byref(err))
+    _calling.depth += 1
+    try:
+        status = function(*arguments, c.byref(err))
+    finally:
+        _calling.depth -= 1
     if status == 0:
         return
-    raised = _raised.__dict__.pop("exception", None)
+    raised, _calling.exception = _calling.exception, None
     if raised is not None:
         lib.psld_error_free(err)
         raise raised

@@ -19,38 +19,12 @@ MIXTURE = "tests/data/capi/mixture.json"
 ONNX = "models/cifar10-exact.onnx"
 
 
-def fnv1a(data: bytes) -> str:
-    hash = 0xCBF29CE484222325
-    for byte in data:
-        hash = (hash ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-    return f"{hash:016x}"
-
-
-CASES = json.loads((Path(__file__).resolve().parents[3] / "tests/conformance.json").read_text())["cases"]
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: json.dumps(case["sampler"]))
-def test_conformance(case):
-    options = {"sampler": "em", **case["sampler"]}
-    if "hash" not in case:
-        with pytest.raises(psld.PsldError) as failed:
-            with psld.Model(case["model"]) as model:
-                model.sample(case["n"], **options)
-        assert failed.value.status == case["status"]
-        # The package refuses n = 0 itself, before it makes an array of that size.
-        assert failed.value.args[0] == case["message"] or case["n"] == 0
-        return
-    options["seed"] = options.get("seed", case["seed"])
-    dtype = {"f32": "float32", "f64": "float64"}[case["precision"]]
-    with psld.Model(case["model"]) as model:
-        out = model.sample(case["n"], output=case["output"], dtype=dtype, **options)
-    assert fnv1a(out.tobytes()) == case["hash"]
-
-
 def test_doctests():
     with psld.Model(MIXTURE) as model:
-        result = doctest.testmod(psld, extraglobs={"psld": psld, "model": model, "MODEL": MIXTURE})
-    assert result.attempted > 12 and result.failed == 0
+        names = {"psld": psld, "np": np, "model": model, "MODEL": MIXTURE}
+        results = [doctest.testmod(module, extraglobs=names) for module in (psld, psld._images)]
+    assert [result.failed for result in results] == [0, 0]
+    assert results[0].attempted > 20 and results[1].attempted == 2
 
 
 def test_stepping_and_saving(model):
@@ -176,6 +150,58 @@ def test_progress_and_cancel(model):
         model.sample(4, nfe=100000, deadline=0.01)
     estimates = model.sample(4, nfe=100000, deadline=0.01, anytime=True, batch=2)
     assert np.isfinite(estimates).all() and np.abs(estimates).sum() > 0
+
+
+def test_a_bar(model, capsys, monkeypatch):
+    model.sample(4, nfe=6, batch=2, progress=True)
+    shown = capsys.readouterr().err
+    assert "step 6/6" in shown and "100% |" in shown, shown
+    model.likelihood(np.zeros((1, 3, 2, 2)), nfe=6, progress=True)
+    assert "100% |" in capsys.readouterr().err
+    seen = []
+    model.likelihood(np.zeros((1, 3, 2, 2)), nfe=6, progress=seen.append)
+    assert seen[-1].done and not capsys.readouterr().err
+    with pytest.raises(psld.Cancelled):
+        model.likelihood(np.zeros((1, 3, 2, 2)), nfe=6, progress=lambda p: False)
+    model.sample(1, nfe=6, progress=False)
+    assert not capsys.readouterr().err
+    for name in ("tqdm", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match="progress=True needs tqdm: pip install tqdm"):
+        model.sample(1, progress=True)
+
+
+@pytest.mark.parametrize("channels, data", [(3, [-1.0, 1.0]), (1, [0.0, 1.0])])
+def test_images_are_those_of_the_command_line(channels, data, tmp_path, monkeypatch):
+    from PIL import Image
+
+    spec = {"format": 1, "process": {"kind": "vp"}, "data": {"shape": [channels, 4, 5], "range": data}}
+    mean = [data[0] + 0.2] * (20 * channels)
+    mixture = {"weights": [1], "means": [mean], "variances": [0.3]}
+    path = tmp_path / "image.json"
+    path.write_text(json.dumps({"psld.spec": {**spec, "network": {"prediction": "epsilon"}}, "mixture": mixture}))
+    out = tmp_path / "out"
+    command = [os.environ["PSLD_PROGRAM"], "sample", path, "-n", "12", "--nfe", "20", "--seed", "3", "--out", f"{out}/", "-q"]
+    subprocess.run([*command, "--sampler", "em"], check=True)
+    with psld.Model(path) as model:
+        images = model.images(model.sample(12, sampler="em", nfe=20, seed=3))
+    pixels = np.array([np.asarray(image) for image in images])
+    wanted = np.array([np.asarray(Image.open(file)) for file in sorted(out.iterdir())])
+    assert images[0].size == (5, 4) and images[0].mode == {1: "L", 3: "RGB"}[channels]
+    assert pixels.dtype == np.uint8 and pixels.shape == wanted.shape and (pixels == wanted).all()
+    assert pixels.min() == 0 and pixels.max() > 100, "clipped and not"
+    # Every level comes back as it was.
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    values = (data[0] + (data[1] - data[0]) * (levels / 255.0)).astype("float32")
+    assert (np.asarray(psld.samples_to_pil(values, range=tuple(data))[0]) == levels[0, 0]).all()
+    for wrong in (np.zeros((2, 2, 4, 4)), np.zeros((3, 4, 4))):
+        with pytest.raises(psld.ArgumentError, match=r"expected \[n, 1, H, W\]"):
+            psld.samples_to_pil(wrong)
+    with pytest.raises(psld.ArgumentError, match="ascending"):
+        psld.samples_to_pil(values, range=(1.0, 1.0))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match="pip install pillow"):
+        psld.samples_to_pil(values)
 
 
 def test_threads_go_on_while_the_library_works(model):

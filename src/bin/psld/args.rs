@@ -113,6 +113,10 @@ pub struct SampleArgs {
     /// Give up sampling after this time
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true, help_heading = "How to run")]
     pub deadline: Option<Duration>,
+    /// When the deadline passes, write the best estimates of the samples so far, and succeed; --json then says
+    /// "status": "partial". Each sample gets one network call at least
+    #[arg(long, requires = "deadline", conflicts_with_all = ["checkpoint", "resume"], help_heading = "How to run")]
+    pub anytime: bool,
     /// Save there, from time to time and when it is stopped, all that --resume needs
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
     pub checkpoint: Option<PathBuf>,
@@ -781,6 +785,7 @@ impl EncodeArgs {
             batch,
             max_memory: None,
             deadline: None,
+            anytime: false,
             checkpoint: None,
             resume: None,
             model,

@@ -23,6 +23,10 @@ struct Report<'a> {
     sampler: &'a str,
     nfe: usize,
     samples: usize,
+    /// "complete", or "partial" where a deadline left estimates.
+    status: &'a str,
+    /// How many of the samples are estimates.
+    estimates: usize,
     seconds: Timing,
     samples_per_second: f64,
     provider: &'a str,
@@ -132,7 +136,8 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
             (RunOptions { guide: options.guide, ..checkpoint.options().clone() }, checkpoint.what())
         }
     };
-    let mut options = RunOptions { max_memory: args.max_memory, deadline: args.deadline, ..options };
+    let (deadline, anytime) = (args.deadline, args.anytime);
+    let mut options = RunOptions { max_memory: args.max_memory, deadline, anytime, ..options };
     let n = options.n;
     let output = if what == run::What::State { What::State } else { What::Data };
     run::check_size(&sampler, &options, what)?;
@@ -172,7 +177,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         let _polled = interrupt::polled();
         out.write(data, &shape, &values)?;
     }
-    let Made { nfe, seconds, .. } = made;
+    let Made { nfe, seconds, estimates } = made;
 
     let backend = model.backend();
     let Seconds { network, solver } = seconds;
@@ -183,6 +188,8 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
             sampler: sampler.info().name,
             nfe,
             samples: n,
+            status: if estimates > 0 { "partial" } else { "complete" },
+            estimates,
             seconds: Timing { load, compile, network, solver, total: began.elapsed().as_secs_f64() },
             samples_per_second: rate,
             provider: &backend.provider,
@@ -200,6 +207,9 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         report::stdout(&format!("{json}\n"))?;
     }
     if !args.quiet {
+        if estimates > 0 {
+            report::stderr(&format!("the deadline passed: {estimates} of {n} samples are estimates"));
+        }
         let how = if named { "" } else { " (--out names another place)" };
         report::stderr(&format!(
             "wrote {}{how}: {n} sample{}, {}, {nfe} network calls, {:.2} s, {rate:.1} samples/s, {}",
@@ -400,9 +410,9 @@ impl Progress {
         let error = Error::new(e.status(), message);
         match (checkpoint, e.status()) {
             (Some(path), _) => error.hint(format!("go on with --resume {}", path.display())),
-            (None, Status::DeadlineExceeded) => {
-                error.hint("raise --deadline, or ask for fewer samples or network calls")
-            }
+            (None, Status::DeadlineExceeded) => error.hint(
+                "raise --deadline, ask for fewer samples or network calls, or for estimates (--anytime)",
+            ),
             _ => error,
         }
     }
