@@ -39,17 +39,19 @@ PYTHON
 tune() { # PLAN MODEL ARGUMENTS
   local plan=$out/$1.json model=$2
   shift 2
-  [ -f "$plan" ] || "$psld" tune "$model" --sampler dpmpp --seed 100000 --threads 1 -o "$plan" "$@"
+  [ -f "$plan" ] || "$psld" tune "$model" --sampler unipc --order 3 --grid order2.5 --seed 100000 --threads 1 -o "$plan" "$@"
 }
-tune tuned-wide-20 "$out/wide.json" --order 3 --grid order2 --nfe 20 --samples 128
-tune tuned-low-20 "$out/low-rank.json" --order 3 --grid order2 --nfe 20 --samples 24 --held-out 16 --evaluations 60
+tune tuned-wide-20 "$out/wide.json" --nfe 20 --samples 128
+tune tuned-low-20 "$out/low-rank.json" --nfe 20 --samples 24 --held-out 16 --evaluations 60
 few=(--samples 40 --held-out 40 --evaluations 50 --label 0,1,2,3,4,5,6,7,8,9)
 tune tuned-8 "$models/fashion-small.onnx" --nfe 8 "${few[@]}"
-tune tuned-15 "$models/fashion-small.onnx" --order 3 --nfe 15 "${few[@]}"
+tune tuned-15 "$models/fashion-small.onnx" --nfe 15 "${few[@]}"
 plans=(--plan "$out/tuned-8.json" --plan "$out/tuned-15.json")
 
-samplers=auto,dpmpp:order=3:grid=order2,dpmpp:order=3:grid=log_snr,gddim:order=3:grid=order2,deis:order=3:grid=order2
-samplers+=,unipc:order=2:grid=order2,euler:grid=uniform
+samplers=auto
+for grid in order2.5 order2 log_snr; do samplers+=,unipc:order=3:grid=$grid; done
+samplers+=,unipc:order=2:grid=order2,dpmpp:order=3:grid=order2,dpmpp:order=3:grid=log_snr,gddim:order=3:grid=order2
+samplers+=,deis:order=3:grid=order2,euler:grid=uniform
 study() { # NAME MODEL ARGUMENTS
   local name=$1 model=$2
   shift 2
@@ -59,11 +61,11 @@ study wide "$out/wide.json" --samplers "$samplers,rk45:rtol=4e-3:atol=4e-3" --pl
 study low-rank "$out/low-rank.json" -n 64 --samplers "$samplers,rk45:rtol=3e-3:atol=3e-3" \
   --plan "$out/tuned-low-20.json"
 study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$samplers,rk45:rtol=1e-2:atol=1e-2"
-study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference dpmpp:order=3:grid=order2:steps=149 \
-  --samplers "$samplers,dpmpp:order=2:grid=order2,sde_dpmpp:grid=order2" "${plans[@]}"
+study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference unipc:order=3:grid=order2:steps=149 \
+  --samplers "$samplers,unipc:order=1:grid=order2,sde_dpmpp:grid=order2.5,sa_solver:grid=order2.5" "${plans[@]}"
 if [ -n "$stats" ]; then
   study fashion-features "$models/fashion-small.onnx" -n 500 --seed 1000 --label 0-9 --samplers auto --nfe 10,15,20 \
-    "${plans[@]}" --reference dpmpp:order=3:grid=order2:steps=99 --features "$models/fashion-classifier.onnx" --stats "$stats"
+    "${plans[@]}" --reference unipc:order=3:grid=order2:steps=99 --features "$models/fashion-classifier.onnx" --stats "$stats"
 fi
 
 first=1

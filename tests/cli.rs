@@ -153,6 +153,41 @@ fn samples_of_all_samplers() {
     insta::assert_snapshot!(all);
 }
 
+/// `--error-norm sample`: a sample does not depend on those beside it, to the bit, and may be in the calls of the run that it is
+/// by itself; over the whole run it does.
+#[test]
+fn an_error_norm_for_each_sample() {
+    let folder = folder();
+    let x = |norm: &str, n: &str| {
+        let tolerance = ["--rtol", "1e-2", "--atol", "1e-2", "--error-norm", norm];
+        let args = [
+            "sample",
+            "vector.json",
+            "-n",
+            n,
+            "--seed",
+            "7",
+            "--sampler",
+            "rk45",
+            "--json",
+            "--out",
+            "x.npy",
+        ];
+        let ran = folder.psld(args.iter().chain(&tolerance)).success();
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let (shape, x) = values(&folder.path("x.npy"));
+        assert_eq!(shape, [n.parse().unwrap(), 5]);
+        (x, report["nfe"].as_u64().unwrap())
+    };
+    let ((one, few), (four, most)) = (x("sample", "1"), x("sample", "4"));
+    assert_eq!(four[..5], one[..]);
+    assert!(few <= most, "{few} calls for one of the samples, {most} for all");
+    assert_ne!(x("run", "4").0[..5], x("run", "1").0[..]);
+    let refused =
+        ["sample", "vector.json", "-n", "1", "--sampler", "em", "--error-norm", "sample", "--out", "x.npy"];
+    assert_eq!(folder.psld(refused).code, Some(2));
+}
+
 #[test]
 fn report_as_json() {
     let folder = folder();

@@ -66,6 +66,16 @@ fn deterministic_integrators() {
         assert_printed(&z, &expected, &format!("{name}, order {order}"));
         assert_eq!(nfe, 40);
     }
+    // Predicted and corrected, by a transcription in numpy that gives the rows of `dpmpp` above, too.
+    for (order, expected) in [
+        (1, ["0.873215271", "-0.031870732", "-1.204063606", "-0.058379674"]),
+        (2, ["0.877510414", "-0.040117066", "-1.211034487", "-0.044261870"]),
+        (3, ["0.876974962", "-0.035664863", "-1.210430565", "-0.049339316"]),
+    ] {
+        let (z, nfe) = golden_run(with(fixed("unipc"), json!({ "order": order })), &STARTS);
+        assert_printed(&z, &expected, &format!("unipc, order {order}"));
+        assert_eq!(nfe, 40);
+    }
     // The conjugate integrators and the splittings: options, expected, network calls.
     let rows = [
         (

@@ -2,10 +2,11 @@
 
 mod support;
 
-use psld::network::analytic::MixtureNetwork;
+use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::plan::{Plan, Row};
-use psld::run::What;
+use psld::run::{Inpaint, What};
 use psld::solver::{self, Times};
+use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
 use psld::{ModelSpec, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -116,6 +117,76 @@ fn a_network_of_one_coordinate_equals_the_exact_network_of_the_path() {
         }
     }
     println!("worst {:e}: {}", worst.0, worst.1); // shown by --nocapture
+}
+
+/// Completed images and guided samples, too, are those of the exact network of the path: a network of k = 1 that is driven
+/// through phase space, by itself, by its own null class and by a classifier of phase-space states.
+#[test]
+fn inpainting_and_guidance_along_another_path() {
+    let mixture = Mixture { labels: vec![0, 1, 2], ..plane() };
+    let labelled = |fields: Value| with(fields, json!({ "label_input": "y", "classes": 3 }));
+    let inpaint = Inpaint { image: tensor(&[1, 2], &[0.75, 0.0]), mask: tensor(&[1, 2], &[1.0, 0.0]) };
+    for (path, process) in [("psld", psld()), ("third order", third_order(6.0))] {
+        let guide = spec(process.clone(), labelled(json!({ "output": "grad" })), &[2]);
+        let guide = model(&guide, &mixture);
+        let own = with_network(&process, &labelled(json!({ "predicts": "all" })));
+        let exact = model(&own, &mixture);
+        for (network, fields) in
+            networks().into_iter().filter(|(name, _)| ["vp eps", "edm raw", "flow velocity"].contains(name))
+        {
+            let foreign = with_network(&process, &labelled(fields));
+            let driven = model(&foreign, &mixture);
+            let times = Times::of_model(&foreign).unwrap();
+            let interval = json!({ "t_start": times.high, "t_end": times.end, "time_grid": "order2" });
+            let start = start_of(&exact, &sampler(&own, with(interval.clone(), json!({ "steps": 1 }))));
+            let paint = |method, resample| (Some(Inpainting { method, resample }), None);
+            let guided = |kind| (None, Some(Guidance::from(kind)));
+            for (what, (painting, guidance)) in [
+                ("corrected", paint(InpaintMethod::Corrected, 1)),
+                ("resampled", paint(InpaintMethod::Corrected, 3)),
+                ("published", paint(InpaintMethod::Published, 1)),
+                ("cfg", guided(GuidanceKind::Cfg)),
+                ("classifier", guided(GuidanceKind::Classifier)),
+                ("completed and guided", (Some(Inpainting::default()), Some(GuidanceKind::Cfg.into()))),
+            ] {
+                for name in ["ancestral", "sscs", "heun", "unipc", "sa_solver"] {
+                    if what == "resampled" && ["unipc", "sa_solver"].contains(&name) {
+                        continue; // They remember earlier steps.
+                    }
+                    let run = |model: &psld::Model, spec: &ModelSpec| {
+                        let options = options(with(interval.clone(), json!({ "sampler": name, "steps": 8 })));
+                        let conditioning = Conditioning { inpaint: painting, guidance };
+                        let sampler = Sampler::compile(spec, &options, conditioning).unwrap().into();
+                        // A classifier guides samples of the null class.
+                        let classes = guidance.map(|_| vec![0, 1, 2, 1, 0]);
+                        let by_classifier = guidance.is_some_and(|g| g.kind == GuidanceKind::Classifier);
+                        finish(
+                            model,
+                            &sampler,
+                            RunOptions {
+                                seed: 3,
+                                init: Some(tensor(&[5, start.len() / 5], &start)),
+                                inpaint: painting.map(|_| inpaint.clone()),
+                                scales: classes.as_ref().map(|_| vec![1.5]),
+                                labels: classes,
+                                guide: by_classifier.then(|| guide.clone()),
+                                ..f64_run(5)
+                            },
+                        )
+                    };
+                    let ((expected, end), (got, other)) = (run(&exact, &own), run(&driven, &foreign));
+                    let place = format!("{network} drives {path} by {name}, {what}");
+                    assert_eq!(end.nfe, other.nfe, "{place}");
+                    let scale = expected.iter().fold(1.0_f64, |scale, x| scale.max(x.abs()));
+                    assert_close(&got, &expected, 1e-7 * scale, &place);
+                    if painting.is_some_and(|painting| painting.method == InpaintMethod::Corrected) {
+                        let k = expected.len() / 10;
+                        assert!(got.chunks(2 * k).all(|z| z[0] == 0.75), "{place}: {got:?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// States near the prior of a path, whatever its sampler starts from.

@@ -48,10 +48,12 @@ fn listed_samplers() {
 /// `auto` is what its table says, option for option; a grid that is given stays.
 #[test]
 fn auto_takes_what_was_measured() {
-    for (spec, k1) in [(published(), false), (vp(), true)] {
+    let edm = spec(json!({ "kind": "edm" }), json!({}), &[2]);
+    for (spec, paths) in [(published(), (false, false)), (vp(), (true, false)), (edm, (true, true))] {
         for nfe in 2..=130 {
             let auto = sampler(&spec, json!({ "sampler": "auto", "nfe": nfe }));
-            let row = solver::auto::table().iter().find(|row| row.k1 == k1 && nfe <= row.up_to).unwrap();
+            let of = |row: &&solver::auto::Choice| (row.k1, row.explodes) == paths && nfe <= row.up_to;
+            let row = solver::auto::table().iter().find(of).unwrap();
             let order = row.order.min(nfe - 1);
             let explicit =
                 json!({ "sampler": row.sampler, "order": order, "time_grid": row.grid, "nfe": nfe });
@@ -401,7 +403,16 @@ fn any_process() -> impl Strategy<Value = Value> {
                 "s": [[1.0, 0.0, 0.0], [0.0, mass, 0.0], [0.0, 0.0, mass]],
             })
         });
-    prop_oneof![vp, psld, recipe]
+    let explodes = (any::<bool>(), -3.0_f64..-1.0, 0.5_f64..2.5).prop_map(|(ve, min, max)| {
+        let kind = if ve { "ve" } else { "edm" };
+        json!({ "kind": kind, "sigma_min": 10.0_f64.powf(min), "sigma_max": 10.0_f64.powf(max) })
+    });
+    let schedule = prop::sample::select(vec!["linear", "scaled_linear", "cosine"]);
+    let ddpm = (schedule, 20_u32..1500)
+        .prop_map(|(schedule, entries)| json!({ "kind": "ddpm", "schedule": schedule, "entries": entries }));
+    let betas = prop::collection::vec(1e-4_f64..0.3, 20..60)
+        .prop_map(|betas| json!({ "kind": "ddpm", "betas": betas }));
+    prop_oneof![3 => vp, 4 => psld, 4 => recipe, 2 => explodes, 1 => Just(json!({ "kind": "flow" })), 1 => ddpm, 1 => betas]
 }
 
 fn any_grid() -> impl Strategy<Value = Value> {
@@ -437,8 +448,14 @@ proptest! {
     /// Any valid process, grid and sampler: a plan with finite coefficients (`check` has looked), strictly
     /// decreasing times, and as many calls as promised.
     #[test]
-    fn any_plan_is_finite(process in any_process(), grid in any_grid(), name in any_sampler()) {
-        let spec = spec(process, json!({}), &[1]);
+    fn any_plan_is_finite(process in any_process(), mut grid in any_grid(), name in any_sampler()) {
+        let velocity = process["kind"] == "flow";
+        let network = if velocity { json!({ "prediction": "velocity" }) } else { json!({}) };
+        let spec = spec(process, network, &[1]);
+        // Not every process has the times from 1e-7 to 1.
+        let times = Times::of(&spec.process().unwrap());
+        grid["t_end"] = json!(grid["t_end"].as_f64().unwrap().max(times.low));
+        grid["t_start"] = json!(grid["t_start"].as_f64().unwrap().min(times.high));
         let options = with(named(name), grid.clone());
         let sampler = match Sampler::compile(&spec, &support::options(options), None) {
             Err(e) if e.status() == Status::Unsupported => return Ok(()),
@@ -479,10 +496,11 @@ fn named_grids() {
         let mix = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / n as f64;
         let remaining = |i: usize| (n - i) as f64 / n as f64;
         type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
-        let formulas: [(&str, Formula<'_>); 5] = [
+        let formulas: [(&str, Formula<'_>); 6] = [
             ("uniform", Box::new(|i| mix(start, end, i))),
             ("quadratic", Box::new(|i| end + (start - end) * remaining(i).powi(2))),
             ("order2", Box::new(|i| mix(start.sqrt(), end.sqrt(), i).powi(2))),
+            ("order2.5", Box::new(|i| mix(start.powf(0.4), end.powf(0.4), i).powf(2.5))),
             ("log_snr", Box::new(|i| time(mix(noise(start).ln(), noise(end).ln(), i).exp()))),
             (
                 "karras",
@@ -593,9 +611,9 @@ fn grids_by_their_points() {
     "quadratc" [ReadFailed]: time_grid: no named grid, and no readable file: quadratc: No such file or directory (os error 2)
     hint: did you mean `quadratic`?
     "/no/such/file" [ReadFailed]: time_grid: no named grid, and no readable file: /no/such/file: No such file or directory (os error 2)
-    hint: known: uniform, quadratic, order2, log_snr, karras
+    hint: known: uniform, quadratic, order2, order2.5, log_snr, karras
     "[DIR]" [ReadFailed]: time_grid: no named grid, and no readable file: [DIR]: Is a directory (os error 21)
-    hint: known: uniform, quadratic, order2, log_snr, karras
+    hint: known: uniform, quadratic, order2, order2.5, log_snr, karras
     "#);
     assert_eq!(options(json!({ "time_grid": "karras" })).time_grid, Some(Grid::Name("karras".into())));
 }
@@ -696,7 +714,7 @@ fn option_errors() {
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
-    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, conjugate, rvv, roba, cvv, rk45, auto
+    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, sa_solver, conjugate, rvv, roba, cvv, rk45, auto
     {"sampler": 3} [InvalidConfig]: sampler options: invalid type: integer `3`, expected a string
     {"kind": "heun", "sampler": "em"} [InvalidConfig]: sampler options: duplicate field `sampler`
     {"steps": 10, "nfe": 11} [InvalidArgument]: steps and nfe exclude each other: give one
@@ -764,7 +782,7 @@ fn option_errors() {
     {"sampler": "ddim"} [Unsupported]: sampler `ddim` is for k = 1, the process has k = 2
     hint: use `gddim`, its form for any k
     {"sampler": "exp_heun", "order": 2} [InvalidArgument]: `order` is no option of sampler `exp_heun`
-    hint: it is an option of: gddim, deis, dpmpp, unipc, sde_dpmpp
+    hint: it is an option of: gddim, deis, dpmpp, unipc, sde_dpmpp, sa_solver
     {"seed": -1} [InvalidConfig]: sampler options: invalid value: integer `-1`, expected u64
     {"time_grid": {"name": "uniform"}} [InvalidConfig]: sampler options: time_grid: expected the name of a grid or file, or an array of times
     [1] [InvalidConfig]: sampler options: expected a JSON object
@@ -777,7 +795,7 @@ fn option_errors() {
     "#);
 
     // Without `order`, a grid of few steps lowers it.
-    for name in ["gddim", "deis", "dpmpp", "unipc", "sde_dpmpp"] {
+    for name in ["gddim", "deis", "dpmpp", "unipc", "sde_dpmpp", "sa_solver"] {
         assert_eq!(sampler(&published(), json!({ "sampler": name, "steps": 1 })).plan().unwrap().steps, 1);
     }
     // The other name of `sampler`, and the least that works.

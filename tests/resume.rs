@@ -36,8 +36,6 @@ fn everything() -> Vec<(ModelSpec, Arc<Sampler>)> {
         }
         assert!(all.len() > before, "{} runs on neither process", info.name);
     }
-    let each = json!({ "sampler": "rk45", "rtol": 1e-2, "atol": 1e-2, "error_norm": "sample" });
-    all.push((specs[0].clone(), sampler(&specs[0], each)));
     let own = sampler(&specs[0], json!({ "sampler": "heun", "steps": 4 })).plan().unwrap().clone();
     all.push((specs[0].clone(), Arc::new(Sampler::from_plan(&specs[0], own).unwrap())));
     // Steps of their own are more to remember.

@@ -7,7 +7,7 @@ use crate::spec::{Grid, SamplerSpec};
 use crate::{Error, Result, Status};
 
 /// The named grids.
-pub const NAMES: [&str; 5] = ["uniform", "quadratic", "order2", "log_snr", "karras"];
+pub const NAMES: [&str; 6] = ["uniform", "quadratic", "order2", "order2.5", "log_snr", "karras"];
 
 /// Network calls of a sampler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,12 @@ fn build(name: &str, process: &Process, n: usize, start: f64, end: f64) -> Vec<f
         "order2" => {
             let (a, b) = (libm::sqrt(start), libm::sqrt(end));
             (0..=n).map(|i| b + (a - b) * remaining(i)).map(|root| root * root).collect()
+        }
+        // A little finer near the data than order2, for predictions that are corrected.
+        "order2.5" => {
+            let root = |t: f64| libm::pow(t, 0.4);
+            let (a, b) = (root(start), root(end));
+            (0..=n).map(|i| libm::pow(b + (a - b) * remaining(i), 2.5)).collect()
         }
         "log_snr" => {
             let (a, b) = (process.log_snr(start), process.log_snr(end));

@@ -174,6 +174,8 @@ pub(crate) struct Compiler<'a> {
     failed: Option<Error>,
     /// Rows and draws before the step being written.
     before: (usize, [u32; 4]),
+    /// Whether the closing step of a stochastic sampler follows the probability flow.
+    flow_closes: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -199,6 +201,7 @@ impl<'a> Compiler<'a> {
             step: 0,
             draws: [0; 4],
             before: (0, [0; 4]),
+            flow_closes: false,
         })
     }
 
@@ -252,8 +255,15 @@ impl<'a> Compiler<'a> {
         Ok(plan)
     }
 
+    /// Says that the closing step follows the probability flow, though the sampler is stochastic: for samplers whose law at
+    /// t_end is so near to that of the data that the spread which the other closing step takes away is missed.
+    pub fn close_along_the_flow(&mut self) {
+        self.flow_closes = true;
+    }
+
     /// One noise-free Euler step of length t_end at t_end (methods: the published closing step): of the
-    /// reverse-time SDE for stochastic samplers, of the probability flow for deterministic ones. On paths that are no
+    /// reverse-time SDE for stochastic samplers (but [`Self::close_along_the_flow`]), of the probability flow for
+    /// deterministic ones. On paths that are no
     /// recipes it ends with the data estimate, as their own samplers do.
     fn close(&mut self, info: &SamplerInfo, t_end: f64) -> Result<()> {
         if self.process.parameters().is_none() {
@@ -265,11 +275,12 @@ impl<'a> Compiler<'a> {
             return Ok(());
         }
         let (mut t, mut h) = (t_end, t_end);
-        if info.stochastic && self.options.denoise_time == Some(DenoiseTime::Float32) {
+        let reverse = info.stochastic && !self.flow_closes;
+        if reverse && self.options.denoise_time == Some(DenoiseTime::Float32) {
             (t, h) = (1.0 - f64::from((1.0 - t_end) as f32), f64::from(t_end as f32));
         }
         let z = self.state(0);
-        let weight = if info.stochastic { 1.0 } else { 0.5 };
+        let weight = if reverse { 1.0 } else { 0.5 };
         let drift = self.reverse_drift(0, t, 0, &z, weight)?;
         self.set(0, z + h * drift);
         inpaint::close(self, t)?;
@@ -408,7 +419,7 @@ impl<'a> Compiler<'a> {
                 Status::Unsupported,
                 format!("{of}: resample = {resample}: sampler `{name}` makes its steps of earlier ones, too"),
             );
-            let hint = "resample with `ancestral`, `sscs`, `em` or `heun`, or with `order` 1 of another than `unipc`";
+            let hint = "resample with `ancestral`, `sscs`, `em` or `heun`, or with `order` 1 of another than `unipc` and `sa_solver`";
             self.failed = self.failed.take().or(Some(error.hint(hint)));
             return;
         }

@@ -7,11 +7,11 @@
 //!
 //! `published` (k = 1): multistep DPM-Solver++ with the paper's coefficients in half the log-SNR.
 
-use super::frame::Frame;
+use super::frame::{Frame, Node, Step};
 use super::multistep::{self, History};
 use super::{Compiler, SamplerInfo, Solver, inpaint};
 use crate::Result;
-use crate::process::Mat;
+use crate::process::{Mat, Process};
 
 pub(super) const SOLVER: Solver = Solver {
     info: SamplerInfo {
@@ -42,22 +42,23 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let step = frame.step(t, u);
         history.call(c, t, &|c, slot, z| c.x0(slot, t, z))?;
         let carried = step.to.r * step.from.inverse;
-        let total = process.mean(u) - carried * process.mean(t);
-        let weights = step.weights(
-            &history.times(order),
-            |s| s,
-            |node| {
-                let inverse = node.at.inverse;
-                let seen = inverse.transpose() * inverse * process.mean(node.s);
-                step.to.r * inverse * process.diffusion(node.s) * seen * -0.5
-            },
-            Some(total),
-        );
+        let weights = weights(process, &step, &history.times(order));
         c.set(0, history.weighted(carried * c.state(0), &weights));
         inpaint::after_step(c, t)?;
         c.end_step();
     }
     Ok(())
+}
+
+/// W_j for data estimates at `times`.
+pub(super) fn weights(process: &Process, step: &Step, times: &[f64]) -> Vec<Mat> {
+    let total = process.mean(step.u) - step.to.r * step.from.inverse * process.mean(step.t);
+    let pull = |node: &Node| {
+        let inverse = node.at.inverse;
+        let seen = inverse.transpose() * inverse * process.mean(node.s);
+        step.to.r * inverse * process.diffusion(node.s) * seen * -0.5
+    };
+    step.weights(times, |s| s, pull, Some(total))
 }
 
 fn published(c: &mut Compiler<'_>, grid: &[f64], order: usize, mut history: History) -> Result<()> {

@@ -23,6 +23,7 @@ mod quadrature;
 pub(crate) mod rk45;
 mod roba;
 mod rvv;
+mod sa_solver;
 mod sde_dpmpp;
 mod splitting;
 mod sscs;
@@ -78,7 +79,7 @@ struct Solver {
     steps: fn(&mut Compiler<'_>, grid: &[f64]) -> Result<()>,
 }
 
-const PLANNED: [Solver; 16] = [
+const PLANNED: [Solver; 17] = [
     em::SOLVER,
     sscs::SOLVER,
     ancestral::SOLVER,
@@ -91,6 +92,7 @@ const PLANNED: [Solver; 16] = [
     dpmpp::SOLVER,
     unipc::SOLVER,
     sde_dpmpp::SOLVER,
+    sa_solver::SOLVER,
     conjugate::SOLVER,
     rvv::SOLVER,
     roba::SOLVER,

@@ -4,14 +4,18 @@
 //! z_u = P z + sum_j W_j x0_j + N(0, Sigma_u - P Sigma_t P^T), with P = Sigma_u Psi(u -> t)^T Sigma_t^-1 and
 //! W_j = -integral of l_j P(s -> u) G G^T Sigma^-1 a over the step. Order 1 is the posterior given the data estimate.
 //!
+//! It closes along the probability flow (in its general form): the closing step of the reverse-time SDE ends with the data estimate, and so without
+//! the spread that data have given z at t_end (0.024 of a standard deviation of 0.04 at t_end = 0.001, which is more than
+//! what 50 calls leave otherwise).
+//!
 //! `published` (k = 1): SDE-DPM-Solver++(2M) with its coefficients in half the log-SNR.
 
-use super::frame::Frame;
+use super::frame::{Frame, Node, Step};
 use super::gddim;
 use super::multistep::{self, History};
 use super::{Compiler, SamplerInfo, Solver, inpaint};
 use crate::Result;
-use crate::process::Mat;
+use crate::process::{Mat, Process};
 
 pub(super) const SOLVER: Solver = Solver {
     info: SamplerInfo {
@@ -39,35 +43,62 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
 }
 
 fn general(c: &mut Compiler<'_>, grid: &[f64], order: usize, mut history: History) -> Result<()> {
-    let process = c.process;
-    let mut frame = Frame::triangular(process);
+    c.close_along_the_flow();
+    let mut frame = Frame::triangular(c.process);
     for pair in grid.windows(2) {
         let (t, u) = (pair[0], pair[1]);
-        let step = frame.step(t, u);
         history.call(c, t, &|c, slot, z| c.x0(slot, t, z))?;
-        // R_u^-1 P(s -> u) R_s
-        let inner = |s: f64, inverse: Mat| {
-            step.to.r.transpose() * process.transition(u, s).transpose() * inverse.transpose()
-        };
-        let whole = inner(t, step.from.inverse);
-        let carried = step.to.r * whole * step.from.inverse;
-        let total = process.mean(u) - carried * process.mean(t);
-        let weights = step.weights(
-            &history.times(order),
-            |s| s,
-            |node| {
-                let inverse = node.at.inverse;
-                let seen = inverse.transpose() * inverse * process.mean(node.s);
-                -step.to.r * inner(node.s, inverse) * inverse * process.diffusion(node.s) * seen
-            },
-            Some(total),
-        );
-        let noise = c.solver_noise(gddim::spread(&step, whole));
-        c.set(0, history.weighted(carried * c.state(0), &weights) + noise);
+        let step = Reverse::new(c.process, frame.step(t, u));
+        let noise = c.solver_noise(step.spread());
+        let weights = step.weights(&history.times(order));
+        c.set(0, history.weighted(step.carried() * c.state(0), &weights) + noise);
         inpaint::after_step(c, t)?;
         c.end_step();
     }
     Ok(())
+}
+
+/// A step of the reverse-time SDE given data estimates.
+pub(super) struct Reverse<'a> {
+    process: &'a Process,
+    step: Step,
+    /// R_u^-1 P(t -> u) R_t
+    whole: Mat,
+}
+
+impl<'a> Reverse<'a> {
+    pub fn new(process: &'a Process, step: Step) -> Self {
+        let whole = Self::inner(process, &step, step.t, step.from.inverse);
+        Self { process, step, whole }
+    }
+
+    /// R_u^-1 P(s -> u) R_s
+    fn inner(process: &Process, step: &Step, s: f64, inverse: Mat) -> Mat {
+        step.to.r.transpose() * process.transition(step.u, s).transpose() * inverse.transpose()
+    }
+
+    /// P, of the state at t.
+    pub fn carried(&self) -> Mat {
+        self.step.to.r * self.whole * self.step.from.inverse
+    }
+
+    /// W_j of data estimates at `times`.
+    pub fn weights(&self, times: &[f64]) -> Vec<Mat> {
+        let Self { process, step, .. } = self;
+        let total = process.mean(step.u) - self.carried() * process.mean(step.t);
+        let pull = |node: &Node| {
+            let inverse = node.at.inverse;
+            let seen = inverse.transpose() * inverse * process.mean(node.s);
+            let inner = Self::inner(process, step, node.s, inverse);
+            -step.to.r * inner * inverse * process.diffusion(node.s) * seen
+        };
+        step.weights(times, |s| s, pull, Some(total))
+    }
+
+    /// The factor of the noise.
+    pub fn spread(&self) -> Mat {
+        gddim::spread(&self.step, self.whole)
+    }
 }
 
 fn published(c: &mut Compiler<'_>, grid: &[f64], order: usize, mut history: History) -> Result<()> {

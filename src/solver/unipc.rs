@@ -1,16 +1,20 @@
 //! Predictor-corrector at one call a step: UniPC (arXiv 2302.04867) for k = 1, its form in gDDIM's frame for k > 1.
 //!
+//! Both interpolate the data estimate, which extrapolates far better from few calls than epsilon does. For k > 1 the
+//! weights are those of [`dpmpp`](super::dpmpp): exact integrals.
+//!
 //! A step predicts from the newest calls. The call at the prediction then serves twice: it corrects the step before
 //! (one node more, so one order more), and it is the newest value of the next prediction. The last step is not
 //! corrected, which would take a call of its own.
 //!
-//! State 0 holds the prediction, which is what the network sees; state 1 the corrected solution.
+//! What is corrected is the prediction, by the difference of the weights with the new node and without: in one row with
+//! the next prediction, and with the noise that the prediction drew where it draws any
+//! ([`sa_solver`](super::sa_solver)). State 0 holds the prediction, which is what the network sees.
 
+use super::dpmpp;
 use super::frame::{Frame, Step};
-use super::gddim;
 use super::multistep::{self, History};
 use super::{Compiler, SamplerInfo, Solver, inpaint};
-use crate::plan::Affine;
 use crate::process::{Mat, Process};
 use crate::spec::Variant;
 use crate::{Error, Result, Status};
@@ -31,15 +35,17 @@ pub(super) const SOLVER: Solver = Solver {
 };
 
 /// One step from t down to u.
-trait Scheme {
-    /// What is interpolated, of a call at the step's beginning.
-    fn value(&self, c: &Compiler<'_>, slot: usize, z: &Affine) -> Result<Affine>;
+pub(super) trait Scheme {
     /// The factor of the state at t.
     fn carried(&self) -> Mat;
-    /// The weights of values at `times`, newest first: t, earlier ones.
+    /// The weights of data estimates at `times`, newest first: t, earlier ones.
     fn predict(&self, times: &[f64]) -> Result<Vec<Mat>>;
-    /// The same with a value at u before them.
+    /// The same with one at u before them.
     fn correct(&self, times: &[f64]) -> Result<Vec<Mat>>;
+    /// The factor of the noise that is added.
+    fn noise(&self) -> Option<Mat> {
+        None
+    }
 }
 
 fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
@@ -59,49 +65,52 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     drive(c, grid, order, |t, u| Rotated { process, step: frame.step(t, u) })
 }
 
-fn drive<S: Scheme>(
+/// Predicts and corrects along `grid`, with the steps that `step` makes.
+pub(super) fn drive<S: Scheme>(
     c: &mut Compiler<'_>,
     grid: &[f64],
     order: usize,
     mut step: impl FnMut(f64, f64) -> S,
 ) -> Result<()> {
-    let mut history = History::new(order + 1, 2, None);
-    let mut before: Option<(S, usize)> = None;
-    for (i, pair) in grid.windows(2).enumerate() {
+    let mut history = History::new(order + 1, 1, None);
+    let mut before: Option<S> = None;
+    for pair in grid.windows(2) {
         let (t, u) = (pair[0], pair[1]);
-        let scheme = step(t, u);
-        history.call(c, t, &|c, slot, z| scheme.value(c, slot, z))?;
-        if let Some((before, order)) = before {
-            let weights = before.correct(&history.times(order + 1))?;
-            c.set(1, history.weighted(before.carried() * c.state(1), &weights));
-        } else {
-            c.set(1, c.state(0));
+        history.call(c, t, &|c, slot, z| c.x0(slot, t, z))?;
+        if let Some(before) = before {
+            let times = history.times(order + 1);
+            let mut weights = before.correct(&times)?;
+            for (weight, predicted) in weights[1..].iter_mut().zip(before.predict(&times[1..])?) {
+                *weight = *weight - predicted;
+            }
+            c.set(0, history.weighted(c.state(0), &weights));
         }
-        let order = order.min(i + 1);
+        let scheme = step(t, u);
         let weights = scheme.predict(&history.times(order))?;
-        c.set(0, history.weighted(scheme.carried() * c.state(1), &weights));
+        let mut next = history.weighted(scheme.carried() * c.state(0), &weights);
+        if let Some(factor) = scheme.noise() {
+            next = next + c.solver_noise(factor);
+        }
+        c.set(0, next);
         inpaint::after_step(c, t)?;
         c.end_step();
-        before = Some((scheme, order));
+        before = Some(scheme);
     }
     Ok(())
 }
 
-/// Epsilon in gDDIM's frame, interpolated in t.
+/// The data estimate in gDDIM's frame, interpolated in t.
 struct Rotated<'a> {
     process: &'a Process,
     step: Step,
 }
 
 impl Scheme for Rotated<'_> {
-    fn value(&self, c: &Compiler<'_>, slot: usize, z: &Affine) -> Result<Affine> {
-        gddim::epsilon(c, &self.step, slot, z)
-    }
     fn carried(&self) -> Mat {
-        self.process.transition(self.step.t, self.step.u)
+        self.step.to.r * self.step.from.inverse
     }
     fn predict(&self, times: &[f64]) -> Result<Vec<Mat>> {
-        Ok(gddim::weights(self.process, &self.step, times))
+        Ok(dpmpp::weights(self.process, &self.step, times))
     }
     fn correct(&self, times: &[f64]) -> Result<Vec<Mat>> {
         self.predict(times)
@@ -170,9 +179,6 @@ impl UniPc<'_> {
 }
 
 impl Scheme for UniPc<'_> {
-    fn value(&self, c: &Compiler<'_>, slot: usize, z: &Affine) -> Result<Affine> {
-        c.x0(slot, self.t, z)
-    }
     fn carried(&self) -> Mat {
         let sigma = |t| multistep::scales(self.process, t).1;
         Mat::from_rows([[sigma(self.u) / sigma(self.t)]])

@@ -2,7 +2,7 @@
 
 Every multistep sampler, order and grid at each number of network calls, against RK45 at 1e-10 from the same starts, on
 two Gaussian mixtures of overlapping components in one dimension each (methods.md 7.3's, and one with narrower
-components), under PSLD and VP, with the closing step. The error is the root mean square distance of the samples; of the
+components), under PSLD, VP, VE and EDM, with the closing step. The error is the root mean square distance of the samples; of the
 two mixtures, the geometric mean of both errors counts. Needs numpy and the command line `psld`:
 
     python3 tests/scripts/auto_table.py target/debug/psld [CSV]
@@ -21,9 +21,14 @@ MIXTURES = {
     "wide": {"weights": [0.3, 0.5, 0.2], "means": [[-1.2], [0.3], [1.5]], "variances": [0.25, 0.16, 0.09]},
     "narrow": {"weights": [0.4, 0.35, 0.25], "means": [[-0.7], [0.1], [0.8]], "variances": [0.01, 0.02, 0.015]},
 }
-PROCESSES = {"psld": {"kind": "psld"}, "vp": {"kind": "vp"}}
+PROCESSES = {
+    "psld": {"kind": "psld"},
+    "vp": {"kind": "vp"},
+    "ve": {"kind": "ve", "sigma_min": 0.01, "sigma_max": 50},
+    "edm": {"kind": "edm", "sigma_min": 0.002, "sigma_max": 80},
+}
 CALLS = [5, 8, 10, 15, 20, 30, 50, 100]
-GRIDS = ["quadratic", "order2", "log_snr", "karras", "uniform"]
+GRIDS = ["quadratic", "order2", "order2.5", "log_snr", "karras", "uniform"]
 SAMPLERS = [("gddim", o) for o in (1, 2, 3)] + [("dpmpp", o) for o in (1, 2, 3)]
 SAMPLERS += [("unipc", o) for o in (1, 2, 3)] + [("deis", o) for o in (2, 3)]
 N = 256

@@ -37,7 +37,12 @@ fn why(json: bool) -> Result<()> {
     let mut rows = vec![head.map(String::from)];
     rows.extend(choices.iter().map(|row| {
         [
-            if row.k1 { "1" } else { "2 and more" }.into(),
+            match (row.k1, row.explodes) {
+                (true, false) => "1",
+                (true, true) => "1: ve, edm",
+                (false, _) => "2 and more",
+            }
+            .into(),
             if row.up_to == u32::MAX { "any".into() } else { row.up_to.to_string() },
             row.sampler.into(),
             row.order.to_string(),
@@ -49,7 +54,7 @@ fn why(json: bool) -> Result<()> {
         ]
     }));
     let how = "Errors: root mean square distance to the converged solution from the same 256 starts, on exact \
-               networks (VP, PSLD), the geometric mean over two Gaussian mixtures; every sampler on its best order \
+               networks (VP; VE and EDM; PSLD), the geometric mean over two Gaussian mixtures; every sampler on its best order \
                and grid. Measured with tests/scripts/auto_table.py, and held against `psld study` on networks of images, \
                for which a row may take another sampler than the best here.\n";
     report::stdout(&format!("{}{how}", table(&rows)))
