@@ -716,6 +716,13 @@ typedef struct psld_sampler_options {
    * initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
    */
   int32_t encode;
+  /**
+   * Compiles for the restoration of images from linear measurements: a JSON object, {"operator": {"kind": "average", "factor":
+   * 4}, "noise": 0.05, "data_std": 0.5, "resample": 1}, of which the operator must be given: "mask"; "average" with its
+   * "factor"; "blur" with its "std", in pixels; or "convolve" with its "kernel", rows of numbers. Without noise samples give
+   * the measurement exactly. NULL: none. Runs then need psld_run_options.measurement. Excludes `inpaint`.
+   */
+  const char *restore;
 } psld_sampler_options;
 
 /**
@@ -810,6 +817,15 @@ typedef struct psld_run_options {
    * compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
    */
   const struct psld_tensor *from_image;
+  /**
+   * What was measured, for a sampler compiled with `restore`: [n or 1, C, H, W] in the data's range, for "average" by F [n or
+   * 1, C, H/F, W/F]; default NULL: none.
+   */
+  const struct psld_tensor *measurement;
+  /**
+   * For "mask", which elements were measured: [n or 1, 1 or C, H, W], 1 measured, 0 not.
+   */
+  const struct psld_tensor *measurement_mask;
 } psld_run_options;
 
 /**

@@ -21,6 +21,7 @@ pub mod plan;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod process;
+pub mod restoration;
 pub mod run;
 pub mod solver;
 pub mod spec;

@@ -104,14 +104,15 @@ fn structs_keep_their_layout() {
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
     pinned!(psld_evaluation 88: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
         out_elements 64, message 72, message_capacity 80);
-    pinned!(psld_sampler_options 224: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
+    pinned!(psld_sampler_options 232: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
         matrix 160, variant 168, clip 176, inpaint_resample 180, guidance 184, guidance_from 192, guidance_to 200,
-        guidance_rescale 208, encode 216);
-    pinned!(psld_run_options 152: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
+        guidance_rescale 208, encode 216, restore 224);
+    pinned!(psld_run_options 168: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
         deadline_seconds 48, cancel 56, init 64, noise 72, labels 80, labels_len 88, inpaint_image 96,
-        inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136, from_image 144);
+        inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136, from_image 144,
+        measurement 152, measurement_mask 160);
 }
 
 #[test]
@@ -394,6 +395,10 @@ fn messages_name_the_field() {
         create(&|o| (o.guidance, o.guidance_to) = (c"cfg".as_ptr(), f64::INFINITY)),
         create(&|o| (o.guidance, o.guidance_rescale) = (c"cfg".as_ptr(), 2.0)),
         create(&|o| (o.inpaint, o.inpaint_resample) = (c"corrected".as_ptr(), -1)),
+        create(&|o| o.restore = c"average".as_ptr()),
+        create(&|o| o.restore = c"{\"operator\": {\"kind\": \"mean\"}}".as_ptr()),
+        create(&|o| o.restore = c"{\"operator\": {\"kind\": \"mask\"}, \"nose\": 1}".as_ptr()),
+        create(&|o| o.restore = c"{\"operator\": {\"kind\": \"average\", \"factor\": 3}}".as_ptr()),
     ]
     .join("\n");
     insta::assert_snapshot!(messages);
@@ -437,6 +442,8 @@ fn messages_name_the_field() {
         begin(&|o| (o.labels, o.labels_len) = (null(), 3)),
         begin(&|o| (o.labels, o.labels_len) = (label.as_ptr(), 1)),
         begin(&|o| o.inpaint_image = &tensor),
+        begin(&|o| o.measurement_mask = &tensor),
+        begin(&|o| o.measurement = &tensor),
         begin(&|o| (o.scales, o.scales_len) = (null(), 2)),
         begin(&|o| (o.scales, o.scales_len) = (&scale, 1)),
         begin(&|o| o.guide = sampler.cast()),
@@ -470,6 +477,40 @@ fn an_initial_state_and_labels_are_copied() {
         out
     };
     assert_eq!(read(psld_dtype::F32), read(psld_dtype::F64));
+    ok(psld_sampler_free(sampler));
+    ok(psld_model_free(model));
+}
+
+#[test]
+fn measurements_are_met() {
+    let model = load();
+    let sampler = compile(model, |o| {
+        (o.sampler, o.steps) = (c"dpmpp".as_ptr(), 6);
+        o.restore = c"{\"operator\": {\"kind\": \"average\", \"factor\": 2}}".as_ptr();
+    });
+    let (shape, y) = ([1i64, 3, 1, 1], [0.25f32, -0.5, 0.125]);
+    let mut measurement = options(psld_tensor_init);
+    (measurement.data, measurement.ndim, measurement.shape) = (y.as_ptr().cast(), 4, shape.as_ptr());
+    let mut o = options(psld_run_options_init);
+    (o.n, o.measurement) = (2, &measurement);
+    let mut out = [0f32; 24];
+    let (what, dtype) = (psld_output::Data as i32, psld_dtype::F32 as i32);
+    ok(psld_sample(
+        model,
+        sampler,
+        &o,
+        what,
+        dtype,
+        out.as_mut_ptr().cast(),
+        24,
+        None,
+        null_mut(),
+        null_mut(),
+    ));
+    for (i, square) in out.chunks(4).enumerate() {
+        let mean = square.iter().sum::<f32>() / 4.0;
+        assert!((mean - y[i % 3]).abs() < 1e-6, "{mean} for {}", y[i % 3]);
+    }
     ok(psld_sampler_free(sampler));
     ok(psld_model_free(model));
 }

@@ -411,6 +411,65 @@ fn completing_images() {
     snapshot!("plan_inpaint_corrected", folder.psld(plan));
 }
 
+#[test]
+fn restoring_images() {
+    let folder = folder();
+    array(&folder, "images.npy", &[2, 3, 4, 4], |i| (i as f32 * 0.37).sin());
+    array(&folder, "kernel.npy", &[1, 3], |i| [0.2, 0.7, 0.1][i]);
+    array(&folder, "mask.npy", &[4, 4], |i| f32::from(i % 3 != 1));
+    let measure = |what: &str, out: &str, more: &[&str]| {
+        folder
+            .psld(["measure", "image.json", "images.npy", "--restore", what, "--out", out].iter().chain(more))
+            .success();
+        values(&folder.path(out))
+    };
+    let (shape, averages) = measure("average:2", "y.npy", &[]);
+    assert_eq!(shape, [2, 3, 2, 2]);
+    let noisy = measure("average:2", "noisy.npy", &["--measurement-noise", "0.1", "--seed", "3"]).1;
+    let off: f32 = noisy.iter().zip(&averages).map(|(a, b)| (a - b).abs()).sum::<f32>() / 24.0;
+    assert!((0.03..0.2).contains(&off), "{off}");
+    measure("convolve:kernel.npy", "blurred.npy", &[]);
+
+    let restore = |name: &str, more: &[&str]| {
+        let args = ["sample", "image.json", "--sampler", "dpmpp", "--nfe", "8", "--out", name];
+        folder.psld(args.iter().chain(more)).success();
+        fs::copy(folder.path(name), folder.path("restored.npy")).unwrap();
+        values(&folder.path(name)).1
+    };
+    let average = ["--restore", "average:2", "--measurement", "y.npy"];
+    let samples = restore("a.npy", &average);
+    // What is measured of the samples is the measurement.
+    folder
+        .psld(["measure", "image.json", "restored.npy", "--restore", "average:2", "--out", "again.npy"])
+        .success();
+    let again = values(&folder.path("again.npy")).1;
+    assert!(again.iter().zip(&averages).all(|(a, b)| (a - b).abs() < 1e-6));
+    // The same by a configuration file, with paths of its own; noise is another sampler.
+    let config = r#"{"restore": {"operator": {"kind": "average", "factor": 2}, "measurement": "y.npy"}}"#;
+    fs::write(folder.path("restore.json"), config).unwrap();
+    assert_eq!(restore("b.npy", &["--config", "restore.json"]), samples);
+    assert_ne!(restore("c.npy", &["--config", "restore.json", "--measurement-noise", "0.1"]), samples);
+    restore("d.npy", &["--restore", "convolve:kernel.npy", "--measurement", "blurred.npy"]);
+    let masked = ["--restore", "mask", "--measurement", "images.npy", "--measurement-mask", "mask.npy"];
+    let images = values(&folder.path("images.npy")).1;
+    let samples = restore("e.npy", &masked);
+    assert!((0..96).all(|i| i % 16 % 3 == 1 || (samples[i] - images[i]).abs() < 1e-6));
+    // A measurement as a picture, one for all.
+    let small = psld::spec::DataSpec { shape: vec![3, 2, 2], range: [-1.0, 1.0] };
+    NewFile::write_with(&folder.path("y.png"), |out| {
+        psld::io::png::write_image(out, &small, &averages[..12])
+    })
+    .unwrap();
+    restore(
+        "f.npy",
+        &["--restore", "average:2", "--measurement", "y.png", "--measurement-noise", "0.01", "-n", "2"],
+    );
+
+    let plan =
+        ["plan", "image.json", "--sampler", "dpmpp", "--steps", "2", "--explain", "--config", "restore.json"];
+    snapshot!("plan_restore", folder.psld(plan));
+}
+
 /// Images to latents, between them, and back; image to image; by arrays, pictures and folders.
 #[test]
 fn images_in() {
@@ -735,6 +794,16 @@ fn bad_input() {
         ("inpaint_no_mask", sample("--inpaint-image data.npy")),
         ("inpaint_no_image", sample("--inpaint-mask data.npy")),
         ("inpaint_no_files", sample("--inpaint-method corrected")),
+        ("restore_word", sample("--restore mean:2 --measurement data.npy")),
+        ("restore_no_operator", sample("--measurement data.npy")),
+        ("restore_no_measurement", sample("--restore average:2")),
+        ("restore_singular", sample("--restore blur:3 --measurement data.npy")),
+        (
+            "restore_and_inpaint",
+            sample("--restore mask --measurement data.npy --inpaint-image data.npy --inpaint-mask data.npy"),
+        ),
+        ("restore_kernel", sample("--restore convolve:data.npy --measurement data.npy")),
+        ("restore_shape", sample("--restore average:2 --measurement data.npy")),
         ("inpaint_shape", sample("--inpaint-image good.npy --inpaint-mask data.npy")),
         ("out_extension", "sample image.json --out x.jpg".into()),
         ("out_folder_missing", "sample image.json --out no/x.png".into()),

@@ -155,7 +155,7 @@ fn inpainting_and_guidance_along_another_path() {
                     }
                     let run = |model: &psld::Model, spec: &ModelSpec| {
                         let options = options(with(interval.clone(), json!({ "sampler": name, "steps": 8 })));
-                        let conditioning = Conditioning { inpaint: painting, guidance };
+                        let conditioning = Conditioning { inpaint: painting, guidance, restore: None };
                         let sampler = Sampler::compile(spec, &options, conditioning).unwrap().into();
                         // A classifier guides samples of the null class.
                         let classes = guidance.map(|_| vec![0, 1, 2, 1, 0]);

@@ -282,7 +282,7 @@ fn refused_plans() {
     /rows/0/into = 1: plan: row 0: state 1 is read before it is written
     /rows/0/mean = [[0.0,0.0],[0.0,0.0]]: plan: row 0: mean is 2 x 2, expected 2 x 1
     /rows/0/noise/2 = [[0.0,0.0]]: plan: row 0: C is 1 x 2, expected 2 x 2
-    /rows/0/kind = "blur": plan: unknown variant `blur`, expected one of `replace`, `clip`, `cfg`, `gradient` at line 1 column 329
+    /rows/0/kind = "blur": plan: unknown variant `blur`, expected one of `replace`, `clip`, `cfg`, `gradient`, `restore`, `consistent` at line 1 column 329
     /rows/0/kind = "clip": plan: unknown field `t`, expected `low` or `high` at line 1 column 329
     /rows/4/states = [[1,[[0.0],[0.0]]]]: plan: row 4: A is 2 x 1, expected 2 x 2
     /rows/4/states = [[7,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: there is no state 7; the plan has 2, counted from 0
@@ -292,7 +292,7 @@ fn refused_plans() {
     /rows/0/extra = 1: plan: unknown field `extra`, expected one of `t`, `mean`, `noise` at line 1 column 342
     /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot`, `input` at line 1 column 404
     /rows/2/extra = 1: plan: unknown field `extra`, expected one of `step`, `from`, `A`, `states`, `terms`, `noise`, `into` at line 1 column 597
-    /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `model`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
+    /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `model`, `restore`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
     "#);
     let mut empty = good.clone();
     (empty["rows"], empty["nfe"]) = (json!([]), json!(0));
@@ -343,6 +343,7 @@ fn uncomposed_sscs(process: &Process, times: &[f64]) -> Plan {
         format: FORMAT,
         sampler: "by hand".into(),
         model: None,
+        restore: None,
         k,
         output_blocks: k,
         states: 3,
@@ -713,7 +714,7 @@ fn option_errors() {
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
-    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, sa_solver, conjugate, rvv, roba, cvv, rk45, auto
+    hint: did you mean `sa_solver`?
     {"sampler": 3} [InvalidConfig]: sampler options: invalid type: integer `3`, expected a string
     {"kind": "heun", "sampler": "em"} [InvalidConfig]: sampler options: duplicate field `sampler`
     {"steps": 10, "nfe": 11} [InvalidArgument]: steps and nfe exclude each other: give one

@@ -1020,8 +1020,11 @@ fn individual() -> (Model, Vec<(String, Arc<Sampler>)>, RunOptions) {
         previews: true,
         ..f64_run(4)
     };
-    let conditioning =
-        Conditioning { guidance: Some(GuidanceKind::Cfg.into()), inpaint: Some(Inpainting::default()) };
+    let conditioning = Conditioning {
+        guidance: Some(GuidanceKind::Cfg.into()),
+        inpaint: Some(Inpainting::default()),
+        restore: None,
+    };
     let compile = |name: &'static str| {
         let options = support::options(json!({ "sampler": name, "steps": 6 }));
         (name.to_owned(), Arc::new(Sampler::compile(&spec, &options, conditioning.clone()).unwrap()))

@@ -8,7 +8,9 @@ use super::types::{
     psld_cancel, psld_dtype, psld_error, psld_log, psld_model, psld_progress, psld_run, psld_sampler,
     psld_tensor,
 };
-use crate::run::{self, Cancel, Element, Estimate, Inpaint, Overall, Progress, What, sample_into};
+use crate::run::{
+    self, Cancel, Element, Estimate, Inpaint, Measurement, Overall, Progress, What, sample_into,
+};
 use crate::{Error, Model, Result, Run, RunOptions, Sampler, Status};
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};
@@ -69,6 +71,11 @@ pub struct psld_run_options {
     /// drawn with. With psld_sampler_options.t_start below 1 samples keep what of the image is left there. A sampler
     /// compiled with `encode` starts from the image itself, with momenta drawn as they are at t_end. Excludes `init`.
     pub from_image: *const psld_tensor,
+    /// What was measured, for a sampler compiled with `restore`: [n or 1, C, H, W] in the data's range, for "average" by F [n or
+    /// 1, C, H/F, W/F]; default NULL: none.
+    pub measurement: *const psld_tensor,
+    /// For "mask", which elements were measured: [n or 1, 1 or C, H, W], 1 measured, 0 not.
+    pub measurement_mask: *const psld_tensor,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -98,6 +105,8 @@ unsafe impl Struct for psld_run_options {
             scales_len: 0,
             guide: null(),
             from_image: null(),
+            measurement: null(),
+            measurement_mask: null(),
         }
     }
 }
@@ -869,6 +878,13 @@ pub(super) fn read(options: *const psld_run_options, sampler: &Sampler) -> Resul
         (Some(image), Some(mask)) => Some(Inpaint { image, mask }),
         _ => return Err(Error::argument("inpaint_image and inpaint_mask go together: give both")),
     };
+    let mask = convert::tensor(o.measurement_mask, "measurement_mask")?;
+    let measurement = match convert::tensor(o.measurement, "measurement")? {
+        None if mask.is_some() => {
+            return Err(Error::argument("measurement_mask is given, but no `measurement`"));
+        }
+        values => values.map(|values| Measurement { values, mask }),
+    };
     Ok(RunOptions {
         n,
         seed: if o.seed == 0 { sampler.options().seed() } else { o.seed },
@@ -882,6 +898,7 @@ pub(super) fn read(options: *const psld_run_options, sampler: &Sampler) -> Resul
         noise: convert::tensor(o.noise, "noise")?,
         labels: (!labels.is_empty()).then(|| labels.to_vec()),
         inpaint,
+        measurement,
         scales: (!scales.is_empty()).then(|| scales.to_vec()),
         guide: handle::get_optional(o.guide, "guide")?,
         previews: convert::flag(o.previews, "previews")?,

@@ -5,7 +5,7 @@ use super::guard::guard;
 use super::handle;
 use super::types::{psld_error, psld_model, psld_sampler};
 use crate::plan::Plan;
-use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
+use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting, Restoration};
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
 use std::ffi::c_char;
@@ -91,6 +91,11 @@ pub struct psld_sampler_options {
     /// "unipc" of order 3): runs take images (psld_run_options.from_image) and end with latents (PSLD_OUTPUT_STATE), which are
     /// initial states (psld_run_options.init) of samplers that decode. 0 or -1: from noise to data.
     pub encode: i32,
+    /// Compiles for the restoration of images from linear measurements: a JSON object, {"operator": {"kind": "average", "factor":
+    /// 4}, "noise": 0.05, "data_std": 0.5, "resample": 1}, of which the operator must be given: "mask"; "average" with its
+    /// "factor"; "blur" with its "std", in pixels; or "convolve" with its "kernel", rows of numbers. Without noise samples give
+    /// the measurement exactly. NULL: none. Runs then need psld_run_options.measurement. Excludes `inpaint`.
+    pub restore: *const c_char,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -132,6 +137,7 @@ unsafe impl Struct for psld_sampler_options {
             guidance_to: f64::NAN,
             guidance_rescale: f64::NAN,
             encode: -1,
+            restore: null(),
         }
     }
 }
@@ -429,5 +435,7 @@ fn conditioning(options: &psld_sampler_options) -> Result<Conditioning> {
         }
         None => None,
     };
-    Ok(Conditioning { inpaint, guidance })
+    let restore = convert::optional_text(options.restore, "restore")?;
+    let restore = restore.map(Restoration::parse).transpose()?;
+    Ok(Conditioning { inpaint, guidance, restore })
 }

@@ -522,15 +522,15 @@ fn variance<E: Float>(values: &[E]) -> f64 {
 }
 
 /// on_z z + on_output output on one sample.
-pub(super) struct X0<'a, T, E> {
+pub(super) struct X0<'a, Z, E, T> {
     pub on_z: &'a Mat,
     pub on_output: &'a Mat,
-    pub z: &'a [T],
+    pub z: &'a [Z],
     pub output: &'a [E],
     pub into: &'a mut [T],
 }
 
-impl<T: Float, E: Float> Kernel for X0<'_, T, E> {
+impl<Z: Float, E: Float, T: Float> Kernel for X0<'_, Z, E, T> {
     type Output = ();
 
     #[inline(always)]

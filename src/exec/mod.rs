@@ -12,6 +12,7 @@ use crate::isa::Isa;
 use crate::noise::Purpose;
 use crate::plan::{MapKind, Update};
 use crate::process::Mat;
+use crate::restoration::Linear;
 use crate::{Error, Result, Status};
 use kernel::{Amend, Amendment, Clip, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
@@ -33,6 +34,7 @@ pub(crate) struct Executor {
 /// waits longer for a CPU than it takes. Making them sleep costs each call more than the rows gain.
 const PARALLEL_WORK: usize = 1 << 21;
 const NOISE_WORK: usize = 8;
+const RESTORE_WORK: usize = 64;
 
 /// The samples of one run: what rows read and write. Arrays are [n, blocks, d], row-major.
 pub(crate) struct Batch {
@@ -50,6 +52,7 @@ pub(crate) struct Batch {
     /// How many of those have been consumed.
     pub consumed: usize,
     pub known: Option<Known>,
+    pub measured: Option<Measured>,
     /// Guidance scale of each sample; empty without guidance.
     pub scales: Vec<f64>,
     /// One number a sample, for norms.
@@ -79,6 +82,25 @@ pub(crate) struct Known {
     pub image: Vec<f32>,
     /// [n or 1, d]: 1 is known.
     pub mask: Vec<f32>,
+}
+
+/// What was measured, of a run that restores.
+pub(crate) struct Measured {
+    pub linear: Arc<Linear>,
+    /// [n or 1, ...]: y.
+    pub values: Vec<f32>,
+    /// [n or 1, d]: 1 is measured; empty where the operator has no mask.
+    pub mask: Vec<f32>,
+}
+
+impl Measured {
+    /// Replaces the estimate of sample `i` by what its measurement moves it by.
+    fn correction(&self, variance: f64, i: usize, estimate: &mut [f64]) {
+        let (len, d) = (self.linear.measurements(), estimate.len());
+        let values = if self.values.len() == len { &self.values } else { &self.values[i * len..][..len] };
+        let mask = if self.mask.len() <= d { &self.mask } else { &self.mask[i * d..][..d] };
+        self.linear.correction(variance, values, mask, estimate);
+    }
 }
 
 impl Executor {
@@ -198,6 +220,25 @@ impl Executor {
                 self.amend(batch, into, *slot, Amendment::Cfg { rescale: *rescale });
             }
             MapKind::Gradient { slot, b } => self.amend(batch, into, *slot, Amendment::Gradient(b)),
+            MapKind::Restore { from, on_z, on_output, b, variance } => {
+                let mut slot = std::mem::take(&mut batch.slots[into]);
+                let estimate = (on_z, on_output, *variance);
+                match (&batch.states[*from], &mut slot) {
+                    (Buffer::F32(z), Buffer::F32(out)) => self.restore_in(batch, z, out, estimate, b),
+                    (Buffer::F32(z), Buffer::F64(out)) => self.restore_in(batch, z, out, estimate, b),
+                    (Buffer::F64(z), Buffer::F32(out)) => self.restore_in(batch, z, out, estimate, b),
+                    (Buffer::F64(z), Buffer::F64(out)) => self.restore_in(batch, z, out, estimate, b),
+                }
+                batch.slots[into] = slot;
+            }
+            MapKind::Consistent => {
+                let mut state = std::mem::take(&mut batch.states[into]);
+                match &mut state {
+                    Buffer::F32(z) => self.consistent_in(batch, z),
+                    Buffer::F64(z) => self.consistent_in(batch, z),
+                }
+                batch.states[into] = state;
+            }
         }
     }
 
@@ -229,6 +270,43 @@ impl Executor {
             if scale != 0.0 {
                 self.isa.run(Amend { how, scale, guide, out, d: batch.d });
             }
+        });
+    }
+
+    /// Moves what outputs say of the data to what was measured. In double precision, and slow beside an update, but a small
+    /// part of a network call.
+    fn restore_in<T: Float, E: Float>(
+        &self,
+        batch: &Batch,
+        z: &[T],
+        out: &mut [E],
+        (on_z, on_output, variance): (&Mat, &Mat, f64),
+        b: &Mat,
+    ) {
+        let Some(measured) = &batch.measured else { return };
+        let d = batch.d;
+        let (z_len, out_len) = (on_z.cols() * d, on_output.cols() * d);
+        self.samples(out, out_len, RESTORE_WORK, |i, out| {
+            let mut moved = vec![0.0; d];
+            let z = &z[i * z_len..][..z_len];
+            self.isa.run(X0 { on_z, on_output, z, output: out, into: &mut moved });
+            measured.correction(variance, i, &mut moved);
+            for (block, out) in out.chunks_mut(d).enumerate() {
+                let coefficient = b[(block, 0)];
+                out.iter_mut().zip(&moved).for_each(|(o, x)| *o = E::from_f64(o.to_f64() + coefficient * x));
+            }
+        });
+    }
+
+    /// Moves the first block of a state to the nearest image that gives the measurement.
+    fn consistent_in<T: Float>(&self, batch: &Batch, states: &mut [T]) {
+        let Some(measured) = &batch.measured else { return };
+        let d = batch.d;
+        self.samples(states, batch.k * d, RESTORE_WORK, |i, state| {
+            let position = &mut state[..d];
+            let mut moved: Vec<f64> = position.iter().map(|x| x.to_f64()).collect();
+            measured.correction(1.0, i, &mut moved);
+            position.iter_mut().zip(&moved).for_each(|(z, x)| *z = T::from_f64(z.to_f64() + x));
         });
     }
 

@@ -1,4 +1,4 @@
-//! Image and mask of an inpainting run, as `.npy` or PNG.
+//! Image and mask of an inpainting run, and measurements, as `.npy` or PNG.
 
 use super::npy::{self, Kind};
 use super::{images, png};

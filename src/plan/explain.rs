@@ -79,6 +79,18 @@ pub(super) fn table(plan: &Plan) -> String {
             Row::Map(Map { kind: MapKind::Gradient { slot, b }, into, .. }) => {
                 writeln!(out, "slot{into} = slot{into} + scale {} slot{slot}", matrix(b))
             }
+            Row::Map(Map { kind: MapKind::Restore { from, on_z, on_output, b, variance }, into, .. }) => {
+                writeln!(
+                    out,
+                    "slot{into} = slot{into} + {} (what y moves {} z{from} + {} slot{into} of variance {variance:.3e} by)",
+                    matrix(b),
+                    matrix(on_z),
+                    matrix(on_output)
+                )
+            }
+            Row::Map(Map { kind: MapKind::Consistent, into, .. }) => {
+                writeln!(out, "z{into} = position moved to what gives y")
+            }
         };
     }
     out

@@ -12,7 +12,7 @@ pub(crate) use affine::{Affine, push};
 use crate::guidance::GUIDE;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
-use crate::spec::GuidanceKind;
+use crate::spec::{GuidanceKind, Restoration};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,6 +33,9 @@ pub struct Plan {
     /// SHA-256 of the only model that the plan is meant for, where it was tuned for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// What was measured, of a plan that restores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restoration>,
     /// Blocks of a state (1 VP, 2 position and momentum, ...).
     pub k: usize,
     /// Blocks of a network output: k, or 1.
@@ -54,6 +57,7 @@ pub struct Plan {
 /// One row of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "row", rename_all = "lowercase", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant)] // Rows are few.
 pub enum Row {
     /// Calls the network on a state.
     Eval(Eval),
@@ -131,7 +135,7 @@ pub struct Map {
 /// The kinds of [`Map`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-#[allow(clippy::large_enum_variant)] // Rows are few, and updates as large.
+#[allow(clippy::large_enum_variant)] // Rows are few.
 pub enum MapKind {
     /// Inpainting: where the mask is 1, the state becomes mean * image + C noise.
     Replace {
@@ -165,6 +169,26 @@ pub enum MapKind {
         #[serde(rename = "B")]
         b: Mat,
     },
+    /// Restoration: the data estimate X state `from` + Y slot `into` is moved to what the measurement says, and slot `into`
+    /// gains B times what it was moved by.
+    Restore {
+        /// The state that the network saw.
+        from: usize,
+        /// 1 x k.
+        #[serde(rename = "X")]
+        on_z: Mat,
+        /// 1 x output_blocks.
+        #[serde(rename = "Y")]
+        on_output: Mat,
+        /// output_blocks x 1: what a change of the data estimate is in terms of the network's output.
+        #[serde(rename = "B")]
+        b: Mat,
+        /// Variance of the data given the state, which noise in the measurement is weighed against; above 0.
+        variance: f64,
+    },
+    /// The last word of a restoration without noise: the first block of the state becomes the nearest image that gives the
+    /// measurement.
+    Consistent,
 }
 
 impl MapKind {
@@ -172,16 +196,16 @@ impl MapKind {
     fn noise(&self) -> Option<&(Purpose, u32, Mat)> {
         match self {
             Self::Replace { noise, .. } => noise.as_ref(),
-            Self::Clip { .. } | Self::Cfg { .. } | Self::Gradient { .. } => None,
+            _ => None,
         }
     }
 
     /// What kind of guidance it is a part of.
     fn guidance(&self) -> Option<GuidanceKind> {
         match self {
-            Self::Replace { .. } | Self::Clip { .. } => None,
             Self::Cfg { .. } => Some(GuidanceKind::Cfg),
             Self::Gradient { .. } => Some(GuidanceKind::Classifier),
+            _ => None,
         }
     }
 }
@@ -266,6 +290,11 @@ impl Plan {
         self.maps().any(|kind| matches!(kind, MapKind::Replace { .. }))
     }
 
+    /// Whether a map holds samples to a measurement.
+    fn restores(&self) -> bool {
+        self.maps().any(|kind| matches!(kind, MapKind::Restore { .. } | MapKind::Consistent))
+    }
+
     fn maps(&self) -> impl Iterator<Item = &MapKind> {
         self.rows.iter().filter_map(|row| if let Row::Map(map) = row { Some(&map.kind) } else { None })
     }
@@ -335,6 +364,14 @@ impl Plan {
         let kinds = (kinds(GuidanceKind::Cfg), kinds(GuidanceKind::Classifier));
         if kinds == (true, true) {
             return bad("maps of kinds `cfg` and `gradient`: the guide of a plan is one network".into());
+        }
+        match (&self.restore, self.restores()) {
+            (None, true) => {
+                return bad("maps of kinds `restore` or `consistent`, but no `restore` says of what".into());
+            }
+            (Some(_), false) => return bad("`restore` is given, but no map reads it".into()),
+            (Some(restore), true) => restore.check().map_err(|e| e.context("plan"))?,
+            (None, false) => {}
         }
         if kinds == (false, false) && written_slots.contains(&Some(GUIDE)) {
             return bad("the guide (network 1) is called, but no map reads its output".into());
@@ -437,6 +474,22 @@ impl Plan {
                 read_slot(slots, *into, 0)?;
                 read_slot(slots, *slot, GUIDE)?;
                 sized(b, self.output_blocks, self.k, "B")?;
+            }
+            Row::Map(Map { kind: MapKind::Restore { from, on_z, on_output, b, variance }, into, .. }) => {
+                read(states, *from, "state")?;
+                read_slot(slots, *into, 0)?;
+                sized(on_z, 1, self.k, "X")?;
+                sized(on_output, 1, self.output_blocks, "Y")?;
+                sized(b, self.output_blocks, 1, "B")?;
+                if !(*variance > 0.0 && variance.is_finite()) {
+                    return Err(format!("variance = {variance:?}: expected a number above 0"));
+                }
+            }
+            Row::Map(Map { kind: MapKind::Consistent, into, .. }) => {
+                read(states, *into, "state")?;
+                if self.restore.as_ref().is_some_and(|restore| restore.noise != 0.0) {
+                    return Err("kind `consistent` is for measurements without noise".into());
+                }
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::call::Own;
 use super::guide::Guide;
 use super::{Calls, Cursor, Run};
-use crate::exec::{Batch, Buffer, Known, Spare, gather};
+use crate::exec::{Batch, Buffer, Known, Measured, Spare, gather};
 use crate::plan::Row;
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
@@ -69,24 +69,42 @@ impl Run {
             hashes: _,
             history,
         } = self;
-        let Batch { n, k: _, d, states, slots, seeds, draws: _, consumed: _, known, scales, partial } = batch;
+        let Batch {
+            n,
+            k: _,
+            d,
+            states,
+            slots,
+            seeds,
+            draws: _,
+            consumed: _,
+            known,
+            measured,
+            scales,
+            partial,
+        } = batch;
         let Calls { decoder: _, labels, guide, seen: _, projected, x0, seconds: _ } = calls;
         let before = *n;
         let buffers: Vec<&mut Buffer> = states.iter_mut().chain(slots).chain(projected).chain(x0).collect();
         // An image or mask of one sample's length is one for all.
-        let mut images: Vec<&mut Vec<f32>> =
-            known.iter_mut().flat_map(|Known { image, mask }| [image, mask]).collect();
-        images.retain(|values| values.len() == before * *d);
+        let known = known.iter_mut().flat_map(|Known { image, mask }| [(image, *d), (mask, *d)]);
+        let measured = measured
+            .iter_mut()
+            .flat_map(|Measured { linear, values, mask }| [(values, linear.measurements()), (mask, *d)]);
+        let mut images: Vec<(&mut Vec<f32>, usize)> = known.chain(measured).collect();
+        images.retain(|(values, len)| values.len() == before * len);
         let mut spare = Spare::default();
         buffers.iter().try_for_each(|buffer| spare.reserve(buffer.precision(), buffer.len()))?;
-        images.iter().try_for_each(|values| spare.reserve(crate::network::Precision::F32, values.len()))?;
+        images
+            .iter()
+            .try_for_each(|(values, _)| spare.reserve(crate::network::Precision::F32, values.len()))?;
 
         // From here on nothing fails.
         for buffer in buffers {
             buffer.gather(buffer.len() / before, indices, &mut spare);
         }
-        for values in images {
-            spare.gather_f32(values, *d, indices);
+        for (values, len) in images {
+            spare.gather_f32(values, len, indices);
         }
         let of_guide = match guide {
             Some(Guide::Other { labels, .. }) => labels.as_mut(),

@@ -17,14 +17,14 @@ pub use cancel::Cancel;
 pub(crate) use cancel::Watch;
 pub use latents::interpolate;
 pub use likelihood::{Estimate, Likelihood, SAMPLER as LIKELIHOOD_SAMPLER, likelihood};
-pub use options::{Inpaint, RunOptions, Tensor};
+pub use options::{Inpaint, Measurement, RunOptions, Tensor};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
     shape,
 };
 
 use crate::Model;
-use crate::exec::{Batch, Buffer, Executor, Known};
+use crate::exec::{Batch, Buffer, Executor, Known, Measured};
 use crate::guidance::{self, GUIDE};
 use crate::network::{Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
@@ -221,6 +221,15 @@ impl Run {
             known: options.inpaint.map(|inpaint| Known {
                 image: inpaint.image.into_f32(),
                 mask: inpaint.mask.broadcast_mask(&spec.data.shape),
+            }),
+            measured: sampler.measured.as_ref().zip(options.measurement).map(|(linear, measurement)| {
+                Measured {
+                    linear: linear.clone(),
+                    values: measurement.values.into_f32(),
+                    mask: measurement
+                        .mask
+                        .map_or_else(Vec::new, |mask| mask.broadcast_mask(&spec.data.shape)),
+                }
             }),
             scales: match &options.scales {
                 Some(scales) if scales.len() == 1 => vec![scales[0]; n],
@@ -493,14 +502,14 @@ impl Run {
         same && self.guides() && matches!(self.calls.guide, Some(Guide::Model))
     }
 
-    /// Executes a map row; one that guides changes the data estimate, too.
+    /// Executes a map row; one that guides or restores changes the data estimate, too.
     fn map(&mut self, row: &Map) -> Result<()> {
         let guides = matches!(row.kind, MapKind::Cfg { .. } | MapKind::Gradient { .. });
         if guides && !self.guides() {
             return Ok(());
         }
         self.executor.map(&mut self.batch, &row.kind, row.into);
-        if guides { self.preview(row.into) } else { Ok(()) }
+        if guides || matches!(row.kind, MapKind::Restore { .. }) { self.preview(row.into) } else { Ok(()) }
     }
 
     /// How far the run is.

@@ -117,6 +117,16 @@ pub struct Inpaint {
     pub mask: Tensor,
 }
 
+/// What was measured of the images that a sampler restores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// y of each sample, or one for all: [n or 1, ...] with the shape that the operator gives ([`Sampler::measurement_shape`]),
+    /// in the units of the data range.
+    pub values: Tensor,
+    /// Of the operator `mask`: [n or 1, 1 or C, ...], 1 measured, 0 not.
+    pub mask: Option<Tensor>,
+}
+
 /// What a run is started with, the sampler's options aside.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -151,6 +161,8 @@ pub struct RunOptions {
     pub labels: Option<Vec<i64>>,
     /// Image and mask of a sampler that was compiled for inpainting.
     pub inpaint: Option<Inpaint>,
+    /// The measurement of a sampler that was compiled for restoration.
+    pub measurement: Option<Measurement>,
     /// Guidance scale of each sample, n or one for all, of a sampler that was compiled with guidance. 0 leaves a sample to
     /// the model; where all are 0 the guide is not called.
     pub scales: Option<Vec<f64>>,
@@ -180,6 +192,7 @@ impl RunOptions {
             noise: None,
             labels: None,
             inpaint: None,
+            measurement: None,
             scales: None,
             guide: None,
             previews: false,
@@ -251,7 +264,42 @@ impl RunOptions {
                 }
             }
         }
-        Ok(())
+        self.check_measurement(spec, sampler)
+    }
+
+    fn check_measurement(&self, spec: &ModelSpec, sampler: &Sampler) -> Result<()> {
+        let (n, data) = (self.n, &spec.data.shape);
+        let (Measurement { values, mask }, measured) = match (&self.measurement, &sampler.measured) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => {
+                return Err(Error::argument("measurement: the sampler was not compiled for restoration"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::argument(
+                    "measurement: the sampler restores images and needs what was measured",
+                ));
+            }
+            (Some(measurement), Some(measured)) => (measurement, measured),
+        };
+        expect_shared("measurement", values.shape(), n, &measured.shape(), false)?;
+        match mask {
+            None if measured.is_mask() => {
+                Err(Error::argument("measurement mask: the operator `mask` needs one"))
+            }
+            Some(_) if !measured.is_mask() => {
+                Err(Error::argument("measurement mask: it is for the operator `mask` only"))
+            }
+            None => finite("measurement", values),
+            Some(mask) => {
+                expect_shared("measurement mask", mask.shape(), n, data, true)?;
+                if !mask.all(|x| x == 0.0 || x == 1.0) {
+                    return Err(Error::argument(
+                        "measurement mask: expected 0 (not measured) or 1 (measured)",
+                    ));
+                }
+                finite("measurement", values)
+            }
+        }
     }
 
     fn check_guidance(&self, spec: &ModelSpec, guidance: Option<Guidance>) -> Result<()> {
@@ -362,6 +410,10 @@ impl RunOptions {
                 .inpaint
                 .as_ref()
                 .map(|i| Inpaint { image: shared(&i.image), mask: shared(&i.mask) }),
+            measurement: self
+                .measurement
+                .as_ref()
+                .map(|m| Measurement { values: shared(&m.values), mask: m.mask.as_ref().map(shared) }),
             cancel: self.cancel.clone(),
             ..*self
         }

@@ -1,7 +1,7 @@
 //! The whole way at once: any number of samples, in batches.
 
 use super::checkpoint::{Reader, Writer, invalid};
-use super::{Element, Inpaint, Progress, Run, RunOptions, Tensor, What, fits};
+use super::{Element, Inpaint, Measurement, Progress, Run, RunOptions, Tensor, What, fits};
 use crate::Model;
 use crate::exec::Buffer;
 use crate::network::Precision;
@@ -197,6 +197,8 @@ struct SavedSampling {
     noise: Option<Vec<usize>>,
     image: Option<Vec<usize>>,
     mask: Option<Vec<usize>>,
+    measurement: Option<Vec<usize>>,
+    measurement_mask: Option<Vec<usize>>,
     finished: usize,
     elements: usize,
     nfe: usize,
@@ -330,6 +332,7 @@ impl<'a> Sampling<'a> {
             noise,
             labels,
             inpaint,
+            measurement,
             scales,
             guide: _,
             previews: _,
@@ -345,6 +348,8 @@ impl<'a> Sampling<'a> {
             ("image", inpaint.as_ref().map(|i| &i.image)),
             ("mask", inpaint.as_ref().map(|i| &i.mask)),
             ("from_image", from_image.as_ref()),
+            ("measurement", measurement.as_ref().map(|m| &m.values)),
+            ("measurement mask", measurement.as_ref().and_then(|m| m.mask.as_ref())),
         ];
         let elements = out.len() / n * self.finished;
         let saved = SavedSampling {
@@ -365,6 +370,8 @@ impl<'a> Sampling<'a> {
             image: arrays[2].1.map(shape),
             mask: arrays[3].1.map(shape),
             from_image: arrays[4].1.map(shape),
+            measurement: arrays[5].1.map(shape),
+            measurement_mask: arrays[6].1.map(shape),
             finished: self.finished,
             elements,
             nfe: self.nfe,
@@ -412,6 +419,9 @@ impl Checkpoint {
             (Some(image), Some(mask)) => Some(Inpaint { image, mask }),
             _ => None,
         };
+        let mask = tensor("measurement mask", &saved.measurement_mask)?;
+        let measurement = tensor("measurement", &saved.measurement)?;
+        let measurement = measurement.map(|values| Measurement { values, mask });
         let options = RunOptions {
             seed: saved.seed,
             precision: saved.precision,
@@ -422,6 +432,7 @@ impl Checkpoint {
             labels: saved.labels.clone(),
             scales: saved.scales.clone(),
             inpaint,
+            measurement,
             ..RunOptions::new(saved.n)
         };
         let run = reader.has("run").then(|| reader.bytes("run").map(<[u8]>::to_vec)).transpose()?;

@@ -6,7 +6,7 @@ use super::checkpoint::{Reader, Writer, invalid};
 use super::gather::History;
 use super::guide::Guide;
 use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
-use crate::exec::{Batch, Buffer, Known};
+use crate::exec::{Batch, Buffer, Known, Measured};
 use crate::guidance::check_guide;
 use crate::network::Precision;
 use crate::solver::rk45::{self, Rk45};
@@ -80,8 +80,20 @@ impl Run {
             hashes: _,
             history,
         } = self;
-        let Batch { n, k: _, d: _, states, slots, seeds, draws, consumed: _, known, scales, partial: _ } =
-            batch;
+        let Batch {
+            n,
+            k: _,
+            d: _,
+            states,
+            slots,
+            seeds,
+            draws,
+            consumed: _,
+            known,
+            measured,
+            scales,
+            partial: _,
+        } = batch;
         let Calls { decoder: _, labels, guide, seen, projected: _, x0, seconds } = calls;
         let Some(Own { size, .. }) = own else {
             return Err(Error::new(Status::Unsupported, "a run in an engine has no checkpoint"));
@@ -124,6 +136,10 @@ impl Run {
         }
         if let Some(draws) = draws {
             writer.buffer("draws", draws)?;
+        }
+        if let Some(Measured { linear: _, values, mask }) = measured {
+            writer.floats("measurement", crate::network::Values::F32(values))?;
+            writer.floats("measurement mask", crate::network::Values::F32(mask))?;
         }
         if let Some(Known { image, mask }) = known {
             writer.floats("image", crate::network::Values::F32(image))?;
@@ -254,6 +270,21 @@ impl Run {
                 Some(Known { image: shared("image")?, mask: shared("mask")? })
             }
         };
+        let measured = match &sampler.measured {
+            None => None,
+            Some(linear) => {
+                let shared = |name: &str, len: usize| {
+                    let all = reader.buffer_of(name, Precision::F32, n * len);
+                    all.or_else(|_| reader.buffer_of(name, Precision::F32, len))
+                        .map(|values| values.into_f32())
+                };
+                Some(Measured {
+                    values: shared("measurement", linear.measurements())?,
+                    mask: if linear.is_mask() { shared("measurement mask", d)? } else { Vec::new() },
+                    linear: linear.clone(),
+                })
+            }
+        };
         let seconds = Duration::try_from_secs_f64(saved.network_seconds).map_err(|_| damaged("times"))?;
         let batch = Batch {
             n,
@@ -268,6 +299,7 @@ impl Run {
             },
             consumed,
             known,
+            measured,
             scales,
             partial: vec![0.0; n],
         };

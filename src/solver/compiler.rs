@@ -7,9 +7,10 @@ use crate::guidance::{self, GUIDE};
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Input, Map, MapKind, Plan, Row, push};
 use crate::process::{Mat, Process};
+use crate::restoration;
 use crate::spec::{
     Conditioning, DenoiseTime, Guidance, InpaintMethod, Inpainting, ModelSpec, Prediction, Predicts,
-    SamplerSpec,
+    Restoration, SamplerSpec,
 };
 use crate::{Error, Result, Status};
 use std::sync::Arc;
@@ -161,6 +162,8 @@ pub(crate) struct Compiler<'a> {
     /// Smallest and largest value of the data.
     pub data_range: [f64; 2],
     guidance: Option<Guidance>,
+    restore: Option<&'a Restoration>,
+    resample: u32,
     decoder: Decoder,
     output_blocks: usize,
     grid: Vec<f64>,
@@ -180,12 +183,14 @@ impl<'a> Compiler<'a> {
         model: &ModelSpec,
         process: &'a Process,
         options: &'a SamplerSpec,
-        conditioning: &Conditioning,
+        conditioning: &'a Conditioning,
     ) -> Result<Self> {
         Ok(Self {
             process,
             inpaint: conditioning.inpaint,
             guidance: conditioning.guidance,
+            restore: conditioning.restore.as_ref(),
+            resample: conditioning.resample(),
             failed: None,
             options,
             data_range: model.data.range,
@@ -215,6 +220,9 @@ impl<'a> Compiler<'a> {
         if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
             self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
         }
+        if self.restore.is_some_and(|restore| restore.noise == 0.0) {
+            self.rows.push(Row::Map(Map { step: self.step - 1, kind: MapKind::Consistent, into: 0 }));
+        }
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -224,6 +232,7 @@ impl<'a> Compiler<'a> {
             format: FORMAT,
             sampler: info.name.into(),
             model: None,
+            restore: self.restore.cloned(),
             k: self.process.k(),
             output_blocks: self.output_blocks,
             states: uses(|row| match row {
@@ -288,6 +297,9 @@ impl<'a> Compiler<'a> {
     pub fn eval(&mut self, from: usize, t: f64, slot: usize) {
         let input = self.decoder.input(self.process, t);
         let eval = Eval { step: self.step, network: 0, from, t, slot, input };
+        let restored = self
+            .restore
+            .map(|restore| restoration::row(restore, self.data_range, &self.decoder, self.process, &eval));
         let guided = self.guidance.map_or(Ok(None), |guidance| {
             guidance::rows(&guidance, &self.decoder, self.process, &eval, UNNUMBERED)
         });
@@ -295,6 +307,10 @@ impl<'a> Compiler<'a> {
         match guided {
             Ok(None) => {}
             Ok(Some((call, map))) => self.rows.extend([Row::Eval(call), Row::Map(map)]),
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        }
+        match restored.transpose() {
+            Ok(row) => self.rows.extend(row.map(Row::Map)),
             Err(error) => self.failed = self.failed.take().or(Some(error)),
         }
     }
@@ -385,21 +401,23 @@ impl<'a> Compiler<'a> {
         self.grid[self.step + 1]
     }
 
-    /// Takes the state from the end of the step being written back to its start, by the forward process, and writes
-    /// the step's rows again with noise of their own.
+    /// As often as the conditioning asks for, takes the state from the end of the step being written back to its start, by the
+    /// forward process, and writes the step's rows again with noise of their own.
     pub fn repeat_step(&mut self) {
-        let resample = self.inpaint.map_or(1, |inpaint| inpaint.resample);
+        let resample = self.resample;
+        if resample == 1 {
+            return;
+        }
         let (t, u) = (self.grid[self.step], self.end_of_step());
         let (first, draws) = self.before;
         let rows = self.rows[first..].to_vec();
-        if resample > 1 && remembers(&rows) {
+        if remembers(&rows) {
             // What it remembers lies on the path that is left when the step is taken again.
+            let of = if self.restore.is_some() { "restore" } else { "inpaint" };
             let name = self.options.name();
             let error = Error::new(
                 Status::Unsupported,
-                format!(
-                    "inpaint: resample = {resample}: sampler `{name}` makes its steps of earlier ones, too"
-                ),
+                format!("{of}: resample = {resample}: sampler `{name}` makes its steps of earlier ones, too"),
             );
             let hint = "resample with `ancestral`, `sscs`, `em` or `heun`, or with `order` 1 of another than `unipc` and `sa_solver`";
             self.failed = self.failed.take().or(Some(error.hint(hint)));

@@ -16,8 +16,9 @@ pub(super) fn open(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
 /// After the step that began at `t`: the known region is a draw of the kernel. The published code takes it at the
 /// time at which the step began, one step noisier than the state around it; the corrected method at which it ends.
 pub(super) fn after_step(c: &mut Compiler<'_>, t: f64) -> Result<()> {
-    let Some(inpaint) = c.inpaint else { return Ok(()) };
-    perturb(c, if inpaint.method == InpaintMethod::Published { t } else { c.end_of_step() })?;
+    if let Some(inpaint) = c.inpaint {
+        perturb(c, if inpaint.method == InpaintMethod::Published { t } else { c.end_of_step() })?;
+    }
     c.repeat_step();
     Ok(())
 }

@@ -35,6 +35,7 @@ pub(crate) use compiler::Decoder;
 use crate::guidance::GUIDE;
 use crate::plan::{Plan, Row};
 use crate::process::{Mat, Process};
+use crate::restoration::Linear;
 use crate::spec::strict::did_you_mean;
 use crate::spec::{
     Conditioning, Config, ErrorNorm, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec,
@@ -116,6 +117,8 @@ pub struct Sampler {
     options: SamplerSpec,
     pub(crate) rows: Rows,
     pub(crate) conditioning: Conditioning,
+    /// What was measured, of a sampler that restores.
+    pub(crate) measured: Option<Arc<Linear>>,
 }
 
 /// Where the rows of a run come from.
@@ -153,8 +156,8 @@ impl Sampler {
             return Self::compile_for(model, &chosen, conditioning);
         }
         let process = model.process()?;
-        let inpaint = conditioning.inpaint;
-        let resample = inpaint.map_or(1, |inpaint| inpaint.resample);
+        let (inpaint, restores) = (conditioning.inpaint.is_some(), conditioning.restore.is_some());
+        let resample = conditioning.resample();
         if model.is_gradient() {
             return Err(Error::new(
                 Status::ModelMismatch,
@@ -168,10 +171,18 @@ impl Sampler {
             guidance.check()?;
         }
         if !(1..=1000).contains(&resample) {
-            return Err(Error::argument(format!("inpaint: resample = {resample}: expected 1 to 1000")));
+            let of = if restores { "restore" } else { "inpaint" };
+            return Err(Error::argument(format!("{of}: resample = {resample}: expected 1 to 1000")));
         }
+        if inpaint && restores {
+            return Err(Error::argument("inpaint and restore exclude each other")
+                .hint("to complete a measurement with noise, restore with the operator `mask`"));
+        }
+        let measured = conditioning.restore.as_ref();
+        let measured =
+            measured.map(|restore| Linear::new(restore, &model.data.shape).map(Arc::new)).transpose()?;
         if options.encodes() {
-            encode::check(options, inpaint.is_some())?;
+            encode::check(options, inpaint || restores)?;
         }
         let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
@@ -182,10 +193,11 @@ impl Sampler {
                 ("time_grid", options.time_grid.is_some()),
             ];
             reject(name, &excluded, "it chooses its own steps; bound them with rtol, atol and max_nfe")?;
-            if inpaint.is_some() {
+            if inpaint || restores {
+                let what = if inpaint { "inpainting" } else { "restoration" };
                 return Err(Error::new(
                     Status::Unsupported,
-                    "inpainting needs a sampler with fixed steps, not `rk45`",
+                    format!("{what} needs a sampler with fixed steps, not `rk45`"),
                 )
                 .hint("use `em` or `sscs`"));
             }
@@ -227,7 +239,7 @@ impl Sampler {
         let image_start = image_start(&process, start, options.encodes());
         let options = options.clone();
         let model = model.clone();
-        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning })
+        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning, measured })
     }
 
     /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
@@ -242,6 +254,9 @@ impl Sampler {
         let extra = match &config.inpaint {
             Some(inpaint) if inpaint.method.is_some() || inpaint.resample.is_some() => {
                 Some("inpaint method".to_owned())
+            }
+            _ if config.restore.as_ref().is_some_and(|restore| restore.operator.is_some()) => {
+                Some("restore operator".to_owned())
             }
             _ => config.sampler.first_given(),
         };
@@ -297,7 +312,10 @@ impl Sampler {
         let conditioning = Conditioning {
             inpaint: plan.inpaints().then(Inpainting::default),
             guidance: plan.guidance().map(Guidance::from),
+            restore: plan.restore.clone(),
         };
+        let measured = plan.restore.as_ref().map(|restore| Linear::new(restore, &model.data.shape));
+        let measured = measured.transpose().map_err(|e| e.context("plan"))?.map(Arc::new);
         let info = SamplerInfo {
             name: "plan",
             title: "a plan made by the caller",
@@ -314,7 +332,7 @@ impl Sampler {
         let image_start = image_start(&process, start, plan.encodes());
         let rows = Rows::Planned(Arc::new(plan));
         let (model, options) = (model.clone(), SamplerSpec::default());
-        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning })
+        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning, measured })
     }
 
     /// What the sampler is.
@@ -341,6 +359,11 @@ impl Sampler {
             Rows::Planned(plan) => plan.encodes(),
             Rows::Adaptive(options) => options.encode,
         }
+    }
+
+    /// The shape of a measurement of one sample, of a sampler that restores.
+    pub fn measurement_shape(&self) -> Option<Vec<usize>> {
+        self.measured.as_ref().map(|measured| measured.shape())
     }
 
     /// States of a run, and the network whose outputs each slot holds.

@@ -1,5 +1,6 @@
 //! How a sampler is conditioned: what changes its plan, beside the sampler's own options.
 
+use super::Restoration;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -111,23 +112,42 @@ pub struct Conditioning {
     pub inpaint: Option<Inpainting>,
     /// Guidance.
     pub guidance: Option<Guidance>,
+    /// Measurements to restore images from; excludes `inpaint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restoration>,
 }
 
 impl From<Option<InpaintMethod>> for Conditioning {
     fn from(method: Option<InpaintMethod>) -> Self {
-        Self { inpaint: method.map(Inpainting::from), guidance: None }
+        Self { inpaint: method.map(Inpainting::from), ..Self::default() }
     }
 }
 
 impl Conditioning {
     /// This, with what `other` has where this has nothing.
     pub fn or(self, other: Self) -> Self {
-        Self { inpaint: self.inpaint.or(other.inpaint), guidance: self.guidance.or(other.guidance) }
+        Self {
+            inpaint: self.inpaint.or(other.inpaint),
+            guidance: self.guidance.or(other.guidance),
+            restore: self.restore.or(other.restore),
+        }
+    }
+
+    /// How often each step is taken.
+    pub(crate) fn resample(&self) -> u32 {
+        let restored = self.restore.as_ref().map(|restore| restore.resample);
+        self.inpaint.map(|inpaint| inpaint.resample).or(restored).unwrap_or(1)
     }
 }
 
 impl From<Guidance> for Conditioning {
     fn from(guidance: Guidance) -> Self {
-        Self { inpaint: None, guidance: Some(guidance) }
+        Self { guidance: Some(guidance), ..Self::default() }
+    }
+}
+
+impl From<Restoration> for Conditioning {
+    fn from(restore: Restoration) -> Self {
+        Self { restore: Some(restore), ..Self::default() }
     }
 }

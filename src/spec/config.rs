@@ -1,13 +1,17 @@
 //! Configuration files: what a command line can say about a run, kept.
 
-use super::{Conditioning, Grid, Guidance, GuidanceKind, InpaintMethod, Inpainting, SamplerSpec, strict};
+use super::{
+    Conditioning, Grid, Guidance, GuidanceKind, InpaintMethod, Inpainting, Operator, Restoration,
+    SamplerSpec, strict,
+};
 use crate::{Error, Result, Status, grid, io};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A configuration file: `{"sampler": {...}, "inpaint": {"image", "mask", "method", "resample"}, "guidance": {"kind",
-/// "scale", "label", "interval", "rescale", "model"}, "plan": FILE}`, all parts optional.
+/// "scale", "label", "interval", "rescale", "model"}, "restore": {"operator", "noise", "data_std", "resample", "measurement", "mask"}, "plan": FILE}`, all parts
+/// optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The sampler's options.
@@ -16,6 +20,8 @@ pub struct Config {
     pub inpaint: Option<InpaintFiles>,
     /// What guides.
     pub guidance: Option<GuidanceFile>,
+    /// What images are restored from.
+    pub restore: Option<RestoreFiles>,
     /// A plan to execute in place of a sampler; of the sampler's options only the seed may then be given.
     pub plan: Option<PathBuf>,
 }
@@ -120,6 +126,62 @@ pub struct InpaintFiles {
     pub resample: Option<u32>,
 }
 
+/// A restoration and its files, as far as they are given; see [`Restoration`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct RestoreFiles {
+    /// H.
+    #[serde(default)]
+    pub operator: Option<Operator>,
+    /// Standard deviation of the measurement's noise; default 0.
+    #[serde(default)]
+    pub noise: Option<f64>,
+    /// Standard deviation of the data; default a quarter of the range's width.
+    #[serde(default)]
+    pub data_std: Option<f64>,
+    /// How often each step is taken; default 1.
+    #[serde(default)]
+    pub resample: Option<u32>,
+    /// The measurement, for [`io::read_image`] with the measurement's shape.
+    #[serde(default)]
+    pub measurement: Option<PathBuf>,
+    /// What of it was measured, for [`io::read_mask`].
+    #[serde(default)]
+    pub mask: Option<PathBuf>,
+}
+
+impl RestoreFiles {
+    /// How images are restored, with the defaults.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where the operator is missing or a number is out of range.
+    pub fn restoration(&self) -> Result<Restoration> {
+        let Some(operator) = &self.operator else {
+            return Err(Error::argument("restore: no operator is given")
+                .hint("`--restore average:4`, or \"operator\": {\"kind\": \"average\", \"factor\": 4}"));
+        };
+        let restoration = Restoration {
+            operator: operator.clone(),
+            noise: self.noise.unwrap_or(0.0),
+            data_std: self.data_std,
+            resample: self.resample.unwrap_or(1),
+        };
+        restoration.check()?;
+        Ok(restoration)
+    }
+
+    /// Measurement and mask.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] where there is no measurement.
+    pub fn files(&self) -> Result<(&Path, Option<&Path>)> {
+        let Some(measurement) = &self.measurement else {
+            return Err(Error::argument("restore: no measurement is given")
+                .hint("`--measurement FILE`: what was measured, .npy or PNG"));
+        };
+        Ok((measurement, self.mask.as_deref()))
+    }
+}
+
 impl Config {
     /// Reads a configuration file. Paths in it become relative to its folder.
     ///
@@ -146,6 +208,8 @@ impl Config {
             #[serde(default)]
             guidance: Option<Value>,
             #[serde(default)]
+            restore: Option<Value>,
+            #[serde(default)]
             plan: Option<PathBuf>,
         }
         const BAD: Status = Status::InvalidConfig;
@@ -168,18 +232,30 @@ impl Config {
             sections.guidance.map(|v| strict::from_value(v, BAD, "guidance")).transpose()?;
         let guidance = guidance
             .map(|guidance| GuidanceFile { model: guidance.model.map(|path| folder.join(path)), ..guidance });
+        let restore: Option<RestoreFiles> =
+            sections.restore.map(|v| strict::from_value(v, BAD, "restore")).transpose()?;
+        let restore = restore.map(|files| RestoreFiles {
+            measurement: files.measurement.map(|path| folder.join(path)),
+            mask: files.mask.map(|path| folder.join(path)),
+            ..files
+        });
         let plan = sections.plan.map(|path| folder.join(path));
-        Ok(Self { sampler, inpaint, guidance, plan })
+        Ok(Self { sampler, inpaint, guidance, restore, plan })
     }
 
     /// What the sampler is to be compiled for.
     ///
     /// # Errors
-    /// Those of [`GuidanceFile::guidance`].
+    /// Those of [`GuidanceFile::guidance`] and [`RestoreFiles::restoration`].
     pub fn conditioning(&self) -> Result<Conditioning> {
         Ok(Conditioning {
             inpaint: self.inpaint.as_ref().map(InpaintFiles::inpainting),
             guidance: self.guidance.as_ref().map(GuidanceFile::guidance).transpose()?.flatten(),
+            // A plan says by itself what was measured.
+            restore: match &self.plan {
+                None => self.restore.as_ref().map(RestoreFiles::restoration).transpose()?,
+                Some(_) => None,
+            },
         })
     }
 }

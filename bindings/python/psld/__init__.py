@@ -294,8 +294,9 @@ _numbers = itertools.count(1)
 
 
 @_abi.release_callback
-def _released(number: int) -> None:
-    _networks.pop(number, None)
+def _released(number: int, networks: dict[int, Any] = _networks) -> None:
+    # Its own reference: at the end of the interpreter the module's are gone.
+    networks.pop(number, None)
 
 
 def _caller(network: Network, spec: Any) -> Any:
@@ -423,12 +424,15 @@ class Model(_Handle):
         guidance: Optional[str] = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
+        restore: Optional[Mapping[str, Any]] = None,
         **options: Any,
     ) -> Sampler:
         """Compiles a sampler; the options are those of the JSON form (``steps``, ``nfe``, ``time_grid``, ``eta``, ...).
 
         ``guidance`` is ``"cfg"`` or ``"classifier"``; it acts at forward times in ``guidance_interval``, and its runs need
-        ``scales``.
+        ``scales``. ``restore`` says what was measured of images, such as ``{"operator": {"kind": "average", "factor": 4}, "noise":
+        0.05}`` (``blur`` with ``std``, ``convolve`` with ``kernel``, ``mask``); its runs need a ``measurement``: an array, or for
+        ``mask`` a pair with where it was measured.
 
         >>> model.sampler("sscs", steps=50).nfe
         51
@@ -443,6 +447,8 @@ class Model(_Handle):
         if guidance is not None or guidance_interval != (0.0, 1.0) or guidance_rescale != 0.0:
             fields.guidance_from, fields.guidance_to = guidance_interval
             fields.guidance_rescale = guidance_rescale
+        if restore is not None:
+            fields.restore = json.dumps(restore, default=_plain).encode()
         handle = c.c_void_p()
         call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
         return Sampler(handle)
@@ -646,14 +652,14 @@ class Model(_Handle):
         """The sampler, the C struct, and what the struct points to."""
         if isinstance(sampler, Sampler):
             seed = int(options.get("seed", 0))
-            unknown = set(options) - {"seed"}
+            unknown = set(options) - {"seed", "measurement"}
             if unknown:
                 raise ArgumentError(100, f"{', '.join(sorted(unknown))}: the sampler is compiled already")
             made = sampler
         else:
             seed = 0
             method = None if inpaint is None else options.get("inpaint_method", "corrected")
-            rest = {name: value for name, value in options.items() if name != "inpaint_method"}
+            rest = {name: value for name, value in options.items() if name not in ("inpaint_method", "measurement")}
             made = self.sampler(sampler, inpaint=method, **rest)
         fields = _abi.struct(_abi.RunOptions, "run_options")
         keep: list[Any] = []
@@ -663,7 +669,12 @@ class Model(_Handle):
         if cancel is not None:
             fields.cancel = cancel._open
         image, mask = inpaint if inpaint is not None else (None, None)
-        given = {"init": init, "from_image": from_image, "noise": noise, "inpaint_image": image, "inpaint_mask": mask}
+        measurement = options.get("measurement")
+        measured, where = measurement if isinstance(measurement, tuple) else (measurement, None)
+        given = {
+            "init": init, "from_image": from_image, "noise": noise, "inpaint_image": image, "inpaint_mask": mask,
+            "measurement": measured, "measurement_mask": where,
+        }  # fmt: skip
         for name, array in given.items():
             if array is not None:
                 setattr(fields, name, c.pointer(_tensor(array, keep)))

@@ -101,6 +101,8 @@ class SamplerOptions(c.Structure):
         ("guidance_from", c.c_double),
         ("guidance_to", c.c_double),
         ("guidance_rescale", c.c_double),
+        ("encode", c.c_int32),
+        ("restore", c.c_char_p),
     ]
 
 
@@ -126,6 +128,8 @@ class RunOptions(c.Structure):
         ("scales_len", c.c_size_t),
         ("guide", c.c_void_p),
         ("from_image", c.POINTER(Tensor)),
+        ("measurement", c.POINTER(Tensor)),
+        ("measurement_mask", c.POINTER(Tensor)),
     ]
 
 

@@ -51,9 +51,11 @@ class Scheduler:
     ``options`` are those of :meth:`psld.Model.sampler`, the number of calls aside.
 
     Noise comes from the ``generator`` that a pipeline passes, the momenta that a phase-space path begins with from torch's own
-    (``torch.manual_seed``), as a pipeline passes none before the first call. What is given as ``sample`` counts at the first call
-    only. Guidance is the pipeline's own business; along a phase-space path it cannot show its batch twice. Adaptive samplers, and
-    pipelines that start from an image, are not supported.
+    (``torch.manual_seed``), as a pipeline passes none before the first call. What ``step`` gave may be changed before it is given
+    back as ``sample``, as pipelines do that complete images: along a phase-space path the momenta of what was changed are drawn
+    anew, from their law given what the network sees. Pipelines that start from an image (``add_noise``, ``strength``) begin with the sampler's own first step
+    at that time. Guidance is the pipeline's own business; along a phase-space path it cannot show its batch twice. Adaptive
+    samplers are not supported.
     """
 
     order = 1
@@ -77,6 +79,7 @@ class Scheduler:
             spec.update(process=dict(process), network=network)
         self._told: list[float] = []
         self._model = Model(_records(self._told), spec=spec, name="the pipeline's")
+        self._path = spec["process"]
         self._k = self._model.state_shape[0]
         self._sampler, self._options = sampler, options
         self._rows: list[Mapping[str, Any]] = []
@@ -92,8 +95,8 @@ class Scheduler:
             raise ArgumentError(100, "config: expected that of a network trained on a table of betas that is not rescaled")
         return cls(config={key: config[key] for key in _DEFAULTS if key in config}, **arguments)
 
-    def _compile(self, nfe: Optional[int]) -> Sampler:
-        return self._model.sampler(self._sampler, nfe=nfe, **self._options)
+    def _compile(self, nfe: Optional[int], **options: Any) -> Sampler:
+        return self._model.sampler(self._sampler, **{**self._options, "nfe": nfe, **options})
 
     @property
     def init_noise_sigma(self) -> float:
@@ -108,24 +111,100 @@ class Scheduler:
         import torch
 
         with self._compile(num_inference_steps) as sampler:
-            plan = sampler.plan
-            # One run with a network that only listens: what it is told of the time.
-            self._told.clear()
-            self._model.sample(1, sampler=sampler)
-        self._rows = plan["rows"]
-        self.timesteps = torch.tensor(self._told, dtype=torch.float32, device=device)
-        self.num_inference_steps = len(self._told)
-        self._states: list[Any] = [None] * plan["states"]
-        self._slots: list[Any] = [None] * plan["slots"]
-        self._at = 0
+            times = self._take(sampler)
+        self._begun = self._noised = False
+        self.timesteps = torch.tensor(times, dtype=torch.float32, device=device)
+        self.num_inference_steps = len(times)
+        self._calls = [row for row in self._rows if row["row"] == "eval"]
+        self._paths: dict[float, Any] = {}
+
+    def _take(self, sampler: Sampler) -> list[float]:
+        """Makes ready for a sampler's plan, and gives the times that the network is told."""
+        self._plan = sampler.plan
+        # One run with a network that only listens.
+        self._told.clear()
+        self._model.sample(1, sampler=sampler)
+        self._begin(self._plan["rows"])
+        return list(self._told)
+
+    def _begin(self, rows: list[Mapping[str, Any]]) -> None:
+        self._rows, self._at = rows, 0
+        self._states: list[Any] = [None] * self._plan["states"]
+        self._slots: list[Any] = [None] * self._plan["slots"]
         self._looked = False
+        # What a pipeline was given last.
+        self._given: Any = None
+        self._version = 0
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Goes by the last of ``timesteps`` only, from this one on, as pipelines do that start from an image: as if sampling
+        began there, the sampler's own first step included. Without it, the first timestep that is given tells."""
+        if self.timesteps is None:
+            raise ValueError("set_timesteps comes before set_begin_index")
+        self._begun = True
+        if begin_index == 0:
+            return
+        if not 0 < begin_index < len(self._calls):
+            raise ArgumentError(100, f"begin_index = {begin_index}: expected 0 to {len(self._calls) - 1}")
+        first, grid = self._calls[begin_index], self._plan["grid"]
+        times = self.timesteps[begin_index:].tolist()
+        if first["step"] == self._plan["steps"]:
+            # The closing step, which needs no step before it.
+            self._begin(self._rows[self._rows.index(first) :])
+            return
+        points = {"time_grid": grid[first["step"] :], "t_start": None, "t_end": None, "steps": None}
+        with self._compile(None, **points) as sampler:
+            told = self._take(sampler)
+        if len(told) != len(times) or not np.allclose(told, times, rtol=1e-4, atol=1e-4):
+            raise ArgumentError(
+                100, f"begin_index = {begin_index}: within a step of `{self._plan['sampler']}`, which takes several calls",
+                "choose another `strength`, or a sampler of one call a step",
+            )  # fmt: skip
+
+    def add_noise(self, original_samples: Any, noise: Any, timesteps: Any) -> Any:
+        """What the network is to see of images at some of ``timesteps``, one for all or one each."""
+        if self.timesteps is None:
+            raise ValueError("set_timesteps comes before add_noise")
+        self._noised = self._noised or self._at == 0
+        calls = [self._calls[self._index_of(time)] for time in timesteps.reshape(-1)]
+        kernels = [self._kernel(call)[:2] for call in calls]
+
+        def each(values: list[float]) -> Any:
+            tensor = original_samples.new_tensor(values)
+            return tensor.reshape(-1, *[1] * (original_samples.ndim - 1))
+
+        scale, deviation = (each(list(values)) for values in zip(*kernels))
+        return scale * original_samples + deviation * noise
+
+    def _index_of(self, timestep: Any) -> int:
+        """Which of ``timesteps`` it is; the last, where a step ends with a call at the time that the next begins with."""
+        differences = [abs(time - float(timestep)) for time in self.timesteps.tolist()]
+        if min(differences) > 1e-4 * max(1.0, abs(float(timestep))):
+            raise ArgumentError(100, f"timestep {float(timestep):g} is none of the scheduler's `timesteps`")
+        return max(i for i, difference in enumerate(differences) if difference == min(differences))
+
+    def _kernel(self, row: Mapping[str, Any]) -> Any:
+        """Of what the network sees at a call: the signal's factor, the noise's deviation; and the state's regression on it, with
+        a factor of what that leaves."""
+        if self._k > 1 and "input" not in row:
+            raise ValueError("a network that sees momenta is shown no images: not along a phase-space path of its own")
+        if not self._paths:
+            self._paths = _path_at(self._path, sorted({call["t"] for call in self._calls}, reverse=True))
+        mean, factor = self._paths[row["t"]]
+        project = np.array(row["input"]["project"][0]) if "input" in row else np.ones(1)
+        scale, covariance = float(project @ mean), factor @ factor.T
+        variance = float(project @ covariance @ project)
+        gain = mean / scale
+        values, vectors = np.linalg.eigh(covariance - np.outer(gain, gain) * variance)
+        return scale, variance**0.5, gain, vectors * np.sqrt(values.clip(0.0))
 
     def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:
         """The network's input at the next call."""
-        self._check_going()
+        self._check_going(timestep)
         self._looked = True
-        # What `step` gave is the next input already, also where a pipeline shows it twice, for its guidance.
-        if self._at > 0 or "input" not in self._rows[0]:
+        # What `step` gave is the next input already, also where a pipeline shows it twice, for its guidance; so is what
+        # `add_noise` gave.
+        if self._at > 0 or self._noised or "input" not in self._rows[0]:
             return sample
         if self._k == 1:
             return _product(self._rows[0]["input"]["project"], [self._as_work(sample)]).to(sample.dtype)
@@ -137,13 +216,15 @@ class Scheduler:
         self, model_output: Any, timestep: Any, sample: Any, generator: Any = None, return_dict: bool = True, **_: Any
     ) -> Any:
         """Goes on with a network's output, to the next network call or the end."""
-        self._check_going()
+        self._check_going(timestep)
         if self._states[0] is None:
             self._start(sample, generator)
         if self._states[0].shape[0] != sample.shape[0]:
             raise ValueError("the first input was shown twice, for guidance: not along a path with momenta of its own")
-        if not self._looked and self._at == 0 and "input" in self._rows[0]:
+        if not self._looked and not self._noised and self._at == 0 and "input" in self._rows[0]:
             raise ValueError("this pipeline does not call scale_model_input: the first input of a phase-space path comes from it")
+        if self._at > 0:
+            self._follow(sample, generator)
         self._slots[self._rows[self._at]["slot"]] = self._as_work(model_output)
         self._at += 1
         while self._at < len(self._rows) and self._rows[self._at]["row"] != "eval":
@@ -151,13 +232,16 @@ class Scheduler:
             self._at += 1
         ended = self._at == len(self._rows)
         out = (self._blocks(self._states[0])[0] if ended else self._input()).to(sample.dtype)
+        self._given, self._version = out, out._version
         if ended:
             self._states = [None] * len(self._states)
         return SchedulerOutput(out) if return_dict else (out,)
 
-    def _check_going(self) -> None:
+    def _check_going(self, timestep: Any) -> None:
         if self.timesteps is None or self._at == len(self._rows):
             raise ValueError("set_timesteps comes before the first step")
+        if not self._begun:
+            self.set_begin_index(0 if timestep is None else self._index_of(timestep))
 
     # A state is [n, k*C, ...], in float32 whatever the network computes in.
 
@@ -169,11 +253,34 @@ class Scheduler:
 
     def _start(self, sample: Any, generator: Any) -> None:
         sample = self._as_work(sample)
+        if self._noised:
+            self._states[0] = self._seen(sample, generator)
+            return
         if self._k == 1:
             self._states[0] = sample
             return
         noise = [sample, *(_randn_like(sample, generator) for _ in range(1, self._k))]
         self._states[0] = _product(self._prior.tolist(), noise)
+
+    def _seen(self, sample: Any, generator: Any) -> Any:
+        """A state of which the network sees this at the next call."""
+        _, _, gain, left = self._kernel(self._rows[self._at])
+        state = _product(gain[:, None].tolist(), [sample])
+        if self._k == 1:
+            return state
+        return state + _product(left.tolist(), [_randn_like(sample, generator) for _ in range(self._k)])
+
+    def _follow(self, sample: Any, generator: Any) -> None:
+        """Takes over what a pipeline made of the last input."""
+        if sample is self._given and sample._version == self._version:
+            return
+        row = self._rows[self._at]
+        if self._k == 1 and "input" not in row:
+            self._states[row["from"]] = self._as_work(sample)
+            return
+        same = (sample == self._input().to(sample.dtype)).repeat(1, self._k, *[1] * (sample.ndim - 2))
+        anew = self._seen(self._as_work(sample), generator)
+        self._states[row["from"]] = anew.where(~same, self._states[row["from"]])
 
     def _input(self) -> Any:
         row = self._rows[self._at]
@@ -250,6 +357,16 @@ def _prior(model: Model, sampler: Sampler) -> Any:
         states = run.state
     draws = np.array([noise(i, "prior", 0, (k,), dtype=np.float64) for i in range(n)])
     return np.linalg.lstsq(draws, states, rcond=None)[0].T
+
+
+def _path_at(process: Mapping[str, Any], times: list[float]) -> dict[float, Any]:
+    """What images become along a path, at two decreasing forward times or more: the mean's factor, and one of the noise."""
+    spec = {"format": 1, "process": process, "data": {"shape": [1]}, "network": {"prediction": "epsilon"}}
+    with Model(lambda z, *_: np.zeros_like(z), spec=spec, name="never called") as model:
+        # Completing an image, a plan puts it into the state at the time of each step.
+        with model.sampler("em", time_grid=times, denoise=False, inpaint="corrected") as sampler:
+            rows = [row for row in sampler.plan["rows"] if row["row"] == "map" and row["noise"] is not None]
+    return {row["t"]: (np.array(row["mean"])[:, 0], np.array(row["noise"][2])) for row in rows}
 
 
 def _product(coefficients: Any, blocks: Any) -> Any:

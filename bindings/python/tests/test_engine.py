@@ -138,7 +138,7 @@ def test_a_network_in_python():
 def child(program):
     """Runs a program that says "ready", and what is done with it then."""
     head = f"import signal, threading, time, psld\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nMIXTURE = {MIXTURE!r}\n"
-    return subprocess.Popen([sys.executable, "-c", head + program], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", head + program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_ctrl_c_ends_a_wait_and_not_the_request():
@@ -172,7 +172,8 @@ def network(z, t):
     time.sleep(0.005)
     return z * 0
 spec = {"format": 1, "process": {"kind": "vp"}, "data": {"shape": [2]}, "network": {"prediction": "epsilon"}}
-engine = psld.Engine(psld.Model(network, spec=spec))
+model = psld.Model(network, spec=spec)
+engine = psld.Engine(model)
 tickets = [engine.submit(1, nfe=100000) for _ in range(3)]
 while len(calls) < 3:
     time.sleep(0.001)
@@ -180,8 +181,8 @@ print("ended", flush=True)
 """
     ran = child(program)
     try:
-        out, _ = ran.communicate(timeout=60)
+        out, said = ran.communicate(timeout=60)
     finally:
         ran.kill()
         ran.wait()
-    assert (out, ran.returncode) == ("ended\n", 0)
+    assert (out, said, ran.returncode) == ("ended\n", "", 0)

@@ -73,6 +73,25 @@ def test_arrays_in(model):
     assert np.abs(done).max() < 0.3, "known everywhere"
 
 
+def test_restoration(model):
+    def average(x):
+        return x.mean((2, 3), keepdims=True)
+
+    truth = np.sin(np.arange(24.0)).reshape(2, 3, 2, 2)
+    restore = {"operator": {"kind": "average", "factor": 2}}
+    made = model.sample(2, sampler="dpmpp", steps=5, restore=restore, measurement=average(truth))
+    assert np.abs(average(made) - average(truth)).max() < 1e-6
+    mask = np.array([1.0, 0.0, 1.0, 1.0]).reshape(1, 1, 2, 2)
+    masked = {"operator": {"kind": "mask"}}
+    made = model.sample(2, sampler="dpmpp", steps=5, restore=masked, measurement=(truth, mask))
+    assert np.abs((made - truth) * mask).max() < 1e-6
+    sampler = model.sampler("dpmpp", steps=5, restore={**restore, "noise": 0.5})
+    noisy = model.sample(2, sampler=sampler, measurement=average(truth))
+    assert np.abs(average(noisy) - average(truth)).max() > 1e-3
+    with pytest.raises(psld.ArgumentError, match="needs what was measured"):
+        model.sample(sampler=sampler)
+
+
 def test_guidance():
     # A mixture whose classes are its components, -0.6, 0 and 0.6 everywhere.
     with psld.Model("tests/data/models/labelled.json") as model, psld.Model(
@@ -288,7 +307,8 @@ def test_the_readme(tmp_path):
     assert program != block
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    own = Path("bindings/python/README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
-    program = own.replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
+    blocks = Path("bindings/python/README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == 2
+    program = "\n".join(block.split("```", 1)[0] for block in blocks).replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

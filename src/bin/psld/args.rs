@@ -1,8 +1,11 @@
 //! What can be said on the command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use psld::spec::{Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Variant};
-use psld::{Error, Model, ModelOptions, ModelSpec, Result, SamplerSpec, io};
+use psld::io::npy;
+use psld::spec::{
+    Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Operator, Restoration, Variant,
+};
+use psld::{Error, Model, ModelOptions, ModelSpec, Result, SamplerSpec, Status, io};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +30,8 @@ pub enum Command {
     Interpolate(InterpolateArgs),
     /// Say how likely images are under a model, in bits per dimension.
     Likelihood(Box<LikelihoodArgs>),
+    /// Measure images, for `sample --restore`: average, blur or convolve them, and add noise.
+    Measure(MeasureArgs),
     /// Say what a model is: process, data, inputs, what runs it.
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
@@ -49,7 +54,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct SampleArgs {
-    /// Number of samples [default: 64, or as many as --init, --from-image or --noise hold]
+    /// Number of samples [default: 64, or as many as --init, --from-image, --noise or --measurement hold]
     #[arg(short, value_name = "N", allow_negative_numbers = true)]
     pub n: Option<usize>,
 
@@ -86,6 +91,21 @@ pub struct SampleArgs {
     /// How often each step is taken, with the state taken back in between; multiplies the network calls [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What to sample")]
     pub inpaint_resample: Option<u32>,
+
+    /// Restore images from what was measured of them: average:FACTOR (means over squares of pixels), blur:STD (a Gaussian, in
+    /// pixels), convolve:KERNEL.npy, or mask (elements)
+    #[arg(long, value_name = "OPERATOR", help_heading = "What to sample")]
+    pub restore: Option<String>,
+    /// What was measured: .npy [n or 1, C, ...] in the data range (for average [n or 1, C, H/FACTOR, W/FACTOR]), or PNG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub measurement: Option<PathBuf>,
+    /// For mask, where it was measured: .npy [n or 1, 1 or C, ...] with 1 = measured, or PNG with white = measured
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub measurement_mask: Option<PathBuf>,
+    /// Standard deviation of the measurement's noise, in the units of the data range; 0: samples give the measurement exactly
+    /// [default: 0]
+    #[arg(long, value_name = "STD", allow_negative_numbers = true, help_heading = "What to sample")]
+    pub measurement_noise: Option<f64>,
 
     /// Where to: FILE.png (one grid of all images), FILE.npy, or DIR/ (one PNG each) [default: samples.png for
     /// images, samples.npy for other data]
@@ -220,6 +240,38 @@ pub struct InterpolateArgs {
     /// The network's spec, instead of the one in the model's metadata
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct MeasureArgs {
+    /// The network whose images they are: .onnx, or .json for an analytic mixture
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The images: .npy [n, C, ...], PNG (an image or a grid), or a folder of PNG
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub images: PathBuf,
+    /// What is measured: average:FACTOR, blur:STD, convolve:KERNEL.npy, or mask (every element, to be masked later)
+    #[arg(long, value_name = "OPERATOR")]
+    pub restore: String,
+    /// Standard deviation of the noise, in the units of the data range
+    #[arg(long, value_name = "STD", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub measurement_noise: f64,
+    /// Seed of the first image's noise; image i has seed + i
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The measurement, for `psld sample --measurement`
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// The network's spec, instead of the one in the model's metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+}
+
+impl MeasureArgs {
+    /// What is measured.
+    pub fn restoration(&self) -> Result<Restoration> {
+        Ok(Restoration { noise: self.measurement_noise, ..operator(&self.restore)?.into() })
+    }
 }
 
 #[derive(Args)]
@@ -777,6 +829,10 @@ impl EncodeArgs {
             inpaint_mask: None,
             inpaint_method: None,
             inpaint_resample: None,
+            restore: None,
+            measurement: None,
+            measurement_mask: None,
+            measurement_noise: None,
             out: Some(out),
             output: What::State,
             json,
@@ -839,6 +895,16 @@ impl SampleArgs {
             inpaint.method = self.inpaint_method.or(inpaint.method);
             inpaint.resample = self.inpaint_resample.or(inpaint.resample);
         }
+        let files = self.measurement.is_some() || self.measurement_mask.is_some();
+        if files || self.restore.is_some() || self.measurement_noise.is_some() {
+            let restore = config.restore.get_or_insert_default();
+            if let Some(text) = &self.restore {
+                restore.operator = Some(operator(text)?);
+            }
+            restore.measurement = self.measurement.clone().or(restore.measurement.take());
+            restore.mask = self.measurement_mask.clone().or(restore.mask.take());
+            restore.noise = self.measurement_noise.or(restore.noise);
+        }
         if self.scale.is_some() || config.guidance.is_some() {
             let guidance = config.guidance.get_or_insert_default();
             guidance.scale = self.scale.clone().or(guidance.scale.take());
@@ -846,6 +912,35 @@ impl SampleArgs {
         }
         Ok(config)
     }
+}
+
+/// `average:4`, `blur:1.5`, `convolve:kernel.npy` or `mask`.
+fn operator(text: &str) -> Result<Operator> {
+    let read = match text.split_once(':') {
+        None if text == "mask" => Some(Operator::Mask),
+        Some(("average", factor)) => factor.parse().ok().map(|factor| Operator::Average { factor }),
+        Some(("blur", std)) => std.parse().ok().map(|std| Operator::Blur { std }),
+        Some(("convolve", path)) => Some(Operator::Convolve { kernel: kernel(Path::new(path))? }),
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        Error::argument(format!(
+            "--restore {text}: expected average:FACTOR, blur:STD, convolve:KERNEL.npy or mask"
+        ))
+    })
+}
+
+fn kernel(path: &Path) -> Result<Vec<Vec<f64>>> {
+    let array = npy::read(path)?.values;
+    let [rows, columns] = *array.shape() else {
+        return Err(Error::new(
+            Status::ShapeMismatch,
+            format!("{}: a kernel has two axes, this array has shape {:?}", path.display(), array.shape()),
+        ));
+    };
+    let mut values = vec![0.0; rows * columns];
+    array.copy_into(&mut values)?;
+    Ok(values.chunks(columns.max(1)).map(<[f64]>::to_vec).collect())
 }
 
 /// One of a list of `what`, or the list.

@@ -33,6 +33,7 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
         ("plan", config.plan.is_some()),
         ("inpaint", config.inpaint.is_some()),
         ("guidance", config.guidance.is_some()),
+        ("restore", config.restore.is_some()),
     ];
     if let Some((name, _)) = extra.iter().find(|(_, given)| *given) {
         return Err(Error::argument(format!("{name}: a likelihood is one of the model on its own")));

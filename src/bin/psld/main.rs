@@ -7,6 +7,7 @@ mod info;
 mod interpolate;
 mod interrupt;
 mod likelihood;
+mod measure;
 mod noise;
 mod output;
 mod plan;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Encode(args) => sample::run(args.sample(), began),
         Command::Interpolate(args) => interpolate::run(args),
         Command::Likelihood(args) => likelihood::run(*args),
+        Command::Measure(args) => measure::run(args),
         Command::Info(args) => info::run(args),
         Command::Plan(args) => plan::run(args),
         #[cfg(feature = "onnxruntime")]

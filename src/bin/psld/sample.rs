@@ -7,7 +7,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ndarray::ArrayD;
 use psld::io::npy;
 use psld::network::Precision;
-use psld::run::{self, Checkpoint, Element, Inpaint, Made, Overall, RunOptions, Sampling, Seconds, Tensor};
+use psld::run::{
+    self, Checkpoint, Element, Inpaint, Made, Measurement, Overall, RunOptions, Sampling, Seconds, Tensor,
+};
 use psld::spec::{DataSpec, GuidanceKind};
 use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
@@ -59,6 +61,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let config = args.config()?;
     let conditioning = config.conditioning()?;
     let files = config.inpaint.as_ref().map(|inpaint| inpaint.files()).transpose()?;
+    let measured = config.restore.as_ref().map(|restore| restore.files()).transpose()?;
     let out = args.out.as_deref().map(Target::parse).transpose()?;
     let options = args.model.options()?;
     if let Some(out) = &out {
@@ -103,7 +106,15 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     // One image is for all samples; who encodes one wants one latent.
     let of_images =
         from_image.as_ref().map(|t| &t.shape()[0]).filter(|n| **n > 1 || config.sampler.encodes());
-    let given = of_arrays.into_iter().chain([of_images]).flatten().next().copied();
+    let measurement = match (measured, sampler.measurement_shape()) {
+        (None, _) | (_, None) => None,
+        (Some((values, mask)), Some(shape)) => Some(Measurement {
+            values: psld::io::read_image(values, &DataSpec { shape, ..data.clone() })?,
+            mask: mask.map(|path| psld::io::read_mask(path, data)).transpose()?,
+        }),
+    };
+    let of_measurement = measurement.as_ref().map(|m| &m.values.shape()[0]).filter(|n| **n > 1);
+    let given = of_arrays.into_iter().chain([of_images, of_measurement]).flatten().next().copied();
     let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
@@ -119,6 +130,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
                 mask: psld::io::read_mask(mask, data)?,
             }),
         },
+        measurement,
         ..RunOptions::new(args.n.or(given).unwrap_or(64))
     };
     // A classifier's class means nothing to a model that it does not guide.
@@ -279,6 +291,7 @@ fn agree(
         ("--from-image", given.from_image.is_some() && given.from_image != saved.from_image),
         ("--noise", given.noise.is_some() && given.noise != saved.noise),
         ("inpainting", given.inpaint.is_some() && given.inpaint != saved.inpaint),
+        ("restoration", given.measurement.is_some() && given.measurement != saved.measurement),
         ("--state", given.precision != Precision::default() && given.precision != saved.precision),
         ("--output", what != run::What::Data && what != checkpoint.what()),
     ];

@@ -263,7 +263,7 @@ fn entries(
             |row: &Row| matches!(row, Row::Map(map) if !matches!(map.kind, MapKind::Clip { .. }));
         if sampler.plan().is_some_and(|plan| plan.rows.iter().any(conditions)) {
             return Err(Error::argument(format!(
-                "{name}: a study has no guidance and no images to complete"
+                "{name}: a study has no guidance and no images to complete or restore"
             )));
         }
     }

@@ -18,6 +18,9 @@ pub fn run(args: TuneArgs) -> Result<()> {
     if config.inpaint.is_some() {
         return Err(Error::argument("inpaint: a plan is tuned without images to complete"));
     }
+    if config.restore.is_some() {
+        return Err(Error::argument("restore: a plan is tuned without measurements"));
+    }
     if config.guidance.is_some() {
         return Err(Error::argument("guidance: a plan is tuned without it"));
     }
