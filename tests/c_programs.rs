@@ -91,6 +91,8 @@ fn valgrind(program: &Path) -> Command {
         "300",
         "valgrind",
         "--quiet",
+        // Otherwise a thread that wants its turn may wait until another one has ended.
+        "--fair-sched=try",
         "--error-exitcode=99",
         "--leak-check=full",
         "--errors-for-leak-kinds=definite,indirect",
