@@ -59,7 +59,8 @@ fn compile_all(sources: &[&Path], link: Link, extra: &[&str]) -> PathBuf {
     let (compiler, standard) = if cpp { ("c++", "-std=c++17") } else { ("cc", "-std=c11") };
     let variant = if extra.is_empty() { "" } else { "-sanitized" };
     let link_name = if link == Link::Shared { "shared" } else { "static" };
-    let name = source.file_stem().unwrap().to_str().unwrap();
+    // With its extension: programs of both languages, whose tests run side by side, may have one name.
+    let name = source.file_name().unwrap().to_str().unwrap();
     let program = work("bin").join(format!("{name}-{link_name}{variant}"));
     let folder = libraries();
     let mut command = Command::new(compiler);
