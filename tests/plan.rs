@@ -714,7 +714,7 @@ fn option_errors() {
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
-    hint: did you mean `sa_solver`?
+    hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, sa_solver, conjugate, rvv, roba, cvv, rk45, auto
     {"sampler": 3} [InvalidConfig]: sampler options: invalid type: integer `3`, expected a string
     {"kind": "heun", "sampler": "em"} [InvalidConfig]: sampler options: duplicate field `sampler`
     {"steps": 10, "nfe": 11} [InvalidArgument]: steps and nfe exclude each other: give one

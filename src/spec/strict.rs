@@ -32,7 +32,7 @@ pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str> 
         .clone()
         .map(|k| (strsim::jaro_winkler(name, k), k))
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(score, _)| *score > 0.75);
+        .filter(|(score, _)| *score > 0.78);
     match nearest {
         Some((_, k)) => format!("did you mean `{k}`?"),
         None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
