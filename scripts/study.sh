@@ -5,7 +5,8 @@
 #
 # PSLD is the program, OUT a folder for the studies, which an interrupted run goes on with. Writes OUT/study.csv (all of
 # them) and OUT/study.png (the trained network). With STATS.npz, features of the Fashion-MNIST training set made by `psld fd --make-stats`
-# with models/fashion-classifier.onnx, also the Frechet distance of `auto`. Half an hour on one core of a shared machine.
+# with models/fashion-classifier.onnx, also Frechet distances. Half an hour on one core of a shared machine, and with STATS.npz two
+# more.
 set -euo pipefail
 psld=$1 out=$2 stats=${3:-}
 models=$(dirname "$0")/../models
@@ -39,13 +40,15 @@ PYTHON
 tune() { # PLAN MODEL ARGUMENTS
   local plan=$out/$1.json model=$2
   shift 2
-  [ -f "$plan" ] || "$psld" tune "$model" --sampler unipc --order 3 --grid order2.5 --seed 100000 --threads 1 -o "$plan" "$@"
+  [ -f "$plan" ] || "$psld" tune "$model" --seed 100000 --threads 1 -o "$plan" "$@"
 }
-tune tuned-wide-20 "$out/wide.json" --nfe 20 --samples 128
-tune tuned-low-20 "$out/low-rank.json" --nfe 20 --samples 24 --held-out 16 --evaluations 60
+corrected=(--sampler unipc --order 3 --grid order2.5)
+tune tuned-wide-20 "$out/wide.json" "${corrected[@]}" --nfe 20 --samples 128
+tune tuned-low-20 "$out/low-rank.json" "${corrected[@]}" --nfe 20 --samples 24 --held-out 16 --evaluations 60
 few=(--samples 40 --held-out 40 --evaluations 50 --label 0,1,2,3,4,5,6,7,8,9)
-tune tuned-8 "$models/fashion-small.onnx" --nfe 8 "${few[@]}"
-tune tuned-15 "$models/fashion-small.onnx" --nfe 15 "${few[@]}"
+tune tuned-8 "$models/fashion-small.onnx" "${corrected[@]}" --nfe 8 "${few[@]}"
+tune tuned-15 "$models/fashion-small.onnx" "${corrected[@]}" --nfe 15 "${few[@]}"
+tune tuned-8-dpmpp "$models/fashion-small.onnx" --sampler dpmpp --nfe 8 "${few[@]}"
 plans=(--plan "$out/tuned-8.json" --plan "$out/tuned-15.json")
 
 samplers=auto
@@ -63,13 +66,17 @@ study low-rank "$out/low-rank.json" -n 64 --samplers "$samplers,rk45:rtol=3e-3:a
 study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$samplers,rk45:rtol=1e-2:atol=1e-2"
 study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference unipc:order=3:grid=order2:steps=149 \
   --samplers "$samplers,unipc:order=1:grid=order2,sde_dpmpp:grid=order2.5,sa_solver:grid=order2.5" "${plans[@]}"
+# Five sets of starts, none of which a plan was tuned on; an hour on a quiet core.
 if [ -n "$stats" ]; then
-  study fashion-features "$models/fashion-small.onnx" -n 500 --seed 1000 --label 0-9 --samplers auto --nfe 10,15,20 \
-    "${plans[@]}" --reference unipc:order=3:grid=order2:steps=99 --features "$models/fashion-classifier.onnx" --stats "$stats"
+  for set in 1 2 3 4 5; do
+    study fashion-features-$set "$models/fashion-small.onnx" -n 2000 --seed $((1000000 * set)) --label 0-9 --nfe 10,15,20 \
+      --samplers unipc:order=3:grid=order2.5 --plan "$out/tuned-8-dpmpp.json" --plan "$out/tuned-8.json" \
+      --reference dpmpp:order=3:grid=order2:steps=199 --features "$models/fashion-classifier.onnx" --stats "$stats"
+  done
 fi
 
 first=1
-for name in wide low-rank 64-images fashion fashion-features; do
+for name in wide low-rank 64-images fashion fashion-features-{1..5}; do
   csv=$out/$name/study.csv
   [ -f "$csv" ] || continue
   if [ $first = 1 ]; then sed -n '1s/^/model,/p' "$csv"; first=0; fi
