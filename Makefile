@@ -27,14 +27,14 @@ endef
 
 .PHONY: help demo test test-core tests vector minimal networks test-training psld-training train-demo train-gpu check tools onnxruntime \
   libtorch venv header bench bench-core bench-guidance bench-networks study release install \
-  dist test-install test-python tools-aarch64 test-aarch64
+  dist test-install test-python tools-aarch64 test-aarch64 test-races
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: onnxruntime ## sample 100 images from the bundled trained network into demo.png
 	cargo build --release --locked
-	$(psld) sample models/fashion-small.onnx -n 100 --label 0-9 --out demo.png
+	$(psld) sample models/fashion-small.onnx -n 100 --label 0-9 --sampler auto --nfe 30 --out demo.png
 	@echo "look at demo.png"
 
 # The release build of `make demo` serves the installed tree and Python; the stage after them builds psld with the test
@@ -129,6 +129,14 @@ test-aarch64: tools-aarch64 ## the same bits on AArch64, emulated: needs a cross
 	$(call stage,noise and exact networks and the C ABI on AArch64,cargo test --locked --no-default-features \
 	  --target aarch64-unknown-linux-gnu --test noise --test conformance --test capi -- --skip all_of_it \
 	  --skip memory_stays_flat)
+
+# The sanitizer wants a standard library that was built with it; RUSTC_BOOTSTRAP lets the stable compiler do that.
+test-races: export RUSTC_BOOTSTRAP := 1
+test-races: export RUSTFLAGS := -Zsanitizer=thread
+test-races: ## the engine and the C ABI under ThreadSanitizer: needs `rustup component add rust-src`
+	$(call stage,engine and C ABI under ThreadSanitizer,cargo test --locked --no-default-features -Zbuild-std \
+	  --target x86_64-unknown-linux-gnu --target-dir $(target)/races --test engine --test capi -- --skip memory_stays_flat \
+	  --skip all_of_it)
 
 study: onnxruntime release ## measure the samplers at few calls: target/study/ has table, CSV and plot
 	scripts/study.sh $(psld) $(target)/study $(STATS)
