@@ -92,6 +92,15 @@ def test_its_arrays_are_to_be_read():
         model.sample(1, sampler="em", steps=1)
 
 
+@pytest.fixture
+def ctrl_c():
+    # What runs in the background may have inherited that Ctrl+C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("how", ["step", "finish", "sample", "likelihood"])
 def test_ctrl_c_while_it_computes(how):
     """A signal is looked at when the network is entered: it must neither be lost nor pass for an output."""
