@@ -144,7 +144,7 @@ study: onnxruntime release ## measure the samplers at few calls: target/study/ h
 header: ## write include/psld.h anew from src/capi/
 	PSLD_UPDATE_HEADER=1 cargo test --locked --test header
 
-bench: bench-core bench-networks ## measure, side by side with a peer in the same run
+bench: bench-core bench-guidance bench-networks ## measure, side by side with a peer in the same run
 
 venv:
 	python3 -m venv $(target)/venv && $(target)/venv/bin/pip install -q -r benches/requirements.txt
