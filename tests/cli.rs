@@ -465,6 +465,31 @@ fn restoring_images() {
         &["--restore", "average:2", "--measurement", "y.png", "--measurement-noise", "0.01", "-n", "2"],
     );
 
+    // An interrupted command goes on with the measurement that it began with, and with no other.
+    let slow = "sample image.json --restore average:2 --measurement y.npy --steps 100000 --deadline 0.2 --checkpoint saved";
+    assert_eq!(folder.psld(slow.split_whitespace()).code, Some(1));
+    for (of, code) in [("y.npy", 1), ("noisy.npy", 2)] {
+        let resume = [
+            "sample",
+            "image.json",
+            "--resume",
+            "saved",
+            "--restore",
+            "average:2",
+            "--measurement",
+            of,
+            "--deadline",
+            "0.1",
+        ];
+        let ran = folder.psld(resume);
+        assert_eq!(ran.code, Some(code), "{ran}");
+        assert_eq!(
+            ran.stderr.contains("restoration: the checkpoint was made with another"),
+            code == 2,
+            "{ran}"
+        );
+    }
+
     let plan =
         ["plan", "image.json", "--sampler", "dpmpp", "--steps", "2", "--explain", "--config", "restore.json"];
     snapshot!("plan_restore", folder.psld(plan));
@@ -560,6 +585,7 @@ fn likelihood() {
     let more = dequantised - plain["bits_per_dimension"].as_f64().unwrap();
     assert!((more - 7.0).abs() < 0.1, "{more}");
 
+    fs::write(folder.path("restored.json"), r#"{"restore": {"operator": {"kind": "mask"}}}"#).unwrap();
     let mut said = String::new();
     for args in [
         "likelihood labelled.json three.npy --sampler dpmpp",
@@ -567,6 +593,7 @@ fn likelihood() {
         "likelihood labelled.json three.npy --probes 0",
         "likelihood labelled.json three.npy --label 7",
         "likelihood image.json three.npy",
+        "likelihood labelled.json three.npy --config restored.json",
         "likelihood labelled.json nowhere",
     ] {
         let ran = psld(args);
@@ -802,6 +829,10 @@ fn bad_input() {
             "restore_and_inpaint",
             sample("--restore mask --measurement data.npy --inpaint-image data.npy --inpaint-mask data.npy"),
         ),
+        ("restore_noise", sample("--restore average:2 --measurement data.npy --measurement-noise -1")),
+        ("measure_shape", "measure image.json good.npy --restore average:2 --out y.npy".into()),
+        ("measure_factor", "measure image.json data.npy --restore average:3 --out y.npy".into()),
+        ("measure_nowhere", "measure image.json nowhere.npy --restore average:2 --out y.npy".into()),
         ("restore_kernel", sample("--restore convolve:data.npy --measurement data.npy")),
         ("restore_shape", sample("--restore average:2 --measurement data.npy")),
         ("inpaint_shape", sample("--inpaint-image good.npy --inpaint-mask data.npy")),
@@ -952,6 +983,10 @@ fn tuning() {
     snapshot!("tune_nowhere", folder.psld("tune image.json --sampler heun -o no/p.json".split_whitespace()));
     snapshot!("tune_inpaint", {
         fs::write(folder.path("c.json"), r#"{"inpaint": {"image": "x.npy", "mask": "m.npy"}}"#).unwrap();
+        folder.psld("tune image.json --config c.json -o p.json".split_whitespace())
+    });
+    snapshot!("tune_restore", {
+        fs::write(folder.path("c.json"), r#"{"restore": {"operator": {"kind": "mask"}}}"#).unwrap();
         folder.psld("tune image.json --config c.json -o p.json".split_whitespace())
     });
     assert_eq!(folder.names("").iter().filter(|name| name.starts_with("p.json")).count(), 0, "left behind");

@@ -195,6 +195,9 @@ fn gaussian_latents() {
 fn round_trips() {
     let wide = mixture(&[0.3, 0.5, 0.2], &[&[-0.8, 0.1], &[0.3, -0.4], &[0.9, 0.6]], &[0.25, 0.16, 0.09]);
     let overlapping = Mixture { variances: vec![0.3, 0.25, 0.2], ..wide.clone() };
+    // Corners of a cube, as narrow as the images of models/cifar10-exact.onnx.
+    let corners = [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]];
+    let apart = mixture(&[1.0; 4], &corners.each_ref().map(|corner| &corner[..]), &[9e-4; 4]);
     let n = 200;
     let ve = json!({ "kind": "ve", "sigma_min": 0.01, "sigma_max": 20.0 });
     for (process, mixture, sampler, nfe) in [
@@ -208,6 +211,7 @@ fn round_trips() {
         (psld(), &wide, "unipc order=3", 50),
         (psld(), &plane(), "unipc order=3", 100),
         (psld(), &plane(), "gddim", 200),
+        (psld(), &apart, "gddim order=2", 50),
         (json!({ "kind": "cld" }), &wide, "unipc order=3", 100),
         (psld(), &plane(), "rk45", 0),
     ] {

@@ -165,7 +165,7 @@ fn posteriors_of_mixtures() {
         // In the component that y tells: gain of the first coordinate, and the second as it was.
         let gain = std * std / (std * std + noise * noise);
         let expected = means[own][0] + gain * (y - means[own][0]);
-        let values = tensor(&[1, 2], &[y, f64::from(f32::MAX)]);
+        let values = tensor(&[1, 2], &[y, f64::NAN]);
         let measurement = Measurement { values, mask: Some(tensor(&[1, 2], &[1.0, 0.0])) };
         let (z, _) = finish(&model, &sampler, RunOptions { measurement: Some(measurement), ..f64_run(n) });
         let right: Vec<&[f64]> = z.chunks(4).filter(|z| z[1] * means[own][1] > 0.0).collect();
@@ -277,6 +277,46 @@ fn each_sample_has_its_own_measurement() {
     assert_same(&gathered[2 * D..], &all[..2 * D], "gathered");
 }
 
+/// Masks of the samples' own are saved, gathered and cut into chunks with them.
+#[test]
+fn each_sample_has_its_own_mask() {
+    let spec = spec(psld(), json!({}), &SHAPE);
+    let model = model(&spec, &mixture(&[0.4, 0.6], &[&[0.5; D], &[-0.3; D]], &[0.2, 0.1]));
+    let sampler =
+        restorer(&spec, json!({ "sampler": "dpmpp", "steps": 6 }), &restoration(Operator::Mask, 0.1));
+    let mask: Vec<f64> = (0..3 * D).map(|i| f64::from(i % 5 < 1 + i / D)).collect();
+    let y: Vec<f64> = (0..3 * D).map(|i| if mask[i] == 1.0 { (i as f64).sin() } else { f64::NAN }).collect();
+    let own = |range: std::ops::Range<usize>| {
+        let shape = [range.len(), 1, 4, 4];
+        let part = |values: &[f64]| tensor(&shape, &values[range.start * D..range.end * D]);
+        let measurement = Some(Measurement { values: part(&y), mask: Some(part(&mask)) });
+        RunOptions { measurement, seed: range.start as u64, ..f64_run(range.len()) }
+    };
+    let (all, _) = finish(&model, &sampler, own(0..3));
+    for i in 0..3 {
+        assert_same(&finish(&model, &sampler, own(i..i + 1)).0, &all[i * 2 * D..][..2 * D], "alone");
+    }
+    let mut run = Run::start(&model, &sampler, own(0..3)).unwrap();
+    run.step(2).unwrap();
+    run.gather(&[2, 1], None).unwrap();
+    let mut run = Run::load(&model, &sampler, &run.save().unwrap()).unwrap();
+    run.step(usize::MAX).unwrap();
+    let gathered = [&all[4 * D..], &all[2 * D..4 * D]].concat();
+    assert_same(&read(&run, What::State), &gathered, "gathered");
+
+    let chunks = RunOptions { batch: Some(2), ..own(0..3) };
+    let mut out = vec![0.0_f64; 3 * 2 * D];
+    let mut sampling = Sampling::new(&model, &sampler, &chunks, What::State).unwrap();
+    sampling.step(&mut out).unwrap();
+    let saved = Checkpoint::read(&sampling.save(&out).unwrap()).unwrap();
+    let resumed = saved.options().clone();
+    let mut sampling = saved.resume(&model, &sampler, &resumed, &mut out).unwrap();
+    while !sampling.done() {
+        sampling.step(&mut out).unwrap();
+    }
+    assert_same(&out, &all, "resumed");
+}
+
 /// A plan says by itself what is restored.
 #[test]
 fn plans_restore() {
@@ -291,6 +331,13 @@ fn plans_restore() {
     let y = [0.25; D];
     let one = finish(&model, &sampler, given(&sampler, 1, &y)).0;
     assert_same(&finish(&model, &read, given(&read, 1, &y)).0, &one, "a plan that was read");
+    let config = psld::spec::Config {
+        plan: Some("nowhere.json".into()),
+        restore: Some(psld::spec::RestoreFiles { operator: Some(Operator::Mask), ..Default::default() }),
+        ..Default::default()
+    };
+    let error = Sampler::from_config(&spec, &config).unwrap_err();
+    assert!(error.message().contains("excludes the option `restore operator`"), "{error}");
     let edits = [
         (r#""noise":0.1"#, r#""noise":-0.1"#, "noise = -0.1"),
         (r#""kernel":[[0.8,0.3]]"#, r#""kernel":[[0.8,0.3,1,1,1]]"#, "at most 4 x 4"),
@@ -355,6 +402,8 @@ fn what_is_refused() {
     let masked = of(Operator::Mask.into());
     let (y, image) = (tensor(&[1, 1, 2, 2], &[0.1; 4]), tensor(&[1, 1, 4, 4], &[0.1; D]));
     let half = tensor(&[1, 1, 4, 4], &[0.5; D]);
+    let (missing, known) =
+        (tensor(&[1, 1, 4, 4], &[f64::NAN; D]), tensor(&[2, 1, 4, 4], &[[0.0; D], [1.0; D]].concat()));
     let of_arrays = |values: &Tensor, mask: Option<&Tensor>| {
         Some(Measurement { values: values.clone(), mask: mask.cloned() })
     };
@@ -376,6 +425,12 @@ fn what_is_refused() {
         ),
         (&averaged, of_arrays(&y, Some(&image)), Status::InvalidArgument, "`mask` only"),
         (&masked, of_arrays(&image, None), Status::InvalidArgument, "needs one"),
+        (
+            &masked,
+            of_arrays(&missing, Some(&known)),
+            Status::InvalidArgument,
+            "not finite where the mask is 1",
+        ),
         (&masked, of_arrays(&image, Some(&half)), Status::InvalidArgument, "0 (not measured) or 1"),
         (&masked, of_arrays(&image, Some(&y)), Status::ShapeMismatch, "measurement mask"),
     ] {
@@ -385,6 +440,8 @@ fn what_is_refused() {
     }
     let wrong = measure(&average(), &spec.data, tensor(&[1, 1, 2, 2], &[0.1; 4]), 0).unwrap_err();
     assert_eq!(wrong.status(), Status::ShapeMismatch);
+    let wrong = measure(&average(), &spec.data, missing, 0).unwrap_err();
+    assert_eq!(wrong.message(), "images: a value is not finite");
 }
 
 /// Noise of a measurement has the stated deviation, and its own seed for each image.

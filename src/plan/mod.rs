@@ -196,7 +196,11 @@ impl MapKind {
     fn noise(&self) -> Option<&(Purpose, u32, Mat)> {
         match self {
             Self::Replace { noise, .. } => noise.as_ref(),
-            _ => None,
+            Self::Clip { .. }
+            | Self::Cfg { .. }
+            | Self::Gradient { .. }
+            | Self::Restore { .. }
+            | Self::Consistent => None,
         }
     }
 
@@ -205,7 +209,7 @@ impl MapKind {
         match self {
             Self::Cfg { .. } => Some(GuidanceKind::Cfg),
             Self::Gradient { .. } => Some(GuidanceKind::Classifier),
-            _ => None,
+            Self::Replace { .. } | Self::Clip { .. } | Self::Restore { .. } | Self::Consistent => None,
         }
     }
 }

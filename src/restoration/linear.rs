@@ -20,7 +20,8 @@ enum Kind {
     Convolve(Spectrum),
 }
 
-/// A periodic convolution, diagonal in frequencies. Without vector instructions, so that it is the same on every processor.
+/// A periodic convolution, diagonal in frequencies. Its transforms use no vector instructions: with them the order of sums, and
+/// so the last bits, would be the processor's. (Roots of unity are the system library's.)
 struct Spectrum {
     response: Vec<Complex<f64>>,
     height: usize,

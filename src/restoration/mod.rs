@@ -30,7 +30,7 @@ use ndarray::ArrayD;
 /// `images` are [n, C, ...] in the data range; the result is [n, ...] with the shape that the operator gives.
 ///
 /// # Errors
-/// [`Status::InvalidArgument`] where the operator does not fit; [`Status::ShapeMismatch`].
+/// [`Status::InvalidArgument`] where the operator does not fit or an image is not finite; [`Status::ShapeMismatch`].
 pub fn measure(restoration: &Restoration, data: &DataSpec, images: Tensor, seed: u64) -> Result<ArrayD<f32>> {
     let linear = Linear::new(restoration, &data.shape)?;
     let n = images.shape().first().copied().unwrap_or(0);
@@ -40,6 +40,9 @@ pub fn measure(restoration: &Restoration, data: &DataSpec, images: Tensor, seed:
             Status::ShapeMismatch,
             format!("images: expected shape [n, ...] with {expected:?}, got {got:?}"),
         ));
+    }
+    if images.find(|x| !x.is_finite()).is_some() {
+        return Err(Error::argument("images: a value is not finite"));
     }
     let mut shape = vec![n];
     shape.extend(linear.shape());

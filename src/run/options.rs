@@ -121,7 +121,7 @@ pub struct Inpaint {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measurement {
     /// y of each sample, or one for all: [n or 1, ...] with the shape that the operator gives ([`Sampler::measurement_shape`]),
-    /// in the units of the data range.
+    /// in the units of the data range; finite where it was measured.
     pub values: Tensor,
     /// Of the operator `mask`: [n or 1, 1 or C, ...], 1 measured, 0 not.
     pub mask: Option<Tensor>,
@@ -297,7 +297,14 @@ impl RunOptions {
                         "measurement mask: expected 0 (not measured) or 1 (measured)",
                     ));
                 }
-                finite("measurement", values)
+                // Elsewhere it may be NaN, as missing values often are.
+                let (values, mask) = (values.clone().into_f32(), mask.clone().broadcast_mask(data));
+                let measured = |i: usize| mask[i % mask.len()] == 1.0;
+                let all = 0..values.len().max(mask.len());
+                match all.into_iter().any(|i| measured(i) && !values[i % values.len()].is_finite()) {
+                    false => Ok(()),
+                    true => Err(Error::argument("measurement: a value is not finite where the mask is 1")),
+                }
             }
         }
     }

@@ -4,9 +4,9 @@
 //! z_u = P z + sum_j W_j x0_j + N(0, Sigma_u - P Sigma_t P^T), with P = Sigma_u Psi(u -> t)^T Sigma_t^-1 and
 //! W_j = -integral of l_j P(s -> u) G G^T Sigma^-1 a over the step. Order 1 is the posterior given the data estimate.
 //!
-//! It closes along the probability flow (in its general form): the closing step of the reverse-time SDE ends with the data estimate, and so without
-//! the spread that data have given z at t_end (0.024 of a standard deviation of 0.04 at t_end = 0.001, which is more than
-//! what 50 calls leave otherwise).
+//! In its general form it closes along the probability flow: the closing step of the reverse-time SDE ends with the data
+//! estimate, and so without the spread that data have given z at t_end (0.024 of a standard deviation of 0.04 at
+//! t_end = 0.001, which is more than what 50 calls leave otherwise).
 //!
 //! `published` (k = 1): SDE-DPM-Solver++(2M) with its coefficients in half the log-SNR.
 

@@ -477,6 +477,7 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
         **options: Any,
@@ -484,7 +485,7 @@ class Model(_Handle):
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
         made, run_options, keep = self._prepare(
             n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, from_image, noise,
-            labels, inpaint, scales, guide,
+            labels, inpaint, measurement, scales, guide,
         )  # fmt: skip
         handle = c.c_void_p()
         call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
@@ -519,6 +520,7 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
         **options: Any,
@@ -538,7 +540,7 @@ class Model(_Handle):
             cancel = Cancel()
         made, run_options, keep = self._prepare(
             n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
-            inpaint, scales, guide,
+            inpaint, measurement, scales, guide,
         )
         shape = self.shape if what == 0 else self.state_shape
         if n < 1:
@@ -608,7 +610,7 @@ class Model(_Handle):
         if cancel is None:
             cancel = Cancel()
         made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, False, False, 0.0, 0, cancel, None, images, None, labels, None, None, None
+            n, sampler, options, dtype, batch, False, False, 0.0, 0, cancel, None, images, None, labels, None, None, None, None
         )
         bits, errors = np.empty(n), np.empty(n) if probes > 1 else None
         double = c.POINTER(c.c_double)
@@ -623,7 +625,7 @@ class Model(_Handle):
     def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
         """The bytes that a run of ``n`` samples allocates for its arrays."""
         made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None, None, None
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None, None, None, None
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
@@ -646,20 +648,21 @@ class Model(_Handle):
         noise: Optional[npt.ArrayLike],
         labels: Union[int, Sequence[int], None],
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
+        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None],
         scales: Union[float, Sequence[float], None],
         guide: Optional[Model],
     ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
         """The sampler, the C struct, and what the struct points to."""
         if isinstance(sampler, Sampler):
             seed = int(options.get("seed", 0))
-            unknown = set(options) - {"seed", "measurement"}
+            unknown = set(options) - {"seed"}
             if unknown:
                 raise ArgumentError(100, f"{', '.join(sorted(unknown))}: the sampler is compiled already")
             made = sampler
         else:
             seed = 0
             method = None if inpaint is None else options.get("inpaint_method", "corrected")
-            rest = {name: value for name, value in options.items() if name not in ("inpaint_method", "measurement")}
+            rest = {name: value for name, value in options.items() if name != "inpaint_method"}
             made = self.sampler(sampler, inpaint=method, **rest)
         fields = _abi.struct(_abi.RunOptions, "run_options")
         keep: list[Any] = []
@@ -669,7 +672,6 @@ class Model(_Handle):
         if cancel is not None:
             fields.cancel = cancel._open
         image, mask = inpaint if inpaint is not None else (None, None)
-        measurement = options.get("measurement")
         measured, where = measurement if isinstance(measurement, tuple) else (measurement, None)
         given = {
             "init": init, "from_image": from_image, "noise": noise, "inpaint_image": image, "inpaint_mask": mask,
@@ -868,6 +870,7 @@ class Engine(_Handle):
         noise: Optional[npt.ArrayLike] = None,
         labels: Union[int, Sequence[int], None] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
         **options: Any,
@@ -876,7 +879,7 @@ class Engine(_Handle):
         :meth:`Model.start`. Who submits often compiles the sampler once. ``priority`` is -10 to 10, more is served earlier."""
         made, run_options, keep = self._model._prepare(
             n, sampler, options, dtype, 0, previews, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
-            inpaint, scales, guide,
+            inpaint, measurement, scales, guide,
         )  # fmt: skip
         handle = c.c_void_p()
         call(lib.psld_engine_submit, self._open, made._open, c.byref(run_options), priority, c.byref(handle))
