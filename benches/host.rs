@@ -52,7 +52,7 @@ fn seconds<T>(work: impl FnOnce() -> Result<T>) -> Result<f64> {
 
 /// Products of matrices of that size, one node each.
 const NODES: usize = 200;
-const SIZE: usize = 768;
+const SIZE: usize = 960;
 
 /// A network of [`NODES`] nodes that take their time.
 fn slow() -> Result<Model> {
