@@ -93,8 +93,8 @@ mod tests {
             (0..400).map(|i| (i as f64, level(i) * if i % 2 == 0 { 2.0 } else { 0.5 })).collect();
         let means = running_mean(&losses);
         assert_eq!((means.len(), means[0]), (400, losses[0].1));
-        for i in 20..400 {
-            assert!((means[i] / level(i)).ln().abs() < 0.5, "{i}: {} for {}", means[i], level(i));
+        for (i, mean) in means.iter().enumerate().skip(20) {
+            assert!((mean / level(i)).ln().abs() < 0.5, "{i}: {mean} for {}", level(i));
         }
         assert!((means[300] / 0.01).ln().abs() < 0.05, "{}", means[300]);
         assert!(running_mean(&[]).is_empty());
