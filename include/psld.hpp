@@ -529,7 +529,7 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
                                  const SamplerOptions &options = {}, psld_run_options run = RunOptions(),
                                  const OnProgress &progress = nullptr) const;
 
-  /* `n` samples, the whole way at once. */
+  /* `n` samples, the whole way at once; the state has the precision of T, too. */
   template <class T = float>
   Outcome<Array<T>> sample(std::int64_t n, const SamplerOptions &options = {},
                            const OnProgress &progress = nullptr) const;
@@ -889,6 +889,7 @@ Outcome<Array<T>> Model::sample(std::int64_t n, const SamplerOptions &options,
   detail::Listener listener;
   if (!e) {
     RunOptions run(n);
+    run.precision = dtype_of<T>;
     out.values.resize(n > 0 ? detail::product(out.shape) : 0);
     T none{};
     listener.progress = &progress;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into fresh environments and runs its tests there: with the newest packages that it was tried
-# with, and with the oldest that it asks for. Usage: test-python.sh BUILD VENV; the second environment is VENV-oldest.
+# with, where its types are checked, too, and with the oldest that it asks for. Usage: test-python.sh BUILD VENV; the second
+# environment is VENV-oldest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$(realpath "$1")
@@ -25,4 +26,5 @@ in_environment() { # VENV REQUIREMENTS
   PSLD_PROGRAM=$build/psld "$venv/bin/python" -m pytest -q -p no:cacheprovider bindings/python/tests
 }
 in_environment "$2" requirements.txt
+"$2/bin/python" -m mypy --config-file bindings/python/pyproject.toml --cache-dir "$2/mypy" -p psld
 in_environment "$2-oldest" requirements-oldest.txt

@@ -204,6 +204,8 @@ struct GateState {
     calls: Vec<Vec<(i64, f64)>>,
     interruptible: bool,
     interrupted: bool,
+    /// How long a request takes to be made ready.
+    slow: Duration,
     /// Calls with samples of this class fail, panic, or give NaN for them.
     fails: Option<i64>,
     panics: Option<i64>,
@@ -268,6 +270,8 @@ impl Network for Gate {
         self.inner.backend()
     }
     fn output_precision(&self, state: Precision) -> Precision {
+        let slow = self.inside.state().slow;
+        thread::sleep(slow);
         state
     }
     fn hash(&self) -> Result<String> {
@@ -560,6 +564,40 @@ fn deadlines() {
     assert_solo(&model, &punctual, &tickets[2], "beside late ones");
 }
 
+/// A deadline counts from the submission: neither the time behind another's call nor that of making the request ready is free.
+#[test]
+fn deadlines_count_from_the_submission() {
+    let (engine, gate, model) = gated(options(8));
+    let deadline = Duration::from_millis(300);
+    let late = |class: i64| {
+        let mut request = of_class(class, 1, 4);
+        request.options.deadline = Some(deadline);
+        request
+    };
+    let assert_late = |ticket: &Ticket| {
+        let error = failure(ticket);
+        assert_eq!(error.status(), Status::DeadlineExceeded);
+        assert!(error.message().ends_with("the deadline passed after step 0 of 5"), "{error}");
+    };
+    let first = of_class(0, 1, 4);
+    let ticket = engine.submit(first.clone()).unwrap();
+    gate.begun(1);
+    // Submitted within a call that outlives it: the engine sees it for the first time when it is late.
+    let began = Instant::now();
+    let behind = engine.submit(late(1)).unwrap();
+    thread::sleep(deadline.saturating_sub(began.elapsed()));
+    gate.advance(2);
+    assert_late(&behind);
+
+    gate.set(|gate| gate.slow = deadline);
+    let slow = engine.submit(late(2)).unwrap();
+    gate.set(|gate| gate.slow = Duration::ZERO);
+    gate.open();
+    assert_late(&slow);
+    assert_solo(&model, &first, &ticket, "before late ones");
+    assert!(gate.counts().iter().all(|call| call == &[(0, 1)]), "{:?}", gate.counts());
+}
+
 /// Company is waited for no longer than until a deadline: who is late leaves, and who wants an estimate gets its call.
 #[test]
 fn a_deadline_ends_the_wait_for_company() {
@@ -743,6 +781,87 @@ fn panics_of_guidance_networks() {
     gate.set(|gate| gate.fails = None);
     let ticket = engine.submit(request.clone()).unwrap();
     assert_solo(&model, &request, &ticket, "after a panic");
+}
+
+/// A network that counts the evaluators that there are of it.
+struct Counted {
+    inner: MixtureNetwork,
+    open: Arc<AtomicUsize>,
+}
+
+impl Network for Counted {
+    fn spec(&self) -> &ModelSpec {
+        self.inner.spec()
+    }
+    fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+    fn output_precision(&self, state: Precision) -> Precision {
+        state
+    }
+    fn hash(&self) -> Result<String> {
+        self.inner.hash()
+    }
+    fn evaluator(&self) -> Result<Box<dyn Evaluator>> {
+        let inner = self.inner.evaluator()?;
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(CountedEvaluator { inner, open: self.open.clone() }))
+    }
+}
+
+struct CountedEvaluator {
+    inner: Box<dyn Evaluator>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Evaluator for CountedEvaluator {
+    fn evaluate(&mut self, inputs: Inputs<'_>, out: ValuesMut<'_>) -> Result<()> {
+        self.inner.evaluate(inputs, out)
+    }
+}
+
+impl Drop for CountedEvaluator {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A guidance network is open while requests have it, once for all of them, and let go of when the last has ended; the
+/// engine's own model stays.
+#[test]
+fn guidance_networks_are_let_go_of() {
+    let (engine, gate, _) = gated(options(8));
+    let open = Arc::new(AtomicUsize::new(0));
+    let inner = MixtureNetwork::new(labelled(), classes()).unwrap();
+    let guide = Model::new(Arc::new(Counted { inner, open: open.clone() }), 1).unwrap();
+    let guidance = Conditioning { guidance: Some(Guidance::from(GuidanceKind::Cfg)), ..Default::default() };
+    let guided = |class: i64, steps: usize| {
+        let options = support::options(json!({ "sampler": "em", "steps": steps }));
+        let mut request = of_class(class, 1, steps);
+        request.sampler = Arc::new(Sampler::compile(&labelled(), &options, guidance.clone()).unwrap());
+        (request.options.guide, request.options.scales) = (Some(guide.clone()), Some(vec![1.0]));
+        request
+    };
+    let becomes = |wanted: usize, when: &str| {
+        let began = Instant::now();
+        while open.load(Ordering::SeqCst) != wanted {
+            assert!(began.elapsed() < HANG, "{when}: {} are open", open.load(Ordering::SeqCst));
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for _ in 0..2 {
+        gate.set(|gate| gate.open = false);
+        let short = engine.submit(guided(0, 1)).unwrap();
+        let long = engine.submit(guided(1, 500)).unwrap();
+        while !short.wait_for(Duration::from_millis(1)).unwrap().done {
+            gate.set(|gate| gate.permits = 1);
+        }
+        becomes(1, "while one is left");
+        assert!(!long.progress().done);
+        gate.open();
+        wait(&long).unwrap();
+        becomes(0, "when all have ended");
+    }
 }
 
 #[test]

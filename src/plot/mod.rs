@@ -1,4 +1,4 @@
-//! Charts as PNG: what `psld study` shows of its figures.
+//! Charts as PNG: what `psld study` shows of its figures, and `psld-training` of its losses.
 //!
 //! The crate `plotters` lays them out; [`Canvas`] is what it draws on. The font is one of 8 x 8 pixels that is compiled
 //! in, so that a chart is the same on every machine and none needs system fonts.
@@ -51,8 +51,30 @@ pub struct Series {
     pub name: String,
     /// From left to right; on a logarithmic axis those that are not positive are drawn at the lower edge.
     pub points: Vec<Point>,
-    /// Whether its points are marked.
-    pub marked: bool,
+    /// How it is drawn.
+    pub style: Style,
+}
+
+/// How a line is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As a line.
+    Plain,
+    /// With a mark at each point.
+    Marked,
+    /// Thin and pale: values that scatter, beside a line that says what they come to.
+    Faint,
+}
+
+impl Style {
+    /// The colour of the `number`th name, and the width of the line in pixels.
+    fn pen(self, number: usize) -> (Color, u32) {
+        let color = COLORS[number % COLORS.len()];
+        match self {
+            Self::Plain | Self::Marked => (color, 2),
+            Self::Faint => (color.map(|c| 255 - (255 - c) / 5 * 2), 1),
+        }
+    }
 }
 
 /// An axis.
@@ -84,9 +106,11 @@ pub struct Panel {
 /// Draws `panels` side by side, with one legend, on a canvas of `height` pixels.
 pub fn draw(panels: &[Panel], panel_width: u32, height: u32) -> Canvas {
     let mut names: Vec<&str> = Vec::new();
+    let mut styles = Vec::new();
     for series in panels.iter().flat_map(|panel| &panel.series) {
         if !names.contains(&series.name.as_str()) {
             names.push(&series.name);
+            styles.push(series.style);
         }
     }
     let widest = names.iter().map(|name| Canvas::text_size(SCALE, name).0).max().unwrap_or(0);
@@ -102,8 +126,8 @@ pub fn draw(panels: &[Panel], panel_width: u32, height: u32) -> Canvas {
         }
     }
     let left = (panel_width * panels.len() as u32) as i32;
-    for (i, name) in names.iter().enumerate() {
-        let (top, color) = ((3 * TEXT + i as u32 * 3 * TEXT / 2) as i32, COLORS[i % COLORS.len()]);
+    for (i, (name, style)) in names.iter().zip(styles).enumerate() {
+        let (top, color) = ((3 * TEXT + i as u32 * 3 * TEXT / 2) as i32, style.pen(i).0);
         let middle = top + TEXT as i32 / 2;
         for (x, y) in (0..2 * TEXT as i32).flat_map(|x| (-1..=1).map(move |y| (x, y))) {
             canvas.blend(left + TEXT as i32 + x, middle + y, color, 1.0);
@@ -146,17 +170,17 @@ fn draw_panel(
         let dashes = dashes.map(|x| PathElement::new([(x, y), (x + (right - left) / 80.0, y)], BLACK_LINE));
         chart.draw_series(dashes)?;
     }
-    for Series { name, points, marked } in series {
+    for Series { name, points, style } in series {
         let number = names.iter().position(|known| known == name).unwrap_or(0);
-        let [r, g, b] = COLORS[number % COLORS.len()];
+        let ([r, g, b], width) = style.pen(number);
         let color = RGBColor(r, g, b);
         let at = |p: &Point, y: f64| (xs.of(p.x), ys.of(y));
-        chart.draw_series(LineSeries::new(points.iter().map(|p| at(p, p.y)), color.stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(points.iter().map(|p| at(p, p.y)), color.stroke_width(width)))?;
         let bars = points.iter().filter_map(|p| Some((p, p.interval?)));
         let bars =
             bars.map(|(p, [low, high])| PathElement::new([at(p, low), at(p, high)], color.stroke_width(1)));
         chart.draw_series(bars)?;
-        if *marked {
+        if *style == Style::Marked {
             let marks = points.iter().map(|p| Circle::new(at(p, p.y), 4, color.filled()));
             chart.draw_series(marks)?;
         }
@@ -334,7 +358,7 @@ mod tests {
     fn panel(points: &[(f64, f64)]) -> Panel {
         let points =
             points.iter().map(|&(x, y)| Point { x, y, interval: Some([0.5 * y, 2.0 * y]) }).collect();
-        let series = vec![Series { name: "a line".into(), points, marked: true }];
+        let series = vec![Series { name: "a line".into(), points, style: Style::Marked }];
         Panel { title: "title".into(), x: axis(false), y: axis(true), series, level: Some(0.1) }
     }
 
@@ -367,6 +391,25 @@ mod tests {
         let mut png = Vec::new();
         canvas.write(&mut png).unwrap();
         assert!(png.len() < 20_000, "{}", png.len());
+    }
+
+    #[test]
+    fn a_faint_line_is_thin_and_pale_also_in_the_legend() {
+        let [plain, faint] = [Style::Plain, Style::Faint].map(|style| {
+            let mut panel = panel(&[(0.0, 0.1), (1.0, 0.1)]);
+            let points = panel.series.remove(0).points.into_iter();
+            let points = points.map(|point| Point { interval: None, ..point }).collect();
+            panel.series.push(Series { name: "a line".into(), points, style });
+            panel.level = None;
+            draw(&[panel], 400, 300)
+        });
+        let pale = [181, 201, 221];
+        assert_eq!(Style::Faint.pen(0).0, pale);
+        // A level line: its pixels in one column are its width.
+        assert!(rows(&plain, COLORS[0], 250..251).len() > 1);
+        assert_eq!(rows(&faint, pale, 250..251).len(), 1);
+        assert!(rows(&faint, COLORS[0], 0..faint.size().0 as i32).is_empty());
+        assert!(!rows(&faint, pale, 400..faint.size().0 as i32).is_empty());
     }
 
     #[test]

@@ -183,6 +183,43 @@ fn a_cancel_ends_waiting() {
     evaluate(&mut *evaluators[1]).unwrap();
 }
 
+/// A turn lasts for a call, a guide's as well as a model's: runs whose networks allow one call at a time, each the other's
+/// guide, get along, on one thread and on several.
+#[test]
+fn guides_are_let_go_of_after_each_call() {
+    let network = || {
+        let options = OnnxOptions { threads: 1, concurrent_calls: 1, ..Default::default() };
+        let affine = Affine { labels: true, ..Default::default() };
+        Model::new(Arc::new(load(&affine.model(), &options).unwrap()), 1).unwrap()
+    };
+    let (a, b) = (network(), network());
+    let options = SamplerSpec::parse(r#"{"sampler": "euler", "steps": 200}"#).unwrap();
+    let guidance: Guidance = GuidanceKind::Cfg.into();
+    let sampler = Arc::new(Sampler::compile(a.spec(), &options, guidance).unwrap());
+    let start = move |model: &Model, guide: &Model| {
+        let options = RunOptions {
+            guide: Some(guide.clone()),
+            labels: Some(vec![1]),
+            scales: Some(vec![1.0]),
+            ..RunOptions::new(4)
+        };
+        Run::start(model, &sampler, options).unwrap()
+    };
+    // Not scoped: threads that wait for good would be waited for.
+    let (ended, end) = std::sync::mpsc::channel();
+    for (model, guide) in [(a.clone(), b.clone()), (b.clone(), a.clone()), (a, b)] {
+        let (start, ended) = (start.clone(), ended.clone());
+        std::thread::spawn(move || {
+            let mut runs = [start(&model, &guide), start(&guide, &model)];
+            let steps = (0..200).all(|_| runs.iter_mut().all(|run| run.step(1).is_ok()));
+            ended.send(steps)
+        });
+    }
+    for _ in 0..3 {
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true), "a run waits for good");
+    }
+}
+
 /// Several calls in one session give what each gives alone.
 #[test]
 fn calls_at_once() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use half::{bf16, f16};
+use psld::io::NewFile;
 use psld::{Error, Result, Status};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -134,13 +135,12 @@ pub fn save(network: &Network, weights: &Weights, path: &Path) -> Result<()> {
         .iter()
         .map(|p| (&p.name[..], &p.shape[..], weights[&p.name].iter().flat_map(|v| v.to_le_bytes()).collect()))
         .collect();
-    let failed = |error| {
-        Error::new(Status::WriteFailed, format!("{} cannot be written", path.display())).source(error)
-    };
+    let failed = |error| Error::new(Status::Internal, "the parameters as safetensors").source(error);
     let views: Vec<_> = bytes
         .iter()
         .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), data)?)))
         .collect::<Result<_, safetensors::SafeTensorError>>()
         .map_err(failed)?;
-    safetensors::serialize_to_file(views, None, path).map_err(failed)
+    let bytes = safetensors::serialize(views, None).map_err(failed)?;
+    NewFile::write_with(path, |out| out.write_all(&bytes))
 }

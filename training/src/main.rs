@@ -292,10 +292,10 @@ fn run(arguments: Arguments, began: Instant) -> Result<ExitCode> {
                 recipe.with(&set)?.sampler()?
             };
             let parameters = if raw { weights.parameters(&network) } else { weights.averaged(&network) }?;
-            let (shape, range) = (spec.data.shape.clone(), spec.data.range);
+            let data = spec.data.clone();
             let labels: Vec<i64> = label.into_iter().collect();
             let samples = draw(TorchNetwork::new(spec, network, parameters, device), &sampler, n, &labels)?;
-            grid(&output, &samples.values.iter().copied().collect::<Vec<f32>>(), &shape, range)?;
+            grid(&output, &samples.values.iter().copied().collect::<Vec<f32>>(), &data)?;
             println!("{}: {n} samples, {} network calls each", output.display(), samples.nfe);
         }
         Command::Test { checkpoint, limit, raw } => {

@@ -45,7 +45,7 @@ pub enum DataKind {
     FashionMnist,
     /// A folder of PNG, JPEG or WebP files; subfolders are classes.
     Folder,
-    /// A `.npy` array, [samples, ...].
+    /// A `.npy` array, [samples, ...]: floating-point values as they are, integers as levels of 0 to 255.
     Npy,
     /// Points drawn from a Gaussian mixture, whose exact score is known.
     Mixture,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use psld::{Result, Status};
-use psld_training::data::{Dataset, Split, Values, pack, unpack};
+use psld_training::data::{Dataset, Split, Values, fetch, pack, unpack};
 use psld_training::recipe::{DataKind, DataRecipe};
 
 fn load(kind: DataKind, path: &Path, change: impl FnOnce(&mut DataRecipe)) -> Result<Dataset> {
@@ -91,9 +91,22 @@ fn arrays_of_any_rank_are_read_and_checked() {
         load(DataKind::Npy, &path, |_| ()).unwrap_err().to_string()
     };
     assert!(message("<f8", "(2, 1)", &bytes(&[0.0, f64::NAN])).contains("sample 1"));
-    assert!(message("<i4", "(1, 1)", &[0; 4]).contains("expected float32"));
+    assert!(message("<i2", "(2, 1)", &[255, 0, 0, 1]).contains("sample 1 holds 256"));
+    assert!(message("|b1", "(1, 1)", &[1]).contains("truth values"));
     assert!(message("<f8", "(2,)", &bytes(&[0.0; 2])).contains("got shape [2]"));
-    assert!(message("<f8", "(2, 2)", &[0; 7]).contains("cannot be read"));
+    assert!(message("<f8", "(2, 2)", &[0; 7]).contains("truncated"));
+    // Sizes that nothing could hold, and labels that would be a table of such a size.
+    assert!(message("<f4", "(1000000000000, 1000)", &[0; 64]).contains("truncated"));
+    assert!(message("<f4", "(4294967296, 4294967296, 4294967296)", &[0; 64]).contains("more than a file"));
+    assert!(message("<f4", "(2, 0)", &[]).contains("got shape [2, 0]"));
+    npy(&path, "<f8", "(2, 1)", &bytes(&[0.0, 1.0]));
+    for (label, expected) in [(-1, "sample 1 is -1"), (1 << 40, "sample 1 is 1099511627776")] {
+        let both: Vec<u8> = [0, label].iter().flat_map(|label: &i64| label.to_le_bytes()).collect();
+        npy(&labels, "<i8", "(2,)", &both);
+        let error = load(DataKind::Npy, &path, |r| r.labels_path = Some(labels.clone())).unwrap_err();
+        assert_eq!(error.status(), Status::ShapeMismatch);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }
 
 /// An idx file of bytes.
@@ -124,6 +137,53 @@ fn idx_files_are_padded_and_their_labels_counted() {
     assert!(message().contains("sample 0 is 10"));
     idx(&folder.path().join(images), &[2, 2, 2], &[1; 7]);
     assert!(message().contains("7 bytes of data"));
+}
+
+#[test]
+fn sheets_of_cifar_are_checked_against_their_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let load = || load(DataKind::Cifar10, folder.path(), |_| ());
+    for i in 1..=5u32 {
+        let color = |x, y| image::Rgb([i as u8, y as u8, (x % 251) as u8]);
+        image::RgbImage::from_fn(1024, 2, color).save(at(&format!("data_batch_{i}.png"))).unwrap();
+    }
+    let labels = |labels: &str| fs::write(at("train_lables.json"), labels).unwrap();
+    labels("[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]");
+    let data = load().unwrap();
+    assert_eq!((data.len(), data.shape.as_slice(), data.classes), (10, &[3, 32, 32][..], 10));
+    // The last image: sheet 5, line 1; channels first.
+    let last = &pixels(&data)[9 * 3072..];
+    assert_eq!([last[0], last[1024], last[2048], last[2048 + 250]], [5, 1, 0, 250]);
+
+    let message = || load().unwrap_err().to_string();
+    labels("[0, 1, 2, 3, 4, 5, 6, 7, 8]");
+    assert!(message().contains("9 labels for 10 samples"));
+    labels("[0, 1, 2, 3, 4, 5, 6, 7, 8, 10]");
+    assert!(message().contains("sample 9 is 10: expected 0 to 9"));
+    labels("[0, 1");
+    assert!(message().contains("train_lables.json: not a list of labels"));
+    image::RgbImage::new(1000, 2).save(at("data_batch_3.png")).unwrap();
+    assert!(message().contains("data_batch_3.png: 1000 pixels wide"));
+    fs::write(at("data_batch_3.png"), b"\x89PNG\r\n\x1a\n and no more").unwrap();
+    assert!(message().contains("data_batch_3.png: not an image"));
+}
+
+/// Nothing is fetched where all files are there: they are verified.
+#[test]
+fn a_set_that_is_not_what_it_was_is_refused_by_its_sum() {
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["train", "t10k"] {
+        for name in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+            fs::write(folder.path().join(format!("{part}-{name}")), b"other bytes").unwrap();
+        }
+    }
+    let error = fetch(DataKind::Mnist, folder.path()).unwrap_err();
+    assert_eq!(error.status(), Status::ReadFailed);
+    let said = error.to_string();
+    assert!(said.contains("train-images-idx3-ubyte: SHA-256") && said.contains("fetch it again"), "{said}");
+    let error = fetch(DataKind::Npy, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("`npy` is no data set that can be fetched"), "{error}");
 }
 
 #[test]

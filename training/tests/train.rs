@@ -372,7 +372,13 @@ fn torn_and_damaged_checkpoints_are_passed_over() {
     }
     // A temporary file of a killed process is no checkpoint, and is overwritten.
     fs::write(checkpoints.join("step-000000030.partial"), b"half").unwrap();
+    // Nor is half a line of the log one.
+    let log = folder.path().join("run/log.csv");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, &text[..text.find("\n14,").unwrap() + 9]).unwrap();
     run(&mut Trainer::resume(&folder.path().join("run"), &[], Device::Cpu).unwrap()).unwrap();
+    let steps: Vec<u64> = Log::read(&log).unwrap().iter().map(|line| line.step).collect();
+    assert_eq!(steps, [7, 21, 28, 30]);
     assert_eq!(fs::read(&last).unwrap().len(), whole.len());
     assert_eq!(names(), ["step-000000020.safetensors", "step-000000030.safetensors"]);
 }
@@ -419,6 +425,23 @@ fn a_folder_belongs_to_one_run_at_a_time() {
     assert_eq!(status(Trainer::start(recipe, &place, Device::Cpu)), Some(Status::InvalidArgument));
     let other = ["process.gamma=0.02".into(), "process.nu=4.02".into()];
     assert_eq!(status(Trainer::resume(&place, &other, Device::Cpu)), Some(Status::InvalidArgument));
+}
+
+#[test]
+fn pictures_that_cannot_be_had_do_not_end_a_run() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("run");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("samples"), "in the way").unwrap();
+    let set = ["train.steps=3", "output.sample=1", "output.log=1"].map(String::from);
+    let recipe = images(folder.path()).with(&set).unwrap();
+    let mut trainer = Trainer::start(recipe, &place, Device::Cpu).unwrap();
+    assert_eq!(run(&mut trainer).unwrap(), Outcome::Finished);
+    assert_eq!(newest(&place.join("checkpoints"), Device::Cpu).unwrap().whole.unwrap().1.progress.step, 3);
+    assert!(place.join("loss.png").exists());
+    let error = trainer.pictures().unwrap_err();
+    assert!(error.status() == Status::WriteFailed && error.to_string().contains("samples"), "{error}");
 }
 
 #[test]

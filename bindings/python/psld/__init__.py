@@ -112,7 +112,8 @@ def samplers() -> list[dict[str, Any]]:
     >>> [s["name"] for s in psld.samplers()][:2]
     ['em', 'sscs']
     """
-    return json.loads(_abi.text(lib.psld_samplers_json))
+    listed: list[dict[str, Any]] = json.loads(_abi.text(lib.psld_samplers_json))
+    return listed
 
 
 def noise(
@@ -155,7 +156,7 @@ def load_runtime(path: Optional[str] = None) -> dict[str, Any]:
     handle = c.c_void_p()
     call(lib.psld_runtime_load, None if path is None else os.fsencode(path), c.byref(handle))
     try:
-        info: dict[str, Any] = json.loads(_abi.text(lib.psld_runtime_info_json, handle))
+        info = _abi.document(lib.psld_runtime_info_json, handle)
     finally:
         lib.psld_runtime_free(handle)
     _runtime = info["library"]
@@ -186,7 +187,7 @@ class _Handle:
 
     @property
     def _open(self) -> c.c_void_p:
-        handle = getattr(self, "_handle", None)
+        handle: Optional[c.c_void_p] = getattr(self, "_handle", None)
         if handle is None:
             raise ValueError(f"this {type(self).__name__} is closed")
         return handle
@@ -280,11 +281,12 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError("progress=True needs tqdm: pip install tqdm, or pass a function of psld.Progress") from None
-    with tqdm(total=1000, bar_format="{percentage:3.0f}% |{bar}| {desc}{elapsed} (left {remaining})") as bar:
+    parts = 1000
+    with tqdm(total=parts, bar_format="{percentage:3.0f}% |{bar}| {desc}{elapsed} (left {remaining})") as bar:
 
         def tell(p: Progress) -> None:
             bar.set_description_str(f"step {p.step}/{p.of} " if p.of else f"step {p.step} ", refresh=False)
-            bar.update(round(bar.total * p.fraction) - bar.n)
+            bar.update(round(parts * p.fraction) - bar.n)
 
         yield tell
 
@@ -295,10 +297,12 @@ _networks: dict[int, Any] = {}
 _numbers = itertools.count(1)
 
 
-@_abi.release_callback
-def _released(number: int, networks: dict[int, Any] = _networks) -> None:
+def _release(number: int, networks: dict[int, Any] = _networks) -> None:
     # Its own reference: at the end of the interpreter the module's are gone.
     networks.pop(number, None)
+
+
+_released = _abi.release_callback(_release)
 
 
 def _caller(network: Network, spec: Any) -> Any:
@@ -406,7 +410,7 @@ class Model(_Handle):
         >>> model.info["spec"]["process"]["kind"]
         'psld'
         """
-        return json.loads(_abi.text(lib.psld_model_info_json, self._open))
+        return _abi.document(lib.psld_model_info_json, self._open)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -709,7 +713,7 @@ class Sampler(_Handle):
         >>> model.sampler("em", steps=3).plan["nfe"]
         4
         """
-        return json.loads(_abi.text(lib.psld_sampler_plan_json, self._open))
+        return _abi.document(lib.psld_sampler_plan_json, self._open)
 
     @property
     def hash(self) -> str:
@@ -813,7 +817,7 @@ class Run(_Handle):
     @property
     def provenance(self) -> dict[str, Any]:
         """What made these samples: versions, hashes, options, seeds."""
-        return json.loads(_abi.text(lib.psld_run_provenance_json, self._open))
+        return _abi.document(lib.psld_run_provenance_json, self._open)
 
     def resume(self, *, deadline: float = 0.0, cancel: Optional[Cancel] = None) -> None:
         """Another deadline and token for an interrupted run."""
@@ -895,7 +899,8 @@ class Engine(_Handle):
         # Not asked for its size first: it may grow in between.
         buffer = c.create_string_buffer(256)
         call(lib.psld_engine_stats_json, self._open, buffer, len(buffer), None)
-        return json.loads(buffer.value)
+        stats: dict[str, int] = json.loads(buffer.value)
+        return stats
 
 
 # For so long a wait is deaf to signals.
@@ -976,7 +981,7 @@ class Ticket(_Handle):
     @property
     def provenance(self) -> dict[str, Any]:
         """What made these samples: versions, hashes, options, seeds."""
-        return json.loads(_abi.text(lib.psld_ticket_provenance_json, self._open))
+        return _abi.document(lib.psld_ticket_provenance_json, self._open)
 
 
 def _plain(value: Any) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes as c
+import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 ABI_VERSION = 1
 
@@ -153,7 +154,8 @@ class PsldError(Exception):
     @property
     def name(self) -> str:
         """The status' name, such as ``PSLD_STATUS_INVALID_ARGUMENT``."""
-        return lib.psld_status_name(self.status).decode()
+        name: bytes = lib.psld_status_name(self.status)
+        return name.decode()
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -359,6 +361,12 @@ def text(function: Callable[..., int], *arguments: Any) -> str:
     return query(function, *arguments)[:-1].decode()
 
 
+def document(function: Callable[..., int], *arguments: Any) -> dict[str, Any]:
+    """The JSON object that a function gives as text."""
+    parsed: dict[str, Any] = json.loads(text(function, *arguments))
+    return parsed
+
+
 def shape(function: Callable[..., int], *arguments: Any) -> tuple[int, ...]:
     count = c.c_size_t()
     call(function, *arguments, None, 0, c.byref(count))
@@ -367,7 +375,10 @@ def shape(function: Callable[..., int], *arguments: Any) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def struct(kind: Any, name: str) -> Any:
+_Struct = TypeVar("_Struct", bound=c.Structure)
+
+
+def struct(kind: type[_Struct], name: str) -> _Struct:
     """A struct with its defaults."""
     made = kind()
     status = getattr(lib, f"psld_{name}_init")(c.byref(made), c.sizeof(made))

@@ -11,7 +11,7 @@ use psld::io::{self, NewFile, npy, png};
 #[cfg(feature = "onnxruntime")]
 use psld::network::onnxruntime::{FeatureNetwork, Runtime};
 use psld::plan::{MapKind, Plan, Row};
-use psld::plot::{self, Axis, Canvas, Panel, Point, Series};
+use psld::plot::{self, Axis, Canvas, Panel, Point, Series, Style};
 use psld::run::{Overall, Tensor};
 use psld::solver;
 use psld::spec::{DataSpec, OneOrMany};
@@ -595,7 +595,7 @@ fn chart(rows: &[(&Entry, &Cell)], state: &State, calls: &[u32]) -> Canvas {
                         let Figure { value, low, high } = figure(&cell.figures)?;
                         Some(Point { x: cell.nfe as f64, y: value, interval: Some([low, high]) })
                     });
-                    Series { name: name.into(), points: points.collect(), marked: true }
+                    Series { name: name.into(), points: points.collect(), style: Style::Marked }
                 })
                 .collect();
             if series.iter().all(|series| series.points.is_empty()) {

@@ -225,7 +225,7 @@ pub(super) fn create(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| written(folder, e))
 }
 
-pub(super) fn written(path: &Path, error: std::io::Error) -> Error {
+fn written(path: &Path, error: std::io::Error) -> Error {
     Error::new(Status::WriteFailed, format!("{}: cannot be written", PathBuf::from(path).display()))
         .source(error)
 }

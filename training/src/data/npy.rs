@@ -1,43 +1,54 @@
-//! `.npy` arrays, [samples, ...]: floating-point values as they are, bytes as pixels.
+//! `.npy` arrays, [samples, ...]: floating-point values as they are, integers as the levels of pixels.
 
 use std::path::Path;
 
-use npyz::{DType, NpyFile, TypeChar};
+use psld::io::npy::{self, Array, Kind};
+use psld::run::Tensor;
 use psld::{Error, Result, Status};
 
-use super::{Dataset, Values, damaged, range_of, read};
+use super::{Dataset, Values, damaged, range_of};
 use crate::recipe::DataRecipe;
 
+/// Labels are below it: each class is a row of a table.
+const CLASSES: f64 = (1 << 20) as f64;
+
 pub(super) fn load(path: &Path, recipe: &DataRecipe) -> Result<Dataset> {
-    let bytes = read(path)?;
-    let array = open(path, &bytes)?;
-    let shape: Vec<usize> = array.shape().iter().map(|size| *size as usize).collect();
+    let Array { kind, values } = npy::read(path)?;
+    let shape = values.shape().to_vec();
     if shape.len() < 2 || shape.contains(&0) {
         return Err(damaged(
             path,
             format!("expected an array [samples, ...] with samples, got shape {shape:?}"),
         ));
     }
-    let values = match kind(&array) {
-        (TypeChar::Uint, 1) => Values::U8(values(path, array)?),
-        (TypeChar::Float, 4) => Values::F32(values(path, array)?),
-        (TypeChar::Float, 8) => {
-            Values::F32(values::<f64>(path, array)?.into_iter().map(|x| x as f32).collect())
-        }
-        (kind, size) => {
-            let message = format!("elements of type {kind:?}{size}: expected float32, float64 or uint8");
-            return Err(damaged(path, message));
-        }
+    let sample = |i: usize| i / shape[1..].iter().product::<usize>();
+    let values: Vec<f32> = match values {
+        Tensor::F32(values) => values.into_raw_vec_and_offset().0,
+        Tensor::F64(values) => values.into_iter().map(|x| x as f32).collect(),
     };
-    let range = match &values {
-        Values::U8(_) => [-1.0, 1.0],
-        Values::F32(v) => match v.iter().position(|x| !x.is_finite()) {
-            Some(i) => {
-                let sample = i / shape[1..].iter().product::<usize>();
-                return Err(damaged(path, format!("sample {sample} holds a value that is not finite")));
+    let (values, range) = match kind {
+        Kind::Float => {
+            if let Some(i) = values.iter().position(|x| !x.is_finite()) {
+                let what = format!("sample {} holds a value that is not finite", sample(i));
+                return Err(damaged(path, what));
             }
-            None => recipe.range.unwrap_or_else(|| range_of(v)),
-        },
+            let range = recipe.range.unwrap_or_else(|| range_of(&values));
+            (Values::F32(values), range)
+        }
+        Kind::Integer => {
+            if let Some(i) = values.iter().position(|x| !(0.0..=255.0).contains(x)) {
+                let what =
+                    format!("sample {} holds {}: integers are levels of 0 to 255", sample(i), values[i]);
+                return Err(damaged(path, what));
+            }
+            (Values::U8(values.into_iter().map(|x| x as u8).collect()), [-1.0, 1.0])
+        }
+        Kind::Bool => {
+            return Err(damaged(
+                path,
+                "truth values: expected floating-point numbers, or integers of 0 to 255",
+            ));
+        }
     };
     let labels = recipe.labels_path.as_deref().map(labels).transpose()?;
     let classes = labels.as_ref().map_or(0, |l| l.iter().max().map_or(0, |last| (last + 1).max(0) as usize));
@@ -46,35 +57,19 @@ pub(super) fn load(path: &Path, recipe: &DataRecipe) -> Result<Dataset> {
 }
 
 fn labels(path: &Path) -> Result<Vec<i64>> {
-    let bytes = read(path)?;
-    let array = open(path, &bytes)?;
-    match kind(&array) {
-        (TypeChar::Int, 8) => values(path, array),
-        (TypeChar::Int, 4) => Ok(values::<i32>(path, array)?.into_iter().map(i64::from).collect()),
-        (TypeChar::Uint, 1) => Ok(values::<u8>(path, array)?.into_iter().map(i64::from).collect()),
-        (kind, size) => {
-            Err(damaged(path, format!("elements of type {kind:?}{size}: expected int64, int32 or uint8")))
+    let Array { kind, values } = npy::read(path)?;
+    if kind != Kind::Integer {
+        return Err(damaged(path, "labels are integers"));
+    }
+    let labels: Vec<f64> = match values {
+        Tensor::F32(labels) => labels.into_iter().map(f64::from).collect(),
+        Tensor::F64(labels) => labels.into_iter().collect(),
+    };
+    match labels.iter().position(|label| *label >= CLASSES) {
+        Some(i) => {
+            let what = format!("the label of sample {i} is {}: expected less than {CLASSES}", labels[i]);
+            Err(Error::new(Status::ShapeMismatch, format!("{}: {what}", path.display())))
         }
+        None => Ok(labels.into_iter().map(|label| label as i64).collect()),
     }
-}
-
-fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<NpyFile<&'a [u8]>> {
-    let array = NpyFile::new(bytes).map_err(|e| damaged(path, "not a .npy file").source(e))?;
-    if array.order() == npyz::Order::Fortran && array.shape().len() > 1 {
-        let error = Error::new(Status::Unsupported, format!("{}: stored column by column", path.display()));
-        return Err(error.hint("save it with numpy.ascontiguousarray"));
-    }
-    Ok(array)
-}
-
-/// The letter of the element type, and its size in bytes.
-fn kind(array: &NpyFile<&[u8]>) -> (TypeChar, u64) {
-    match array.dtype() {
-        DType::Plain(kind) => (kind.type_char(), kind.size_field()),
-        _ => (TypeChar::RawData, 0),
-    }
-}
-
-fn values<T: npyz::Deserialize>(path: &Path, array: NpyFile<&[u8]>) -> Result<Vec<T>> {
-    array.into_vec().map_err(|e| damaged(path, "its elements cannot be read").source(e))
 }

@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use psld::io::NewFile;
 use psld::{Error, Result, Status};
 use sha2::{Digest, Sha256};
 
-use super::fetch::{create, hex, written};
+use super::fetch::{create, hex};
 use super::{damaged, read};
 
 /// Bytes of a piece.
@@ -34,7 +35,7 @@ pub fn pack(folder: &Path, goal: &Path) -> Result<Vec<PathBuf>> {
     create(goal)?;
     let mut out = Vec::new();
     let mut write = |path: PathBuf, bytes: &[u8]| {
-        std::fs::write(&path, bytes).map_err(|e| written(&path, e))?;
+        NewFile::write_with(&path, |out| out.write_all(bytes))?;
         out.push(path);
         Ok::<(), Error>(())
     };
@@ -72,7 +73,7 @@ pub fn unpack(list: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
             return Err(Error::new(Status::ReadFailed, format!("{}: `{name}` is damaged", list.display())));
         }
         let path = folder.join(&name);
-        std::fs::write(&path, file).map_err(|e| written(&path, e))?;
+        NewFile::write_with(&path, |out| out.write_all(&file))?;
         out.push(path);
     }
     Ok(out)

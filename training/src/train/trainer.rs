@@ -208,8 +208,9 @@ impl Trainer {
                 slowest_save = slowest_save.max(began.elapsed());
                 saved = Some(step);
             }
-            if in_time {
-                self.pictures()?;
+            if in_time && let Err(error) = self.pictures() {
+                // What was learned is worth more than a look at it.
+                bar.suspend(|| eprintln!("no pictures of step {step}: {error}"));
             }
         };
         if saved != Some(self.progress.step) {
@@ -305,7 +306,7 @@ impl Trainer {
         create(&folder)?;
         let path = folder.join(format!("step-{:09}.png", self.progress.step));
         let values: Vec<f32> = samples.values.iter().copied().collect();
-        grid(&path, &values, &self.spec.data.shape, self.spec.data.range)
+        grid(&path, &values, &self.spec.data)
     }
 }
 
