@@ -288,6 +288,9 @@ fn texts_are_json() {
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert_eq!(info["k"], 2);
     assert_eq!(info["spec"]["network"]["predicts"], "all");
+    // With the defaults filled in.
+    assert_eq!(info["spec"]["process"]["nu"], 4.01);
+    assert_eq!(info["spec"]["network"]["time"], "t");
     assert_eq!(info["backend"]["provider"], "cpu");
     assert_eq!(info["hash"].as_str().unwrap().len(), 64);
     ok(psld_model_free(model));
