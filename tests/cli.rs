@@ -53,6 +53,7 @@ fn help() {
         "info",
         "plan",
         "verify",
+        "bench",
         "fd",
         "noise",
         "tune",
@@ -84,6 +85,18 @@ fn lists_and_descriptions() {
     let guide = folder.psld(["info", "classifier.json"]).stdout;
     assert!(guide.contains("grad [n, 2, 4, 4]: gradient of log p(y | z, t) in z"), "{guide}");
     snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
+
+    // A network of one path that drives another one.
+    let driven = r#"{"format": 1, "process": {"kind": "psld"}, "data": {"shape": [5], "range": [-1.0, 1.0]},
+        "network": {"process": {"kind": "ddpm", "schedule": "linear", "entries": 1000}}}"#;
+    fs::write(folder.path("driven.json"), driven).unwrap();
+    let info =
+        |rest: &[&str]| folder.psld([&["info", "vector.json", "--spec", "driven.json"], rest].concat());
+    snapshot!("info_driven", info(&[]));
+    let mut json: serde_json::Value = serde_json::from_str(&info(&["--json"]).success().stdout).unwrap();
+    rounded(&mut json);
+    let own = serde_json::json!({ "times": json["times"], "network_process": json["network_process"] });
+    insta::assert_snapshot!("info_driven_json", format!("{own:#}"));
 }
 
 /// Numbers to nine digits: the rest is for the tests of the processes to judge.
@@ -404,6 +417,11 @@ fn completing_images() {
     NewFile::write_with(&folder.path("mask.png"), |out| psld::io::png::write_image(out, &grey, &mask))
         .unwrap();
     assert_eq!(run("y.npy", "mask.png", &published), samples);
+    // Two images are for two samples.
+    array(&folder, "two.npy", &[2, 3, 4, 4], |i| i as f32 / 96.0);
+    let two = ["--inpaint-image", "two.npy", "--inpaint-mask", "mask.npy"];
+    folder.psld(["sample", "image.json", "--nfe", "3", "--out", "two-out.npy"].iter().chain(&two)).success();
+    assert_eq!(values(&folder.path("two-out.npy")).0, [2, 3, 4, 4]);
     let plan = ["plan", "image.json", "--steps", "2", "--explain", "--config", "inpaint.json"];
     fs::write(folder.path("inpaint.json"), r#"{"inpaint": {"method": "published"}}"#).unwrap();
     snapshot!("plan_inpaint", folder.psld(plan));
@@ -641,6 +659,40 @@ fn classes() {
         "plan_guided",
         folder.psld("plan labelled.json --steps 2 --explain --config cfg.json".split(' '))
     );
+}
+
+#[test]
+fn bench() {
+    let folder = folder();
+    let psld = |args: &str| folder.psld(args.split(' '));
+    let said =
+        psld("bench labelled.json --sampler heun --nfe 11 -n 5 --batch 2 --label 0-2 --rounds 3 --json")
+            .success();
+    assert_eq!(said.stderr, "");
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&json["sampler"], &json["nfe"]), (&"heun".into(), &11.into()));
+    assert_eq!((&json["samples"], &json["batch"], &json["rounds"]), (&5.into(), &2.into(), &3.into()));
+    assert_eq!(json["backend"]["provider"], "cpu");
+    let seconds = |round: &str, part: &str| json["seconds"][round][part].as_f64().unwrap();
+    for round in ["first", "median", "best", "worst"] {
+        let (network, total) = (seconds(round, "network"), seconds(round, "total"));
+        assert!(network > 0.0 && (network + seconds(round, "solver") - total).abs() < 1e-12);
+        // Three batches of eleven calls.
+        assert!((seconds(round, "network_call") * 33.0 - network).abs() < 1e-12);
+    }
+    assert!(seconds("best", "total") <= seconds("median", "total"));
+    assert!(seconds("median", "total") <= seconds("worst", "total"));
+    let rate = json["samples_per_second"].as_f64().unwrap();
+    assert!((rate * seconds("median", "total") - 5.0).abs() < 1e-9);
+    let table = psld("bench image.json --nfe 4").success().stdout;
+    assert!(
+        table.contains("sampler       em, 4 network calls\nsamples       16 a round, 16 a network call\n"),
+        "{table}"
+    );
+    assert_eq!(folder.names(""), ["classifier.json", "image.json", "labelled.json", "vector.json"]);
+    for args in ["-n 0", "--rounds 0", "--batch 0", "--label 1", "--nfe 1"] {
+        assert_eq!(psld(&format!("bench image.json {args}")).code, Some(2), "{args}");
+    }
 }
 
 #[test]

@@ -476,6 +476,42 @@ fn refused_specs() {
     insta::assert_snapshot!(messages);
 }
 
+/// With its defaults written out a spec is one of the same process, and nothing is left to write.
+#[test]
+fn defaults_written_out() {
+    let named = |process: Value, network: Value| with_network(&process, &network);
+    let recipe = json!({ "kind": "recipe", "d": [[0.5]], "q": [[0.0]], "s": [[1.0]] });
+    let processes = [
+        json!({ "kind": "vp" }),
+        json!({ "kind": "vp", "beta_max": 10.0 }),
+        json!({ "kind": "cld" }),
+        json!({ "kind": "psld", "gamma": 0.02, "nu": 4.02 }),
+        recipe,
+        json!({ "kind": "ve" }),
+        json!({ "kind": "edm", "sigma_max": 40.0 }),
+        json!({ "kind": "flow" }),
+        json!({ "kind": "ddpm" }),
+        json!({ "kind": "ddpm", "schedule": "scaled_linear", "entries": 500 }),
+        json!({ "kind": "ddpm", "schedule": "cosine" }),
+        json!({ "kind": "ddpm", "betas": [0.1, 0.2] }),
+    ];
+    for process in processes {
+        let spec = named(process.clone(), json!({}));
+        let full = spec.filled();
+        assert_eq!(ModelSpec::parse(&full.to_json()).unwrap(), full, "{process}");
+        assert_eq!(full.filled(), full, "{process}");
+        assert_eq!(full.process().unwrap(), spec.process().unwrap(), "{process}");
+        assert_eq!(full.network_time(), spec.network_time(), "{process}");
+    }
+    let full = named(json!({ "kind": "psld" }), json!({ "process": { "kind": "edm" } })).filled();
+    let full: Value = serde_json::from_str(&full.to_json()).unwrap();
+    let published = json!({ "kind": "psld", "beta_min": 8.0, "beta_max": 8.0, "gamma": 0.01, "nu": 4.01, "kappa": 0.04,
+                            "decomposition": "lower", "score_matching": "hsm", "numerical_eps": 1e-9 });
+    assert_eq!(full["process"], published);
+    assert_eq!(full["network"]["process"], json!({ "kind": "edm", "sigma_min": 0.002, "sigma_max": 80.0 }));
+    assert_eq!(full["network"]["time"], "sigma");
+}
+
 /// A spec says the same after it was written and read, and those without the new fields are written as before.
 #[test]
 fn specs_survive_json() {

@@ -145,7 +145,7 @@ pub extern "C" fn psld_model_info_json(
     guard(err, || {
         let model = handle::get(model, "model")?;
         let info = serde_json::json!({
-            "spec": model.spec(),
+            "spec": model.spec().filled(),
             "k": model.spec().process()?.k(),
             "backend": model.backend(),
             "hash": model.hash()?,

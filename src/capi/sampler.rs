@@ -5,6 +5,7 @@ use super::guard::guard;
 use super::handle;
 use super::types::{psld_error, psld_model, psld_sampler};
 use crate::plan::Plan;
+use crate::spec::strict;
 use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting, Restoration};
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
@@ -326,11 +327,7 @@ pub extern "C" fn psld_sampler_free(sampler: *mut psld_sampler) -> i32 {
 fn spec(options: &psld_sampler_options) -> Result<SamplerSpec> {
     let mut fields = match convert::optional_text(options.options_json, "options_json")? {
         None => Map::new(),
-        Some(text) => match serde_json::from_str(text) {
-            Ok(Value::Object(fields)) => fields,
-            // Not an object: the parser says what it expected.
-            _ => return SamplerSpec::parse(text),
-        },
+        Some(text) => strict::parse_fields(text, Status::InvalidConfig, "sampler options")?,
     };
     let names = [
         ("sampler", options.sampler),

@@ -303,6 +303,13 @@ impl ModelSpec {
         serde_json::to_string(self).expect("a spec holds only finite numbers and strings")
     }
 
+    /// The same spec with every default written out, for people and other programs. (Hashes are of the spec as it was given.)
+    pub fn filled(&self) -> Self {
+        let own = self.network.process.as_ref().map(ProcessSpec::filled);
+        let network = NetworkSpec { process: own, time: Some(self.network_time()), ..self.network.clone() };
+        Self { process: self.process.filled(), network, ..self.clone() }
+    }
+
     fn check(&mut self) -> Result<()> {
         let bad = |message: String| Err(Error::new(Status::SpecInvalid, format!("psld.spec: {message}")));
         let process = self.process()?;
@@ -546,26 +553,81 @@ impl ProcessSpec {
                 return Err(Error::argument(format!("`{name}` has no meaning {why}")));
             }
         }
+        self.filled().process()
+    }
+
+    /// With the defaults written out.
+    fn filled(&self) -> Self {
+        use ProcessKind::*;
+        let or = |given: Option<f64>, default: f64| Some(given.unwrap_or(default));
+        let mut full = self.clone();
+        let phase = |full: &mut Self| {
+            full.kappa = or(self.kappa, 0.04);
+            full.decomposition = Some(self.decomposition.unwrap_or(Decomposition::Lower));
+            full.score_matching = Some(self.score_matching.unwrap_or(ScoreMatching::Hsm));
+        };
+        match self.kind {
+            Vp => {
+                (full.beta_min, full.beta_max) = (or(self.beta_min, 0.1), or(self.beta_max, 20.0));
+                full.numerical_eps = or(self.numerical_eps, 0.0);
+            }
+            Cld | Psld => {
+                phase(&mut full);
+                (full.beta_min, full.beta_max) = (or(self.beta_min, 8.0), or(self.beta_max, 8.0));
+                let (gamma, nu) = if self.kind == Cld { (0.0, 4.0) } else { (0.01, 4.01) };
+                (full.gamma, full.nu) = (or(self.gamma, gamma), or(self.nu, nu));
+                full.numerical_eps = or(self.numerical_eps, 1e-9);
+            }
+            Recipe => {
+                phase(&mut full);
+                (full.beta_min, full.beta_max) = (or(self.beta_min, 1.0), or(self.beta_max, 1.0));
+                let k = self.d.map_or(1, |d| d.rows());
+                full.numerical_eps = or(self.numerical_eps, if k == 2 { 1e-9 } else { 0.0 });
+            }
+            Ve => (full.sigma_min, full.sigma_max) = (or(self.sigma_min, 0.01), or(self.sigma_max, 50.0)),
+            Edm => (full.sigma_min, full.sigma_max) = (or(self.sigma_min, 0.002), or(self.sigma_max, 80.0)),
+            Flow => {}
+            Ddpm if self.betas.is_some() => {}
+            Ddpm => {
+                let schedule = self.schedule.unwrap_or(Schedule::Linear);
+                full.schedule = Some(schedule);
+                full.entries = Some(self.entries.unwrap_or(1000));
+                let mut ends = |low, high| {
+                    (full.beta_min, full.beta_max) = (or(self.beta_min, low), or(self.beta_max, high));
+                };
+                match schedule {
+                    Schedule::Linear => ends(1e-4, 0.02),
+                    Schedule::ScaledLinear => ends(0.00085, 0.012),
+                    Schedule::Cosine => {
+                        (full.offset, full.max_beta) = (or(self.offset, 0.008), or(self.max_beta, 0.999));
+                    }
+                }
+            }
+        }
+        full
+    }
+
+    /// The process of a spec that is [filled](Self::filled).
+    fn process(&self) -> Result<Process> {
+        use ProcessKind::*;
+        // What is not there passes no check.
+        let number = |x: Option<f64>| x.unwrap_or(f64::NAN);
         let decomposition = self.decomposition.unwrap_or(Decomposition::Lower);
         let score_matching = self.score_matching.unwrap_or(ScoreMatching::Hsm);
         match self.kind {
-            Vp => Process::vp(
-                self.beta_min.unwrap_or(0.1),
-                self.beta_max.unwrap_or(20.0),
-                self.numerical_eps.unwrap_or(0.0),
-            ),
+            Vp => Process::vp(number(self.beta_min), number(self.beta_max), number(self.numerical_eps)),
             Cld | Psld => Process::psld(self::Psld {
-                beta_min: self.beta_min.unwrap_or(8.0),
-                beta_max: self.beta_max.unwrap_or(8.0),
-                gamma: if self.kind == Cld { 0.0 } else { self.gamma.unwrap_or(0.01) },
-                nu: self.nu.unwrap_or(if self.kind == Cld { 4.0 } else { 4.01 }),
-                kappa: self.kappa.unwrap_or(0.04),
+                beta_min: number(self.beta_min),
+                beta_max: number(self.beta_max),
+                gamma: number(self.gamma),
+                nu: number(self.nu),
+                kappa: number(self.kappa),
                 decomposition,
                 score_matching,
-                numerical_eps: self.numerical_eps.unwrap_or(1e-9),
+                numerical_eps: number(self.numerical_eps),
             }),
-            Ve => Process::ve(self.sigma_min.unwrap_or(0.01), self.sigma_max.unwrap_or(50.0)),
-            Edm => Process::edm(self.sigma_min.unwrap_or(0.002), self.sigma_max.unwrap_or(80.0)),
+            Ve => Process::ve(number(self.sigma_min), number(self.sigma_max)),
+            Edm => Process::edm(number(self.sigma_min), number(self.sigma_max)),
             Flow => Ok(Process::flow()),
             Ddpm => match &self.betas {
                 Some(betas) => Process::ddpm(betas),
@@ -575,14 +637,13 @@ impl ProcessSpec {
                 let required = |name: &str, m: Option<Mat>| {
                     m.ok_or_else(|| Error::argument(format!("`{name}` is required by process kind Recipe")))
                 };
-                let d = required("d", self.d)?;
                 Process::recipe(self::Recipe {
-                    d,
+                    d: required("d", self.d)?,
                     q: required("q", self.q)?,
                     s: required("s", self.s)?,
-                    beta: Beta { min: self.beta_min.unwrap_or(1.0), max: self.beta_max.unwrap_or(1.0) },
-                    kappa: self.kappa.unwrap_or(0.04),
-                    numerical_eps: self.numerical_eps.unwrap_or(if d.rows() == 2 { 1e-9 } else { 0.0 }),
+                    beta: Beta { min: number(self.beta_min), max: number(self.beta_max) },
+                    kappa: number(self.kappa),
+                    numerical_eps: number(self.numerical_eps),
                     decomposition,
                     score_matching,
                 })
@@ -590,7 +651,7 @@ impl ProcessSpec {
         }
     }
 
-    /// The table of a named schedule.
+    /// The table of a named schedule, of a spec that is [filled](Self::filled).
     fn table(&self) -> Result<Vec<f64>> {
         let schedule = self.schedule.unwrap_or(Schedule::Linear);
         let n = self.entries.unwrap_or(1000);
@@ -598,18 +659,17 @@ impl ProcessSpec {
         if !(2..=100_000).contains(&n) {
             return Err(Error::argument(format!("`entries` is {n}; expected 2 to 100000")));
         }
-        let (low, high) = match schedule {
-            Schedule::ScaledLinear => (0.00085, 0.012),
-            _ => (1e-4, 0.02),
-        };
-        let (low, high) = (self.beta_min.unwrap_or(low), self.beta_max.unwrap_or(high));
-        for (name, beta) in [("beta_min", low), ("beta_max", high)] {
+        let ends = [("beta_min", self.beta_min), ("beta_max", self.beta_max)];
+        for (name, beta) in ends.into_iter().filter_map(|(name, beta)| Some((name, beta?))) {
             if !(beta > 0.0 && beta < 1.0) {
                 return Err(Error::argument(format!(
                     "`{name}` is {beta:?}; an entry of a table of betas must be > 0 and < 1"
                 )));
             }
         }
+        // Those that the schedule does not have are not used.
+        let number = |x: Option<f64>| x.unwrap_or(f64::NAN);
+        let (low, high) = (number(self.beta_min), number(self.beta_max));
         let last = f64::from(n - 1);
         let between = |low: f64, high: f64, i: u32| low + (high - low) * (f64::from(i) / last);
         Ok(match schedule {
@@ -619,7 +679,7 @@ impl ProcessSpec {
                 (0..n).map(|i| root(i) * root(i)).collect()
             }
             Schedule::Cosine => {
-                let (offset, most) = (self.offset.unwrap_or(0.008), self.max_beta.unwrap_or(0.999));
+                let (offset, most) = (number(self.offset), number(self.max_beta));
                 if !(offset.is_finite() && offset >= 0.0) {
                     return Err(Error::argument(format!(
                         "`offset` is {offset:?}; it must be finite and >= 0"

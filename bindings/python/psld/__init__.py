@@ -628,10 +628,25 @@ class Model(_Handle):
         del keep
         return bits, errors
 
-    def memory(self, n: int, *, sampler: Union[str, Sampler] = "em", dtype: npt.DTypeLike = np.float32, **options: Any) -> int:
-        """The bytes that a run of ``n`` samples allocates for its arrays."""
+    def memory(
+        self,
+        n: int,
+        *,
+        sampler: Union[str, Sampler] = "em",
+        dtype: npt.DTypeLike = np.float32,
+        noise: Optional[npt.ArrayLike] = None,
+        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
+        **options: Any,
+    ) -> int:
+        """The bytes of the arrays that a run of ``n`` samples holds, those among them that it is given and keeps.
+
+        >>> image, mask = np.zeros((1, *model.shape)), np.ones((1, *model.shape))
+        >>> model.memory(9, inpaint=(image, mask)) - model.memory(9) == 4 * (image.size + mask.size)
+        True
+        """
         made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, None, None, None, None, None, None
+            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, noise, None, inpaint, measurement, None, None
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))

@@ -39,6 +39,8 @@ pub enum Command {
     /// Check that a model computes here what it computed where it was trained.
     #[cfg(feature = "onnxruntime")]
     Verify(VerifyArgs),
+    /// Measure how long sampling from a model takes here, and where the time goes.
+    Bench(Box<BenchArgs>),
     /// Measure how good samples are: Frechet distance, precision and recall, energy distance, copies.
     #[cfg(feature = "onnxruntime")]
     Fd(Box<FdArgs>),
@@ -54,7 +56,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct SampleArgs {
-    /// Number of samples [default: 64, or as many as --init, --from-image, --noise or --measurement hold]
+    /// Number of samples [default: 64, or as many as --init, --from-image, --noise, --measurement or --inpaint-image hold]
     #[arg(short, value_name = "N", allow_negative_numbers = true)]
     pub n: Option<usize>,
 
@@ -127,7 +129,7 @@ pub struct SampleArgs {
     /// Samples of one network call [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
     pub batch: Option<usize>,
-    /// Refuse what needs more memory than this: 800M, 2GB (10^9), 2GiB (2^30) [default: 9/10 of the machine's]
+    /// Refuse what needs more memory than this: 800M, 2GB (10^9), 2GiB (2^30) [default: 9/10 of what the process may have]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "How to run")]
     pub max_memory: Option<u64>,
     /// Give up sampling after this time
@@ -574,6 +576,54 @@ pub struct VerifyArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Draws samples, once to warm up and then as many rounds as are asked for, and keeps none of them. All other work on the \
+machine is measured, too.")]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Samples of a round
+    #[arg(
+        short,
+        value_name = "N",
+        default_value_t = 16,
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub n: usize,
+    /// Rounds after the first
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(..=100_000),
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub rounds: u32,
+    /// Class of all samples, or a list that they take in turn [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to measure")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the state
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Samples of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
 }
 
 #[cfg(feature = "onnxruntime")]

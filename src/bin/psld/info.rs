@@ -48,7 +48,7 @@ fn describe(name: &str, model: &Model) -> Result<Value> {
         "model": name,
         "sha256": model.hash()?,
         "backend": model.backend(),
-        "spec": spec,
+        "spec": spec.filled(),
         "inputs": inputs,
         "output": { "name": network.output, "shape": shape(spec.output_blocks(k)) },
         "process": parameters(&process),

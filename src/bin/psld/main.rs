@@ -1,6 +1,7 @@
 //! The command line of psld: arguments in, files and reports out. It computes nothing.
 
 mod args;
+mod bench;
 #[cfg(feature = "onnxruntime")]
 mod fd;
 mod info;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         #[cfg(feature = "onnxruntime")]
         Command::Fd(args) => fd::run(args),
+        Command::Bench(args) => bench::run(*args),
         Command::Noise(args) => noise::run(args),
         Command::Tune(args) => tune::run(*args),
         Command::Study(args) => study::run(args),

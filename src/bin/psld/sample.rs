@@ -114,7 +114,17 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         }),
     };
     let of_measurement = measurement.as_ref().map(|m| &m.values.shape()[0]).filter(|n| **n > 1);
-    let given = of_arrays.into_iter().chain([of_images, of_measurement]).flatten().next().copied();
+    let inpaint = match files {
+        None => None,
+        Some((image, mask)) => Some(Inpaint {
+            image: psld::io::read_image(image, data)?,
+            mask: psld::io::read_mask(mask, data)?,
+        }),
+    };
+    let of_known = [inpaint.as_ref().map(|known| &known.image), inpaint.as_ref().map(|known| &known.mask)];
+    let of_known = of_known.map(|array| array.map(|t| &t.shape()[0]).filter(|n| **n > 1));
+    let given =
+        of_arrays.into_iter().chain([of_images, of_measurement]).chain(of_known).flatten().next().copied();
     let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
@@ -123,13 +133,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         from_image,
         noise,
         guide,
-        inpaint: match files {
-            None => None,
-            Some((image, mask)) => Some(Inpaint {
-                image: psld::io::read_image(image, data)?,
-                mask: psld::io::read_mask(mask, data)?,
-            }),
-        },
+        inpaint,
         measurement,
         ..RunOptions::new(args.n.or(given).unwrap_or(64))
     };
