@@ -428,6 +428,32 @@ fn a_folder_belongs_to_one_run_at_a_time() {
 }
 
 #[test]
+fn data_that_do_not_fit_the_recipe_start_nothing() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("run");
+    let recipe = images(folder.path()).with(&["train.steps=1".into()]).unwrap();
+    let refused = |recipe: &Recipe, status, expected: &str| {
+        let error = Trainer::start(recipe.clone(), &place, Device::Cpu).err().expect(expected);
+        assert!(error.status() == status && error.to_string().contains(expected), "{error}");
+        assert!(!place.join("recipe.toml").exists());
+    };
+    let large = recipe.with(&["train.batch=64".into()]).unwrap();
+    refused(&large, Status::InvalidConfig, "train.batch: 64 is more than the data's 40");
+    let text = recipe.to_toml();
+    let unlabelled: String =
+        text.lines().filter(|l| !l.starts_with("labels_path")).collect::<Vec<_>>().join("\n");
+    let unlabelled = Recipe::parse(&unlabelled, &[]).unwrap();
+    refused(&unlabelled, Status::InvalidConfig, "data.labels: the data have no labels");
+    let classifier = unlabelled.with(&["net.kind=classifier".into(), "data.labels=false".into()]).unwrap();
+    refused(&classifier, Status::InvalidConfig, "a classifier needs labels");
+    npy(&folder.path().join("labels.npy"), "|u1", &[39], &[0; 39]);
+    refused(&recipe, Status::ShapeMismatch, "39 labels for 40 samples");
+    npy(&folder.path().join("labels.npy"), "|u1", &[40], &[0; 40]);
+    run(&mut Trainer::start(recipe, &place, Device::Cpu).unwrap()).unwrap();
+}
+
+#[test]
 fn pictures_that_cannot_be_had_do_not_end_a_run() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();

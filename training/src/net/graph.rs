@@ -304,6 +304,8 @@ impl Ops for GraphOps<'_> {
         x.with(self.g.add(x.value, y.value))
     }
 
+    /// A pass over `x`. That of `skip_rescale` could go into the weights of what is added to `x` and into the next
+    /// norm's epsilon; without all fifteen of them `small` is less than 1 % faster.
     fn scale(&mut self, x: &Map, gain: f64) -> Map {
         x.with(self.g.mul(x.value, gain))
     }
