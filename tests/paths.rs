@@ -476,6 +476,43 @@ fn refused_specs() {
     insta::assert_snapshot!(messages);
 }
 
+/// For k = 1 four samplers of order 1 are DDIM, also where a table of betas is too steep for a quadrature in t.
+#[test]
+fn all_that_is_ddim_is_the_same() {
+    for process in [
+        json!({ "kind": "vp" }),
+        json!({ "kind": "flow" }),
+        json!({ "kind": "ddpm", "schedule": "cosine" }),
+        json!({ "kind": "ddpm", "betas": vec![0.9; 20] }),
+    ] {
+        let spec = with_network(&process, &json!({}));
+        let updates = |options: Value| -> Vec<(f64, f64)> {
+            let options = serde_json::from_value(options).unwrap();
+            let sampler = Sampler::compile(&spec, &options, None).unwrap();
+            let rows = sampler.plan().unwrap().rows.iter();
+            let update = |row: &Row| match row {
+                Row::Update(update) => Some((update.a[(0, 0)], update.terms[0].1[(0, 0)])),
+                _ => None,
+            };
+            rows.filter_map(update).collect()
+        };
+        let ddim = updates(json!({ "sampler": "ddim", "steps": 10 }));
+        for other in ["conjugate", "gddim", "deis"] {
+            let mut options = json!({ "sampler": other, "steps": 10 });
+            if other != "conjugate" {
+                options["order"] = json!(1);
+            }
+            for (step, (own, expected)) in updates(options).into_iter().zip(&ddim).enumerate() {
+                let error = f64::max((own.0 - expected.0).abs(), (own.1 - expected.1).abs());
+                assert!(
+                    error <= 1e-12 * expected.0.abs(),
+                    "{process}, {other}, step {step}: {own:?}, {expected:?}"
+                );
+            }
+        }
+    }
+}
+
 /// With its defaults written out a spec is one of the same process, and nothing is left to write.
 #[test]
 fn defaults_written_out() {

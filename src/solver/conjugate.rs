@@ -68,6 +68,12 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
 /// The step of the whole flow.
 fn whole(process: &Process, b: Mat, t: f64, u: f64) -> Step {
     let k = process.k();
+    if k == 1 && b[(0, 0)] == 0.0 {
+        // DDIM: the integral is sigma_u - (a_u / a_t) sigma_t, on paths too steep for a quadrature, too (a table of betas
+        // whose last ones are near 1).
+        let on_z = process.transition(t, u);
+        return Step { t, on_z, on_eps: process.factor(u) - on_z * process.factor(t) };
+    }
     // A multiple of the identity commutes with F, whatever F is: the process's own transition serves.
     if b == Mat::identity(k) * b[(0, 0)] {
         let lambda = b[(0, 0)];

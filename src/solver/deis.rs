@@ -34,8 +34,13 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let (t, u) = (pair[0], pair[1]);
         let step = frame.step(t, u);
         history.call(c, t, &|c, slot, z| gddim::epsilon(c, &step, slot, z))?;
-        let pull = |node: &_| gddim::pull(process, &step, node);
-        let weights = step.weights(&history.times(order), |s| s, pull, None);
+        let weights = match process.k() {
+            1 => gddim::weights(process, &step, &history.times(order)),
+            _ => {
+                let pull = |node: &_| gddim::pull(process, &step, node);
+                step.weights(&history.times(order), |s| s, pull, None)
+            }
+        };
         c.set(0, history.weighted(process.transition(t, u) * c.state(0), &weights));
         inpaint::after_step(c, t)?;
         c.end_step();
