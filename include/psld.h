@@ -755,7 +755,8 @@ typedef struct psld_run_options {
    */
   int64_t batch;
   /**
-   * Bytes that the arrays may take, or PSLD_STATUS_MEMORY_LIMIT; default 0: nine tenths of the machine's memory.
+   * Bytes that the arrays may take, or PSLD_STATUS_MEMORY_LIMIT; default 0: nine tenths of the machine's memory, or of what
+   * the control groups (cgroups) that the process is in allow it.
    */
   uint64_t max_memory;
   /**
@@ -1386,8 +1387,9 @@ int32_t psld_run_start(const struct psld_model *model,
                        struct psld_error **err);
 
 /**
- * The bytes that psld_run_start with these arguments allocates for its arrays, and that psld_run_options.max_memory
- * bounds. The network's own memory, which ONNX Runtime manages, is not part of it.
+ * The bytes of the arrays that a run of psld_run_start with these arguments holds, those among them that it is given and
+ * copies to keep (images to complete, measurements, noise), and that psld_run_options.max_memory bounds. The network's own
+ * memory, which ONNX Runtime manages, is not part of it.
  *
  * Threads: any.
  *

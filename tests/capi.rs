@@ -910,6 +910,21 @@ fn memory_is_told_before_a_run() {
     is(psld_run_start(model, sampler, &o, &mut null_mut(), null_mut()), Status::MemoryLimit);
     o.max_memory = bytes;
     ok(psld_run_free(start(model, sampler, &o)));
+    let without = bytes;
+    let values = [0f32; 7 * 12];
+    let tensor = |shape: &[i64; 4]| psld_tensor {
+        data: values.as_ptr().cast(),
+        ndim: 4,
+        shape: shape.as_ptr(),
+        ..options(psld_tensor_init)
+    };
+    let shapes = [[7, 3, 2, 2], [1, 1, 2, 2]];
+    let [image, mask] = [tensor(&shapes[0]), tensor(&shapes[1])];
+    (o.inpaint_image, o.inpaint_mask) = (&image, &mask);
+    ok(psld_run_memory(sampler, &o, &mut bytes, null_mut()));
+    // The image of each sample, and the mask of all, as it is kept: [3, 2, 2].
+    assert_eq!(bytes, without + 4 * (7 + 1) * 12);
+    (o.inpaint_image, o.inpaint_mask) = (null(), null());
     o.n = i64::MAX;
     ok(psld_run_memory(sampler, &o, &mut bytes, null_mut()));
     assert_eq!(bytes, u64::MAX);

@@ -85,6 +85,18 @@ fn lists_and_descriptions() {
     let guide = folder.psld(["info", "classifier.json"]).stdout;
     assert!(guide.contains("grad [n, 2, 4, 4]: gradient of log p(y | z, t) in z"), "{guide}");
     snapshot!("info_json", folder.psld(["info", "vector.json", "--json"]));
+
+    // A network of one path that drives another one.
+    let driven = r#"{"format": 1, "process": {"kind": "psld"}, "data": {"shape": [5], "range": [-1.0, 1.0]},
+        "network": {"process": {"kind": "ddpm", "schedule": "linear", "entries": 1000}}}"#;
+    fs::write(folder.path("driven.json"), driven).unwrap();
+    let info =
+        |rest: &[&str]| folder.psld([&["info", "vector.json", "--spec", "driven.json"], rest].concat());
+    snapshot!("info_driven", info(&[]));
+    let mut json: serde_json::Value = serde_json::from_str(&info(&["--json"]).success().stdout).unwrap();
+    rounded(&mut json);
+    let own = serde_json::json!({ "times": json["times"], "network_process": json["network_process"] });
+    insta::assert_snapshot!("info_driven_json", format!("{own:#}"));
 }
 
 /// Numbers to nine digits: the rest is for the tests of the processes to judge.

@@ -36,7 +36,8 @@ pub struct psld_run_options {
     pub previews: i32,
     /// Samples of one network call; default 0: all in a run, at most 64 in psld_sample.
     pub batch: i64,
-    /// Bytes that the arrays may take, or PSLD_STATUS_MEMORY_LIMIT; default 0: nine tenths of the machine's memory.
+    /// Bytes that the arrays may take, or PSLD_STATUS_MEMORY_LIMIT; default 0: nine tenths of the machine's memory, or of what
+    /// the control groups (cgroups) that the process is in allow it.
     pub max_memory: u64,
     /// Seconds from the start after which the run stops with PSLD_STATUS_DEADLINE_EXCEEDED; default 0: none.
     pub deadline_seconds: f64,
@@ -197,8 +198,9 @@ pub extern "C" fn psld_run_start(
     })
 }
 
-/// The bytes that psld_run_start with these arguments allocates for its arrays, and that psld_run_options.max_memory
-/// bounds. The network's own memory, which ONNX Runtime manages, is not part of it.
+/// The bytes of the arrays that a run of psld_run_start with these arguments holds, those among them that it is given and
+/// copies to keep (images to complete, measurements, noise), and that psld_run_options.max_memory bounds. The network's own
+/// memory, which ONNX Runtime manages, is not part of it.
 ///
 /// Threads: any.
 ///

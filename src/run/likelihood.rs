@@ -118,7 +118,8 @@ pub fn likelihood(
     let options = RunOptions { noise: None, previews: false, anytime: false, ..options.clone() };
     // First: other checks may take memory for each image. Directions and the state are kept in double precision.
     let batch = options.batch.unwrap_or(64).clamp(1, n.max(1));
-    options.check_memory(batch as u128 * (sampler.elements() + 4 * (way.k * way.d) as u128))?;
+    let directions = options.bytes(batch as u128 * 4 * (way.k * way.d) as u128);
+    options.check_memory(directions.saturating_add(options.needed(&sampler, batch)))?;
     options.check(model.spec(), &sampler)?;
     if estimate.dequantise {
         check_range(images, data)?;

@@ -7,6 +7,7 @@ mod gather;
 mod guide;
 mod latents;
 mod likelihood;
+mod limit;
 mod options;
 mod sample;
 mod save;
@@ -188,7 +189,7 @@ impl Run {
         let k = sampler.process.k();
         let (n, d) = (options.n, spec.data_len());
         // First: other checks may take memory for each sample.
-        options.check_memory(n as u128 * sampler.elements())?;
+        options.check_memory(options.needed(sampler, n))?;
         options.check(spec, sampler)?;
         let (states, slots) = sampler.buffers();
         let output_precision = network.output_precision(options.precision);

@@ -1,5 +1,6 @@
 //! What a run is started with.
 
+use super::limit::default_memory;
 use super::{Cancel, Element, fits};
 use crate::Model;
 use crate::exec::Buffer;
@@ -27,6 +28,13 @@ impl Tensor {
         match self {
             Tensor::F32(a) => a.shape(),
             Tensor::F64(a) => a.shape(),
+        }
+    }
+
+    fn element_size(&self) -> usize {
+        match self {
+            Tensor::F32(_) => size_of::<f32>(),
+            Tensor::F64(_) => size_of::<f64>(),
         }
     }
 
@@ -139,7 +147,8 @@ pub struct RunOptions {
     /// Samples of one network call; `None`: for [`Run::start`](super::Run::start) all, for
     /// [`sample`](super::sample()) at most 64.
     pub batch: Option<usize>,
-    /// Bytes that the run may allocate for its arrays; `None`: nine tenths of the machine's memory.
+    /// Bytes that the run may allocate for its arrays; `None`: nine tenths of the machine's memory, or of what the control
+    /// groups (cgroups) that the process is in allow it.
     pub max_memory: Option<u64>,
     /// Time from the start after which the run stops with [`Status::DeadlineExceeded`].
     pub deadline: Option<Duration>,
@@ -387,10 +396,35 @@ impl RunOptions {
         })
     }
 
+    /// Bytes of all arrays that a run of `n` of these samples holds.
+    pub(crate) fn needed(&self, sampler: &Sampler, n: usize) -> u128 {
+        self.bytes((n as u128).saturating_mul(sampler.elements())).saturating_add(self.kept(sampler, n))
+    }
+
+    /// Bytes that a run of `n` of these samples keeps of the arrays that it is given, whose shapes may still be wrong.
+    fn kept(&self, sampler: &Sampler, n: usize) -> u128 {
+        // One for each sample, or one for all.
+        let rows = |tensor: &Tensor| tensor.shape().first().map_or(0, |rows| *rows.min(&n)) as u128;
+        let d = sampler.model.data_len() as u128;
+        let known = self.inpaint.iter().map(|inpaint| (rows(&inpaint.image) + rows(&inpaint.mask)) * d);
+        let measured = sampler.measured.iter().zip(&self.measurement).map(|(linear, measurement)| {
+            let mask = measurement.mask.as_ref().map_or(0, rows);
+            rows(&measurement.values) * linear.measurements() as u128 + mask * d
+        });
+        let draws = self.noise.iter().map(|noise| match noise.shape() {
+            [draws, all, state @ ..] => {
+                let state: u128 = state.iter().map(|size| *size as u128).product();
+                *draws as u128 * n.min(*all) as u128 * state * noise.element_size() as u128
+            }
+            _ => 0,
+        });
+        let single = size_of::<f32>() as u128;
+        known.chain(measured).map(|elements| elements * single).chain(draws).sum()
+    }
+
     /// Refuses what would not fit, before anything is allocated.
-    pub(crate) fn check_memory(&self, elements: u128) -> Result<()> {
+    pub(crate) fn check_memory(&self, needed: u128) -> Result<()> {
         let limit = self.max_memory.map_or_else(default_memory, u128::from);
-        let needed = self.bytes(elements);
         if needed > limit {
             return Err(Error::new(
                 Status::MemoryLimit,
@@ -430,16 +464,6 @@ impl RunOptions {
 /// Of one value each the samples `range`, or the one value for all.
 fn part<T: Clone>(values: &[T], range: &Range<usize>) -> Vec<T> {
     if values.len() == 1 { values.to_vec() } else { values[range.clone()].to_vec() }
-}
-
-/// Nine tenths of the machine's memory.
-fn default_memory() -> u128 {
-    // SAFETY: sysconf only reads its argument.
-    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    match (u128::try_from(pages), u128::try_from(size)) {
-        (Ok(pages), Ok(size)) => pages * size / 10 * 9,
-        _ => u128::MAX,
-    }
 }
 
 fn bytes(n: u128) -> String {

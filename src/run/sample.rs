@@ -74,10 +74,11 @@ fn in_flight(sampler: &Sampler, options: &RunOptions) -> (usize, usize) {
     (batch, if matches!(sampler.rows, Rows::Adaptive(_)) { options.n } else { batch })
 }
 
-/// Bytes that [`Run::start`] with these arguments allocates for its arrays: what [`RunOptions::max_memory`] bounds. The
-/// network's own memory is not part of it.
+/// Bytes of the arrays that a run of [`Run::start`] with these arguments holds, those among them that it is given and keeps
+/// (images to complete, measurements, noise): what [`RunOptions::max_memory`] bounds. The network's outputs are counted in the
+/// state's precision, though it may have less; its own memory is not part of it.
 pub fn memory(sampler: &Sampler, options: &RunOptions) -> u128 {
-    options.bytes(options.n as u128 * sampler.elements())
+    options.needed(sampler, options.n)
 }
 
 /// Whether [`sample`] with these arguments stays within `options.max_memory`: its result and the samples in flight.
@@ -86,7 +87,8 @@ pub fn memory(sampler: &Sampler, options: &RunOptions) -> u128 {
 /// [`Status::MemoryLimit`].
 pub fn check_size(sampler: &Sampler, options: &RunOptions, what: What) -> Result<()> {
     let (_, at_once) = in_flight(sampler, options);
-    options.check_memory(elements(&shape(sampler, options.n, what)) + at_once as u128 * sampler.elements())
+    let result = options.bytes(elements(&shape(sampler, options.n, what)));
+    options.check_memory(result.saturating_add(options.needed(sampler, at_once)))
 }
 
 /// Draws `options.n` samples, in batches of `options.batch`.
@@ -218,7 +220,7 @@ impl<'a> Sampling<'a> {
         what: What,
     ) -> Result<Self> {
         let (batch, at_once) = in_flight(sampler, options);
-        options.check_memory(at_once as u128 * sampler.elements())?;
+        options.check_memory(options.needed(sampler, at_once))?;
         options.check(&sampler.model, sampler)?;
         if options.anytime && what != What::Data {
             return Err(Error::argument(

@@ -279,7 +279,8 @@ impl<'a> Tuner<'a> {
         let sampler = Arc::new(self.compile(&all)?);
         if path {
             let states = (self.fine.len() + 1) * self.k * self.d;
-            starts.check_memory(starts.n as u128 * (states as u128 + sampler.elements()))?;
+            let states = starts.bytes(starts.n as u128 * states as u128);
+            starts.check_memory(states.saturating_add(starts.needed(&sampler, starts.n)))?;
         }
         let mut run = Run::start(self.model, &sampler, starts.clone())?;
         let mut states = Vec::new();

@@ -129,7 +129,7 @@ pub struct SampleArgs {
     /// Samples of one network call [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
     pub batch: Option<usize>,
-    /// Refuse what needs more memory than this: 800M, 2GB (10^9), 2GiB (2^30) [default: 9/10 of the machine's]
+    /// Refuse what needs more memory than this: 800M, 2GB (10^9), 2GiB (2^30) [default: 9/10 of what the process may have]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "How to run")]
     pub max_memory: Option<u64>,
     /// Give up sampling after this time
