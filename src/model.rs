@@ -79,6 +79,7 @@ impl Model {
 
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
     pub fn from_file(path: &Path, options: ModelOptions) -> Result<Self> {
+        Self::check_file(path)?;
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
             let name = path.display();
             let bytes = std::fs::read(path).map_err(|e| {
@@ -87,6 +88,22 @@ impl Model {
             return Self::analytic(&bytes, options).map_err(|e| e.context(name));
         }
         Self::from_onnx_file(path, options)
+    }
+
+    /// Whether there is a file that a model can be read from: who names one that is not there shall hear of that, whatever
+    /// else is missing (a spec, ONNX Runtime).
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`].
+    pub fn check_file(path: &Path) -> Result<()> {
+        let name = path.display();
+        let metadata = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(|e| {
+            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
+        })?;
+        match metadata.is_dir() {
+            true => Err(Error::new(Status::ReadFailed, format!("{name}: is a folder, not a model"))),
+            false => Ok(()),
+        }
     }
 
     /// Reads the spec in a model file, and nothing that runs the network: no ONNX Runtime is needed.

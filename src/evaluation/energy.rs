@@ -52,6 +52,12 @@ impl Weights {
     }
 }
 
+/// The number of a resample's pairs; none where it is one point all over, as happens among few points: such a resample says
+/// nothing.
+fn some_pairs(pairs: f64) -> Option<f64> {
+    (pairs > 0.0).then_some(pairs)
+}
+
 /// 2 E|X − Y| − E|X − X'| − E|Y − Y'| for X of `x` and Y of `y`, |.| the root of the mean square of a difference's
 /// coordinates: in units of the data, whatever their number.
 ///
@@ -81,7 +87,7 @@ pub fn energy_distance(x: Points<'_>, y: Points<'_>, bootstrap: &Bootstrap) -> R
     let weights = Weights::new(bootstrap, n)?;
     let (resamples, of) = (weights.resamples, |i| weights.of(i));
     let sums = weights.distances(x, x);
-    let mut figures = (0..resamples).map(|r| {
+    let mut figures = (0..resamples).filter_map(|r| {
         let (mut to_y, mut within, mut same) = (0.0, 0.0, 0.0);
         for (i, sums) in &sums {
             let weight = of(*i)[r];
@@ -91,7 +97,8 @@ pub fn energy_distance(x: Points<'_>, y: Points<'_>, bootstrap: &Bootstrap) -> R
             same += weight * weight;
         }
         let n = n as f64;
-        2.0 * to_y / (n * m as f64) - within * unit / (n * n - same) - within_y
+        let pairs = some_pairs(n * n - same)?;
+        Some(2.0 * to_y / (n * m as f64) - within * unit / pairs - within_y)
     });
     let value = figures.next().unwrap_or_default();
     Ok(Figure::of(value, figures.collect()))
@@ -128,10 +135,10 @@ pub fn energy_distance_of_pairs(x: Points<'_>, y: Points<'_>, bootstrap: &Bootst
     };
     let (across, within_x, within_y) = (sums(x, y), sums(x, x), sums(y, y));
     let unit = 1.0 / (x.dim() as f64).sqrt();
-    let mut figures = (0..resamples).map(|r| {
+    let mut figures = (0..resamples).filter_map(|r| {
         // Pairs of a point with its own repetition are no pairs.
         let same: f64 = (0..n).map(|i| of(i)[r] * of(i)[r]).sum();
-        (2.0 * across[r] - within_x[r] - within_y[r]) * unit / ((n * n) as f64 - same)
+        Some((2.0 * across[r] - within_x[r] - within_y[r]) * unit / some_pairs((n * n) as f64 - same)?)
     });
     let value = figures.next().unwrap_or_default();
     Ok(Figure::of(value, figures.collect()))
@@ -146,6 +153,22 @@ mod tests {
         let mut values = vec![0.0; n * 3];
         fill_f32(seed, Purpose::Probe, 0, 0, &mut values);
         values
+    }
+
+    #[test]
+    fn few_points_have_intervals_too() {
+        let bootstrap = Bootstrap { resamples: 200, seed: 1 };
+        for n in [2, 3, 4] {
+            let (x, y) = (draw(3, n), draw(4, n));
+            let (x, y) = (Points::new(&x, 3).unwrap(), Points::new(&y, 3).unwrap());
+            for figure in [energy_distance(x, y, &bootstrap), energy_distance_of_pairs(x, y, &bootstrap)] {
+                let Figure { value, low, high } = figure.unwrap();
+                assert!(
+                    value.is_finite() && low.is_finite() && low <= high && high.is_finite(),
+                    "{n}: {low}, {high}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -122,11 +122,14 @@ fn implicit_ql(mut d: Vec<f64>, mut e: Vec<f64>) -> Result<Vec<f64>> {
     const MOST: usize = 60;
     let n = d.len();
     e.push(0.0);
+    // The rounding error of the largest elements, which all rotations mix into the others: eigenvalues that are 0 (a
+    // covariance of fewer samples than features has many) never stand out from it.
+    let noise = 0.5 * f64::EPSILON * d.iter().zip(&e).map(|(d, e)| d.abs() + e.abs()).fold(0.0, f64::max);
     for l in 0..n {
         for iteration in 0.. {
             // The block from l on ends where what is beside the diagonal is rounding error.
             let m = (l..n - 1)
-                .find(|&m| e[m].abs() <= f64::EPSILON * (d[m].abs() + d[m + 1].abs()))
+                .find(|&m| e[m].abs() <= (f64::EPSILON * (d[m].abs() + d[m + 1].abs())).max(noise))
                 .unwrap_or(n - 1);
             if m == l {
                 break;
@@ -217,6 +220,26 @@ mod tests {
                 assert!((got / expected - 1.0).abs() < 1e-12, "{n}: {got} for {expected}");
             }
             assert!(values.iter().all(|value| *value > 0.0));
+        }
+    }
+
+    /// Covariances of few samples: most eigenvalues are 0, and come out as rounding errors of the largest.
+    #[test]
+    fn eigenvalues_of_little_rank() {
+        for (rank, seed) in [2, 3, 5, 9].into_iter().flat_map(|rank| (0..12).map(move |seed| (rank, seed))) {
+            let n = 64;
+            // Fᵀ X Xᵀ F of X [n, rank], and F of rows of very different sizes.
+            let mut f = random(n, n, 100 + seed);
+            let sizes = random(n, 1, 200 + seed);
+            f.chunks_exact_mut(n).zip(sizes).for_each(|(row, size)| {
+                row.iter_mut().for_each(|x| *x *= (2.0 * size).exp());
+            });
+            let a = congruent(&f, n, &gram(n, rank, seed), n);
+            let trace: f64 = (0..n).map(|i| a[i * n + i]).sum();
+            let mut values = eigenvalues(a, n).unwrap();
+            values.sort_by(f64::total_cmp);
+            assert!(values[n - rank - 1].abs().max(values[0].abs()) < 1e-14 * trace, "{rank}, {seed}");
+            assert!((values.iter().sum::<f64>() / trace - 1.0).abs() < 1e-13, "{rank}, {seed}");
         }
     }
 

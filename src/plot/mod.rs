@@ -19,6 +19,8 @@ use std::ops::Range;
 const SCALE: u32 = 2;
 const TEXT: u32 = GLYPH * SCALE;
 const BLACK: Color = [0; 3];
+/// Pixels of a dash, and of the gap behind it.
+const DASH: u32 = 8;
 /// Colours that are told apart, also by most people who confuse some (after P. Tol's bright and muted schemes).
 const COLORS: [Color; 10] = [
     [68, 119, 170],
@@ -129,7 +131,8 @@ pub fn draw(panels: &[Panel], panel_width: u32, height: u32) -> Canvas {
     for (i, (name, style)) in names.iter().zip(styles).enumerate() {
         let (top, color) = ((3 * TEXT + i as u32 * 3 * TEXT / 2) as i32, style.pen(i).0);
         let middle = top + TEXT as i32 / 2;
-        for (x, y) in (0..2 * TEXT as i32).flat_map(|x| (-1..=1).map(move |y| (x, y))) {
+        let drawn = |x: &i32| !dashed(i) || *x as u32 % (2 * DASH) < DASH;
+        for (x, y) in (0..2 * TEXT as i32).filter(drawn).flat_map(|x| (-1..=1).map(move |y| (x, y))) {
             canvas.blend(left + TEXT as i32 + x, middle + y, color, 1.0);
         }
         canvas.text(left + 4 * TEXT as i32, top, SCALE, BLACK, false, name);
@@ -175,7 +178,12 @@ fn draw_panel(
         let ([r, g, b], width) = style.pen(number);
         let color = RGBColor(r, g, b);
         let at = |p: &Point, y: f64| (xs.of(p.x), ys.of(y));
-        chart.draw_series(LineSeries::new(points.iter().map(|p| at(p, p.y)), color.stroke_width(width)))?;
+        let (line, pen) = (points.iter().map(|p| at(p, p.y)), color.stroke_width(width));
+        if dashed(number) {
+            chart.draw_series(DashedLineSeries::new(line, DASH, DASH, pen))?;
+        } else {
+            chart.draw_series(LineSeries::new(line, pen))?;
+        }
         let bars = points.iter().filter_map(|p| Some((p, p.interval?)));
         let bars =
             bars.map(|(p, [low, high])| PathElement::new([at(p, low), at(p, high)], color.stroke_width(1)));
@@ -186,6 +194,11 @@ fn draw_panel(
         }
     }
     Ok(())
+}
+
+/// Whether the line of the `number`th name is dashed: where the colours begin anew.
+fn dashed(number: usize) -> bool {
+    number / COLORS.len() % 2 == 1
 }
 
 const BLACK_LINE: ShapeStyle =
@@ -410,6 +423,26 @@ mod tests {
         assert_eq!(rows(&faint, pale, 250..251).len(), 1);
         assert!(rows(&faint, COLORS[0], 0..faint.size().0 as i32).is_empty());
         assert!(!rows(&faint, pale, 400..faint.size().0 as i32).is_empty());
+    }
+
+    #[test]
+    fn lines_of_one_colour_are_told_apart() {
+        let mut panel = panel(&[(0.0, 0.1), (2.0, 0.1)]);
+        let line = panel.series.remove(0);
+        let names: Vec<String> = (0..=COLORS.len()).map(|i| i.to_string()).collect();
+        panel.series = names.iter().map(|name| Series { name: name.clone(), ..line.clone() }).collect();
+        for series in &mut panel.series[1..] {
+            series.points.clear();
+        }
+        let pixels = |panel: &Panel| {
+            let canvas = draw(std::slice::from_ref(panel), 700, 500);
+            (0..700).filter(|x| !rows(&canvas, COLORS[0], *x..x + 1).is_empty()).count()
+        };
+        let whole = pixels(&panel);
+        // The same values under the name that takes the first colour again.
+        panel.series[COLORS.len()].points = std::mem::take(&mut panel.series[0].points);
+        let parts = pixels(&panel);
+        assert!(3 * whole > 5 * parts && 3 * parts > whole, "{whole}, {parts}");
     }
 
     #[test]

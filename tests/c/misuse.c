@@ -226,6 +226,9 @@ static void sizes(const char *path) {
   o.spec_json = "{";
   EXPECT(PSLD_STATUS_SPEC_INVALID, psld_model_load_file(NULL, path, &o, &none, NULL));
   EXPECT(PSLD_STATUS_READ_FAILED, psld_model_load_file(NULL, "nowhere.json", NULL, &none, NULL));
+  EXPECT(PSLD_STATUS_READ_FAILED, psld_model_load_file(NULL, "nowhere.onnx", NULL, &none, NULL));
+  EXPECT(PSLD_STATUS_READ_FAILED, psld_model_load_file(NULL, "", NULL, &none, NULL));
+  EXPECT(PSLD_STATUS_READ_FAILED, psld_model_load_file(NULL, "/", NULL, &none, NULL));
   EXPECT(PSLD_STATUS_INVALID_UTF8, psld_model_load_file(NULL, "\xff", NULL, &none, NULL));
   CHECK(none == NULL);
 

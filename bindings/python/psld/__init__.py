@@ -133,6 +133,8 @@ def noise(
     """
     out = np.empty(tuple(shape), dtype)
     which = _named(_PURPOSES, purpose, "purpose")
+    seed, first = int(_whole(seed, np.uint64, "seed")), int(_whole(first, np.uint64, "first"))
+    draw = int(_whole(draw, np.uint32, "draw"))
     call(lib.psld_noise_fill, seed, which, draw, first, _dtype(out.dtype), out.ctypes.data, out.size)
     return out
 
@@ -700,7 +702,7 @@ class Model(_Handle):
             if array is not None:
                 setattr(fields, name, c.pointer(_tensor(array, keep)))
         if labels is not None:
-            classes = np.atleast_1d(np.asarray(labels, np.int64))
+            classes = np.atleast_1d(_whole(labels, np.int64, "labels"))
             fields.labels = classes.ctypes.data_as(c.POINTER(c.c_int64))
             fields.labels_len = classes.size
             keep.append(classes)
@@ -816,8 +818,8 @@ class Run(_Handle):
         ...     bool((run.data == first).all())
         True
         """
-        order = np.ascontiguousarray(indices, np.int64)
-        new = None if seeds is None else np.ascontiguousarray(seeds, np.uint64)
+        order = _whole(indices, np.int64, "indices")
+        new = None if seeds is None else _whole(seeds, np.uint64, "seeds")
         if order.ndim != 1 or (new is not None and new.shape != order.shape):
             raise ArgumentError(100, "gather: expected a list of indices, and as many seeds")
         pointer = None if new is None else new.ctypes.data_as(c.POINTER(c.c_uint64))
@@ -1004,6 +1006,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"{value!r} is no value of an option")
+
+
+def _whole(values: npt.ArrayLike, kind: npt.DTypeLike, what: str) -> Array:
+    """Whole numbers as C has them; numpy would cut off what does not fit."""
+    try:
+        given = np.asarray(values)
+        with np.errstate(invalid="ignore"):
+            whole = given.astype(kind, order="C")
+        if np.array_equal(whole, given):
+            return whole
+    except (OverflowError, TypeError, ValueError):
+        pass
+    raise ArgumentError(100, f"{what} = {values!r}: expected whole numbers that {np.dtype(kind)} holds") from None
 
 
 def _tensor(array: npt.ArrayLike, keep: list[Any]) -> _abi.Tensor:

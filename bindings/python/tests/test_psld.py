@@ -121,6 +121,22 @@ def test_guidance():
             model.sample(3, guidance="classifier", guide=model, scales=1.0, **asked)
 
 
+def test_whole_numbers_are_not_cut_off(model):
+    assert (psld.noise(2**64 - 1, shape=(2,)) != psld.noise(0, shape=(2,))).any()
+    for wrong in (-1, 2**64, 1.5, "1"):
+        with pytest.raises(psld.ArgumentError, match="^seed = .*whole numbers that uint64 holds"):
+            psld.noise(wrong)
+    with psld.Model("tests/data/models/labelled.json") as labelled:
+        assert (labelled.sample(2, nfe=5, labels=[1.0, 2.0]) == labelled.sample(2, nfe=5, labels=[1, 2])).all()
+        for wrong in ([0.5, 1], [float("nan")], [2**63], ["1"]):
+            with pytest.raises(psld.ArgumentError, match="^labels = "):
+                labelled.sample(2, nfe=5, labels=wrong)
+    with model.start(2, sampler="sscs", steps=4) as run:
+        for indices, seeds in (([0.5], None), ([0], [-1])):
+            with pytest.raises(psld.ArgumentError, match="whole numbers"):
+                run.gather(indices, seeds=seeds)
+
+
 def test_errors(model):
     with pytest.raises(psld.ArgumentError) as failed:
         model.sampler("huen")

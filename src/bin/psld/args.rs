@@ -807,25 +807,9 @@ fn read_spec(path: Option<&Path>) -> Result<Option<ModelSpec>> {
     path.map(read).transpose()
 }
 
-/// A missing model is the user's error, whatever else is missing: found before a runtime is looked for.
-fn check_there(model: &Path) -> Result<()> {
-    let failed = |e: std::io::Error| {
-        Error::new(psld::Status::ReadFailed, format!("{}: the model cannot be read", model.display()))
-            .source(e)
-    };
-    let metadata = std::fs::File::open(model).and_then(|file| file.metadata()).map_err(failed)?;
-    if metadata.is_dir() {
-        return Err(Error::new(
-            psld::Status::ReadFailed,
-            format!("{}: is a folder, not a model", model.display()),
-        ));
-    }
-    Ok(())
-}
-
 impl ModelArgs {
     pub fn options(&self) -> Result<ModelOptions> {
-        check_there(&self.model)?;
+        Model::check_file(&self.model)?;
         self.backend.options(self.spec.as_deref())
     }
 }
@@ -855,7 +839,7 @@ impl BackendArgs {
 
 /// The spec in a side file, or else in a model that is there.
 pub fn spec_of(model: &Path, side: Option<&Path>) -> Result<ModelSpec> {
-    check_there(model)?;
+    Model::check_file(model)?;
     match read_spec(side)? {
         Some(spec) => Ok(spec),
         None => Model::read_spec(model),

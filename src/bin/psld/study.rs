@@ -163,6 +163,20 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
 
     let rows: Vec<(&Entry, &Cell)> =
         entries.iter().filter_map(|entry| Some((entry, state.cells.get(&entry.sampler.hash())?))).collect();
+    let failures = || {
+        Error::new(
+            Status::NonFinite,
+            format!("{} of {} samplers failed\n{}", failed.len(), entries.len(), failed.join("\n")),
+        )
+        .hint(match rows.len() {
+            0 => "give them more calls (--nfe), or take others (--samplers)",
+            _ => "the others are measured; leave these out with --samplers, or give them more calls",
+        })
+    };
+    // Of nothing there is no chart.
+    if rows.is_empty() {
+        return Err(failures());
+    }
     folder.file("study.csv", |out| out.write_all(csv(&rows, &state).as_bytes()))?;
     folder.file("study.png", |out| chart(&rows, &state, &calls).write(out))?;
     if image {
@@ -180,11 +194,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         return Err(Error::new(Status::Cancelled, message));
     }
     if !failed.is_empty() {
-        return Err(Error::new(
-            Status::NonFinite,
-            format!("{} of {} samplers failed\n{}", failed.len(), entries.len(), failed.join("\n")),
-        )
-        .hint("the others are measured; leave these out with --samplers, or give them more calls"));
+        return Err(failures());
     }
     Ok(())
 }
