@@ -379,7 +379,8 @@ fn torn_and_damaged_checkpoints_are_passed_over() {
     run(&mut Trainer::resume(&folder.path().join("run"), &[], Device::Cpu).unwrap()).unwrap();
     let steps: Vec<u64> = Log::read(&log).unwrap().iter().map(|line| line.step).collect();
     assert_eq!(steps, [7, 21, 28, 30]);
-    assert_eq!(fs::read(&last).unwrap().len(), whole.len());
+    // The same tensors; the document before them tells the seconds that it took, in as many digits as they have.
+    assert!(fs::read(&last).unwrap().ends_with(&whole[whole.len() / 2..]));
     assert_eq!(names(), ["step-000000020.safetensors", "step-000000030.safetensors"]);
 }
 
