@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the samplers at few network calls on four networks: the figures of the README's "Which sampler?".
+# Measures the samplers at few network calls on six networks: the figures of the README's "Which sampler?".
 #
 #     scripts/study.sh PSLD OUT [STATS.npz]
 #
@@ -17,8 +17,8 @@ mkdir -p "$out"
 python3 - "$out" <<'PYTHON'
 import json, math, random, sys
 
-def write(name, shape, weights, means, variances):
-    spec = {"format": 1, "process": {"kind": "psld"}, "data": {"shape": shape}, "network": {}}
+def write(name, shape, weights, means, variances, kind="psld"):
+    spec = {"format": 1, "process": {"kind": kind}, "data": {"shape": shape}, "network": {}}
     mixture = {"weights": weights, "means": means, "variances": variances}
     with open(f"{sys.argv[1]}/{name}.json", "w") as out:
         json.dump({"psld.spec": spec, "mixture": mixture}, out)
@@ -33,7 +33,8 @@ means = []
 for _ in range(K):
     a = [rng.gauss(0, 1.5 * STD) for _ in range(R)]
     means.append([round(sum(c * row[i] for c, row in zip(a, basis)), 6) for i in range(D)])
-write("low-rank", [3, 32, 32], [1.0] * K, means, [STD * STD] * K)
+for name, kind in (("low-rank", "psld"), ("low-rank-cld", "cld"), ("low-rank-vp", "vp")):
+    write(name, [3, 32, 32], [1.0] * K, means, [STD * STD] * K, kind)
 PYTHON
 
 # Plans fitted to the network, on seeds of their own.
@@ -63,6 +64,14 @@ study() { # NAME MODEL ARGUMENTS
 study wide "$out/wide.json" --samplers "$samplers,rk45:rtol=4e-3:atol=4e-3" --plan "$out/tuned-wide-20.json"
 study low-rank "$out/low-rank.json" -n 64 --samplers "$samplers,rk45:rtol=3e-3:atol=3e-3" \
   --plan "$out/tuned-low-20.json"
+# What `auto` is held against on paths other than PSLD's.
+wider=auto
+for grid in order2.5 order2 log_snr quadratic; do
+  for sampler in unipc:order=3 unipc:order=2 dpmpp:order=3 dpmpp:order=2 gddim:order=3; do wider+=,$sampler:grid=$grid; done
+done
+for kind in cld vp; do
+  study low-rank-$kind "$out/low-rank-$kind.json" -n 32 --samplers "$wider,deis:order=3:grid=order2"
+done
 study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$samplers,rk45:rtol=1e-2:atol=1e-2"
 study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference unipc:order=3:grid=order2:steps=149 \
   --samplers "$samplers,unipc:order=1:grid=order2,sde_dpmpp:grid=order2.5,sa_solver:grid=order2.5" "${plans[@]}"
@@ -76,7 +85,7 @@ if [ -n "$stats" ]; then
 fi
 
 first=1
-for name in wide low-rank 64-images fashion fashion-features-{1..5}; do
+for name in wide low-rank low-rank-{cld,vp} 64-images fashion fashion-features-{1..5}; do
   csv=$out/$name/study.csv
   [ -f "$csv" ] || continue
   if [ $first = 1 ]; then sed -n '1s/^/model,/p' "$csv"; first=0; fi
