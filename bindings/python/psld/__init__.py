@@ -1010,15 +1010,13 @@ def _plain(value: Any) -> Any:
 
 def _whole(values: npt.ArrayLike, kind: npt.DTypeLike, what: str) -> Array:
     """Whole numbers as C has them; numpy would cut off what does not fit."""
-    try:
-        given = np.asarray(values)
+    given = np.asarray(values)
+    if given.dtype.kind in "biuf" or given.size == 0:
         with np.errstate(invalid="ignore"):
             whole = given.astype(kind, order="C")
         if np.array_equal(whole, given):
             return whole
-    except (OverflowError, TypeError, ValueError):
-        pass
-    raise ArgumentError(100, f"{what} = {values!r}: expected whole numbers that {np.dtype(kind)} holds") from None
+    raise ArgumentError(100, f"{what} = {values!r}: expected whole numbers that {np.dtype(kind)} holds")
 
 
 def _tensor(array: npt.ArrayLike, keep: list[Any]) -> _abi.Tensor:
