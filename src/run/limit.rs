@@ -110,6 +110,16 @@ mod tests {
     }
 
     #[test]
+    fn both_versions_limit() {
+        for (one, two) in [("800\n", "900\n"), ("900\n", "800\n")] {
+            let root = mounted(&[("memory/a/memory.limit_in_bytes", one), ("b/memory.max", two)]);
+            for groups in ["4:memory:/a\n0::/b\n", "0::/b\n4:memory:/a\n"] {
+                assert_eq!(of_groups(groups, root.path()), Some(800), "{groups}");
+            }
+        }
+    }
+
+    #[test]
     fn of_this_process() {
         let limit = default_memory();
         assert!(limit > 10_000_000 && limit <= machine().unwrap(), "{limit}");
