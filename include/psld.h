@@ -1102,8 +1102,9 @@ int32_t psld_model_load_memory(const struct psld_runtime *runtime,
                                struct psld_error **err);
 
 /**
- * All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
- * runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model). Size-query form.
+ * All about a model, as a JSON object: `spec` (with the defaults filled in), `given` (the spec as it was given, of which
+ * hashes are), `k` (blocks of a state), `backend` (what runs it: name, version, the provider really used, library) and `hash`
+ * (SHA-256 of the model). Size-query form.
  *
  * Threads: any.
  *

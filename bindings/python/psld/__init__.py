@@ -178,6 +178,8 @@ class _Handle:
 
     _free: Callable[[Any], int]
     _owner: Optional[_life.Owner] = None
+    # Whether a process that is forked from the one that made it can use it.
+    _inherited = False
     # Why it is not copied.
     _unique = ""
 
@@ -189,10 +191,10 @@ class _Handle:
         owner, what = self._owner, type(self).__name__
         if owner is None:
             raise ArgumentError(102, f"this {what} is closed")
-        if owner.process != os.getpid():
+        if owner.process != os.getpid() and not self._inherited:
             raise ArgumentError(
-                102, f"this {what} was made in process {owner.process}, from which this one was forked",
-                "make it in the process that uses it, after the fork; or start processes by multiprocessing's `spawn`",
+                111, f"this {what} belongs to the process that this one was forked from",
+                "load the model and start the work anew in this process, or start it without fork (spawn)",
             )  # fmt: skip
         return owner.handle
 
@@ -210,7 +212,7 @@ class _Handle:
         owner = self._owner
         if owner is None:
             said = "closed"
-        elif owner.process != os.getpid():
+        elif owner.process != os.getpid() and not self._inherited:
             said = f"of process {owner.process}"
         else:
             try:
@@ -562,7 +564,7 @@ class Model(_Handle):
             with contextlib.ExitStack() as stack:
                 usable = self._owner is not None and self._owner.process == os.getpid()
                 model = self if usable else stack.enter_context(_model_of(Model, self._made_of))
-                self._spec = json.dumps(model.info["spec"]).encode()
+                self._spec = json.dumps(model.info["given"]).encode()
         return self._spec
 
     def _range(self) -> tuple[float, float]:
@@ -574,7 +576,7 @@ class Model(_Handle):
 
     @property
     def info(self) -> dict[str, Any]:
-        """Spec, blocks of a state, what runs it, hash.
+        """Spec (with its defaults, and as it was given), blocks of a state, what runs it, hash.
 
         >>> model.info["spec"]["process"]["kind"]
         'psld'
@@ -979,6 +981,7 @@ class Sampler(_Handle):
     """A compiled sampler: immutable, any thread. From :meth:`Model.sampler`."""
 
     _free = lib.psld_sampler_free
+    _inherited = True
 
     def __init__(self, handle: c.c_void_p, model: Model, request: Mapping[str, Any], title: str, seed: int) -> None:
         super().__init__(handle)

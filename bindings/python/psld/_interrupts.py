@@ -142,4 +142,15 @@ class _Pipe:
 
 
 _pipe = _Pipe()
-os.register_at_fork(after_in_child=lambda: _pipe.forked())
+
+
+def _forked() -> None:
+    # What the parent was at has no end here, also where the child came out of a callback of it.
+    global _innermost
+    _pipe.forked()
+    if _innermost is not None:
+        _innermost = None
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+os.register_at_fork(after_in_child=_forked)

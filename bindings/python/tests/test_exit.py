@@ -89,14 +89,14 @@ sys.exit(8)""",
     ),
     "an engine that works": """
 model = psld.Model(slow, spec=SPEC); engine = psld.Engine(model)
-tickets = [engine.submit(1, nfe=100000) for _ in range(3)]; until(lambda: len(calls) > 3)""",
+tickets = [engine.submit(1, nfe=9000) for _ in range(3)]; until(lambda: len(calls) > 3)""",
     "an engine that nobody holds but its ticket": """
-model = psld.Model(slow, spec=SPEC); ticket = psld.Engine(model).submit(1, nfe=100000); until(lambda: len(calls) > 3)""",
+model = psld.Model(slow, spec=SPEC); ticket = psld.Engine(model).submit(1, nfe=9000); until(lambda: len(calls) > 3)""",
     "an engine of the library's own network": """
-engine = psld.Engine(psld.Model(MIXTURE)); ticket = engine.submit(50, sampler='em', nfe=100000); until(lambda: ticket.progress.nfe > 3)""",
+engine = psld.Engine(psld.Model(MIXTURE)); ticket = engine.submit(50, sampler='em', nfe=9000); until(lambda: ticket.progress.nfe > 3)""",
     "a daemon's thread that samples": """
 model = psld.Model(slow, spec=SPEC)
-in_the_background(model.sample, 1, nfe=100000); until(lambda: len(calls) > 3)""",
+in_the_background(model.sample, 1, nfe=9000); until(lambda: len(calls) > 3)""",
     "daemon's threads that never stop": """
 model = psld.Model(slow, spec=SPEC)
 def again():
@@ -110,12 +110,12 @@ model = psld.Model(MIXTURE)
 def again():
     while True: model.sample(3, nfe=500)
 for _ in range(3): in_the_background(again)
-in_the_background(model.sample, 50, sampler='em', nfe=100000); time.sleep(0.3)""",
+in_the_background(model.sample, 50, sampler='em', nfe=9000); time.sleep(0.3)""",
     "daemon's threads that step": """
-model = psld.Model(slow, spec=SPEC); run = model.start(1, nfe=100000)
-in_the_background(run.finish); in_the_background(model.likelihood, np.zeros((1, 2)), nfe=100000); until(lambda: len(calls) > 10)""",
+model = psld.Model(slow, spec=SPEC); run = model.start(1, nfe=9000)
+in_the_background(run.finish); in_the_background(model.likelihood, np.zeros((1, 2)), nfe=9000); until(lambda: len(calls) > 10)""",
     "daemon's threads that wait for tickets": """
-model = psld.Model(slow, spec=SPEC); engine = psld.Engine(model); ticket = engine.submit(1, nfe=100000)
+model = psld.Model(slow, spec=SPEC); engine = psld.Engine(model); ticket = engine.submit(1, nfe=9000)
 def wait():
     try: ticket.result()
     except psld.Cancelled: pass
@@ -189,7 +189,7 @@ def late():
     print(thread.is_alive())
 """ + HEAD + """
 model = psld.Model(network, spec=SPEC); run = model.start(1, nfe=5)
-thread = in_the_background(psld.Model(slow, spec=SPEC).sample, 1, nfe=100000)
+thread = in_the_background(psld.Model(slow, spec=SPEC).sample, 1, nfe=9000)
 until(lambda: calls)
 """
 
@@ -232,10 +232,10 @@ def test_a_signal_ends_it(number, status):
     program = HEAD + """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-model = psld.Model(slow, spec=SPEC); engine = psld.Engine(model); engine.submit(1, nfe=100000)
-in_the_background(model.sample, 1, nfe=100000)
+model = psld.Model(slow, spec=SPEC); engine = psld.Engine(model); engine.submit(1, nfe=9000)
+in_the_background(model.sample, 1, nfe=9000)
 print("ready", flush=True)
-model.sample(1, nfe=100000)
+model.sample(1, nfe=9000)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
         assert ran.stdout.readline() == "ready\n"
