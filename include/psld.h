@@ -62,7 +62,11 @@
  * Arrays   Dense and row-major, channels first; counts are of elements, not of bytes. Arrays and strings that you
  *          pass are not needed after the call.
  * Threads  Each function says so in one line. A run is one thread at a time; all else may be shared. Callbacks
- *          must return: no exception, no longjmp. A child after fork() must not use the handles of its parent.
+ *          must return: no exception, no longjmp.
+ * Fork     A child of fork() loads models and makes what it needs itself, also where its parent has used ONNX Runtime. Of its
+ *          parent's handles a psld_runtime, a psld_sampler and a psld_error work in it; the others, which live by threads
+ *          that it does not have, are PSLD_STATUS_FORKED at once, and a call that the child leaves its parent's callback
+ *          into ends with that. Freeing them there is harmless, returns at once and does nothing to the parent's.
  * Numbers  n samples, C channels, k blocks of a state (1 VP, 2 position and momentum). Forward time t runs from 0
  *          (data) to 1 (noise): sampling goes from t_start down to t_end.
  */
@@ -140,6 +144,10 @@ enum psld_status
    * The combination is valid but this build does not offer it.
    */
   PSLD_STATUS_UNSUPPORTED = 110,
+  /**
+   * The object is of the process that this one was forked from.
+   */
+  PSLD_STATUS_FORKED = 111,
   /**
    * The model file is not an ONNX model, or is damaged.
    */
@@ -955,7 +963,7 @@ int32_t psld_abi_version(void);
 const char *psld_status_name(int32_t status);
 
 /**
- * The number of handles that were given out and not freed yet, for leak checks in tests.
+ * The number of handles that this process gave out and that were not freed yet, for leak checks in tests.
  *
  * Threads: any.
  */
@@ -1007,6 +1015,11 @@ int32_t psld_error_free(struct psld_error *error);
  *
  * With `path` NULL these places are looked at, and the first that names a library decides: the environment variables
  * PSLD_ONNXRUNTIME and ORT_DYLIB_PATH, the folder of this library, the system's loader.
+ *
+ * ONNX Runtime 1.29 and later write below the home folder and send events to its makers as soon as they are loaded. So this
+ * sets the environment variable ORT_DISABLE_TELEMETRY to 1 just before, unless it is set to anything (also to nothing)
+ * already. setenv() races with another thread's getenv(): a host whose threads read the environment at that time exports
+ * the variable itself, before it starts them, and then nothing is set here.
  *
  * Threads: any.
  *

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod evaluation;
 mod exec;
+mod fork;
 pub mod grid;
 mod guidance;
 pub mod io;

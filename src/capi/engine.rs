@@ -165,9 +165,9 @@ pub extern "C" fn psld_engine_stats_json(
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_engine_free(engine: *mut psld_engine) -> i32 {
     guard(null_mut(), || {
-        if !engine.is_null() {
+        if let Some(engine) = handle::remove(engine, "engine")? {
             // Another thread may still be handing in a request: it is refused from here on.
-            handle::remove(engine, "engine")?.close();
+            engine.close();
         }
         Ok(())
     })
@@ -333,8 +333,8 @@ pub extern "C" fn psld_ticket_provenance_json(
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_ticket_free(ticket: *mut psld_ticket) -> i32 {
     guard(null_mut(), || {
-        if !ticket.is_null() {
-            handle::remove(ticket, "ticket")?.cancel();
+        if let Some(ticket) = handle::remove(ticket, "ticket")? {
+            ticket.cancel();
         }
         Ok(())
     })

@@ -630,7 +630,10 @@ pub extern "C" fn psld_run_free(run: *mut psld_run) -> i32 {
         if run.is_null() {
             return Ok(());
         }
-        let object = handle::get(run, "run")?;
+        let object = match handle::get(run, "run") {
+            Err(e) if e.status() == Status::Forked => return handle::release(run, "run"),
+            object => object?,
+        };
         // Held across the removal, so that a step begins before it (and this call is refused) or after it.
         let held = match object.run.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(busy()),

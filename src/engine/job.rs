@@ -161,6 +161,7 @@ impl Ticket {
     }
 
     fn wait_until(&self, end: Option<Instant>) -> Result<Progress> {
+        self.shared.check_process(format_args!("request {}", self.id()))?;
         let mut told = self.job.told();
         loop {
             match &told.outcome {
@@ -228,7 +229,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.job.has_ended() {
+        if self.shared.check_process("").is_ok() && !self.job.has_ended() {
             self.cancel();
         }
     }

@@ -27,6 +27,7 @@ mod worker;
 
 pub use job::Ticket;
 
+use crate::fork;
 use crate::network::Interrupt;
 use crate::run::RunOptions;
 use crate::{Error, Model, Result, Run, Sampler, Status};
@@ -110,6 +111,8 @@ pub struct Engine {
 /// What the callers' threads and the engine's share.
 struct Shared {
     options: EngineOptions,
+    /// That has the engine's thread.
+    process: u32,
     desk: Mutex<Desk>,
     /// Rung where the engine's thread has to look at the desk.
     bell: Condvar,
@@ -133,6 +136,11 @@ struct InFlight {
 }
 
 impl Shared {
+    /// Fails in a child of the engine's process, where nobody works, and locks may be held for good.
+    fn check_process(&self, what: impl std::fmt::Display) -> Result<()> {
+        if self.process == fork::process() { Ok(()) } else { Err(Error::forked(what)) }
+    }
+
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,7 +204,12 @@ impl Engine {
         }
         let served = Served::model(model, max_batch)
             .map_err(|e| e.context(format_args!("max_batch = {max_batch}")))?;
-        let shared = Arc::new(Shared { options, desk: Mutex::default(), bell: Condvar::new() });
+        let shared = Arc::new(Shared {
+            options,
+            process: fork::process(),
+            desk: Mutex::default(),
+            bell: Condvar::new(),
+        });
         let mut worker = Worker::new(shared.clone(), served);
         let thread = thread::Builder::new().name("psld-engine".into()).spawn(move || worker.run());
         let thread = thread.map_err(|e| {
@@ -212,6 +225,7 @@ impl Engine {
     /// [`Status::QueueFull`]; [`Status::InvalidArgument`], [`Status::ShapeMismatch`], [`Status::MemoryLimit`] and
     /// the others of [`Run::start`]; [`Status::Cancelled`] where the engine is closed.
     pub fn submit(&self, request: Request) -> Result<Ticket> {
+        self.shared.check_process("the engine")?;
         let began = Instant::now();
         let Request { sampler, mut options, priority } = request;
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
@@ -251,6 +265,9 @@ impl Engine {
     /// Ends the engine: the call in flight is ended where the network can be interrupted, and all tickets that are not ended
     /// end with [`Status::Cancelled`]. Returns when the engine's thread is gone. Tickets can still be read.
     pub fn close(&self) {
+        if self.shared.check_process("the engine").is_err() {
+            return;
+        }
         self.shared.desk().closed = true;
         self.shared.look_again();
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -78,6 +78,8 @@ pub(super) struct Own {
     pub times: Vec<f64>,
     /// For calls with classes and without at once.
     pub twice: Option<Sheet>,
+    /// That started the run: the threads that calls and rows use are its own.
+    pub process: u32,
 }
 
 impl Own {

@@ -135,7 +135,7 @@ impl Run {
         });
         *n = indices.len();
         partial.truncate(*n);
-        if let Some(Own { evaluator: _, guide: _, size, times, twice: _ }) = own {
+        if let Some(Own { evaluator: _, guide: _, size, times, twice: _, process: _ }) = own {
             *size = (*size).min(*n);
             times.truncate(*size);
         }

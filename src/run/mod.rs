@@ -26,6 +26,7 @@ pub use sample::{
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known, Measured};
+use crate::fork;
 use crate::guidance::{self, GUIDE};
 use crate::network::{Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
@@ -310,6 +311,7 @@ impl Run {
             size,
             times: vec![0.0; size],
             twice,
+            process: fork::process(),
         })
     }
 
@@ -469,6 +471,9 @@ impl Run {
 
     /// Fails where the token or the deadline says so.
     pub(crate) fn interrupted(&self) -> Result<()> {
+        if self.own.as_ref().is_some_and(|own| own.process != fork::process()) {
+            return Err(Error::forked("the run"));
+        }
         if self.cancel.as_ref().is_some_and(Watch::is_cancelled) {
             return Err(Error::new(
                 Status::Cancelled,

@@ -12,6 +12,9 @@ pub(super) const TESTED_MINOR: u32 = 31;
 /// Environment variables that name the library, the first set one counts.
 pub(super) const VARIABLES: [&str; 2] = ["PSLD_ONNXRUNTIME", "ORT_DYLIB_PATH"];
 
+/// Where the user has not set it, it is set before the library is loaded: see [`load`].
+pub(super) const TELEMETRY_OFF: &str = "ORT_DISABLE_TELEMETRY";
+
 const HOW_TO_GET: &str = "\
     get one with `make onnxruntime` in psld's source tree, or `pip download --no-deps onnxruntime==1.31.1` and \
     unzip the wheel; then set PSLD_ONNXRUNTIME to its libonnxruntime file, or put that file beside the program";
@@ -47,9 +50,7 @@ pub(super) fn find(explicit: Option<&Path>) -> Result<Library> {
     }
     let mut refused = String::new();
     for name in names::system() {
-        // SAFETY: loading a library runs its initialisers. That of ONNX Runtime is harmless, and what else the
-        // system has under this name is the system's choice.
-        match unsafe { libloading::Library::new(&name) } {
+        match load(name.as_ref()) {
             Ok(library) => return check(library, Path::new(&name)),
             Err(e) if refused.is_empty() => refused = loader_says(e),
             Err(_) => {}
@@ -78,11 +79,25 @@ fn open(path: &Path) -> Result<Library> {
     }
     // Absolute, or the loader would look for a bare name elsewhere.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    // SAFETY: loading a library runs its initialisers; the caller chose this file as ONNX Runtime.
-    match unsafe { libloading::Library::new(&absolute) } {
+    match load(&absolute) {
         Ok(library) => check(library, path),
         Err(e) => Err(incompatible(path, "cannot be loaded as a library").source(loader_says(e))),
     }
+}
+
+/// Loads a library that is named ONNX Runtime, with its telemetry off.
+///
+/// From 1.29 on ONNX Runtime writes a device id below the home folder and queues an event for its makers while it starts,
+/// before its API can be told not to: only the environment can say so in time. What the user has set there stands.
+fn load(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    if std::env::var_os(TELEMETRY_OFF).is_none() {
+        // SAFETY: of Rust's own readers and writers of the environment there is one at a time, and one thread is here at a
+        // time. A thread of C's may read it right now; psld.h tells hosts with such threads to set the variable themselves.
+        unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
+    }
+    // SAFETY: loading a library runs its initialisers. Those of ONNX Runtime are harmless; the file is the caller's choice, or
+    // what the system has under ONNX Runtime's name.
+    unsafe { libloading::Library::new(path) }
 }
 
 /// The loader's own words, which the error keeps as its source.
