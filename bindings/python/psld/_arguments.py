@@ -97,9 +97,9 @@ def pair(value: Any, name: str) -> tuple[float, float]:
     """Two numbers."""
     try:
         first, second = value
+        return number(first, name), number(second, name)
     except (TypeError, ValueError):
         refuse(name, value, "two numbers")
-    return number(first, name), number(second, name)
 
 
 def named(table: Mapping[str, int], value: Any, name: str) -> int:
@@ -144,7 +144,7 @@ def _floats(given: Array) -> bool:
 def _as_float(given: Array) -> Array:
     """In C's order and one of its two types: as it is, if it is that already."""
     wide = given.dtype.kind == "f" and given.dtype.itemsize >= 8
-    return np.ascontiguousarray(given, np.float64 if wide else np.float32)
+    return np.asarray(given, np.float64 if wide else np.float32, order="C")
 
 
 def state(values: Any, name: str) -> Array:
@@ -160,7 +160,7 @@ def image(values: Any, name: str, limits: Callable[[], tuple[float, float]]) -> 
     given = array(values, name)
     if given.dtype == np.uint8:
         low, high = limits()
-        return np.ascontiguousarray(low + (high - low) * given.astype(np.float64) / 255.0, np.float32)
+        return np.asarray(low + (high - low) * given.astype(np.float64) / 255.0, np.float32, order="C")
     if not _floats(given):
         refuse(
             name, given, "floating-point numbers in the data's range, or levels of uint8",
@@ -202,7 +202,7 @@ def numbers(values: Any, name: str) -> Array:
     given = array(values, name)
     if not (_floats(given) or given.dtype.kind in "iu" or given.size == 0):
         refuse(name, values, "numbers")
-    return np.ascontiguousarray(given, np.float64)
+    return np.asarray(given, np.float64, order="C")
 
 
 def output(made: Any, shape: tuple[int, ...]) -> Array:
