@@ -145,12 +145,9 @@ def load_runtime(path: Union[str, os.PathLike[str], None] = None) -> dict[str, A
     global _runtime
     if path is None and _runtime is None:
         path = _of_the_wheel()
-    handle = c.c_void_p()
-    call(lib.psld_runtime_load, None if path is None else _arguments.path(path, "path"), c.byref(handle))
-    try:
-        info = _abi.document(lib.psld_runtime_info_json, handle)
-    finally:
-        lib.psld_runtime_free(handle)
+    owner = _life.Owner(lib.psld_runtime_free)
+    call(lib.psld_runtime_load, None if path is None else _arguments.path(path, "path"), c.byref(owner.handle))
+    info = _abi.document(lib.psld_runtime_info_json, owner.handle)
     _runtime = info["library"]
     return info
 
@@ -183,8 +180,10 @@ class _Handle:
     # Why it is not copied.
     _unique = ""
 
-    def __init__(self, handle: c.c_void_p) -> None:
-        self._owner = _life.Owner(handle, type(self)._free)
+    @classmethod
+    def _place(cls) -> _life.Owner:
+        """For a handle that is going to be made."""
+        return _life.Owner(cls._free)
 
     @property
     def _open(self) -> c.c_void_p:
@@ -250,9 +249,9 @@ class Cancel(_Handle):
     _unique = "it stops runs of the process that made it; make one in each"
 
     def __init__(self) -> None:
-        handle = c.c_void_p()
-        call(lib.psld_cancel_create, c.byref(handle))
-        super().__init__(handle)
+        owner = self._place()
+        call(lib.psld_cancel_create, c.byref(owner.handle))
+        self._owner = owner
         self._asked = False
         # Of the calls that hold it, each its own: Ctrl+C ends a call, and not the others.
         self._calls: weakref.WeakSet[Cancel] = weakref.WeakSet()
@@ -496,7 +495,7 @@ class Model(_Handle):
         options.device = _arguments.whole(device, "device", _arguments.I32)
         options.threads = _arguments.whole(threads, "threads", _arguments.I32)
         options.concurrent_calls = _arguments.whole(concurrent_calls, "concurrent_calls", _arguments.I32)
-        handle = c.c_void_p()
+        owner = self._place()
         self._networks: tuple[_Network, ...] = ()
         self._limits: Optional[tuple[float, float]] = None
         self._spec: Optional[bytes] = written
@@ -506,22 +505,22 @@ class Model(_Handle):
             name = getattr(model, "__qualname__", type(model).__qualname__) if name is None else name
             known = _arguments.text(name, "name")
             network = _Network(model, written or b"")
-            call(lib.psld_model_create, _EVALUATE, network.number, None, known, c.byref(options), c.byref(handle))
+            call(lib.psld_model_create, _EVALUATE, network.number, None, known, c.byref(options), c.byref(owner.handle))
             self._networks, self._title = (network,), name
         elif name is not None:
             raise ArgumentError(100, "name: only a network in Python is given one")
         elif isinstance(model, bytes):
             self._load_runtime(model.lstrip()[:1] == b"{")
-            call(lib.psld_model_load_memory, None, model, len(model), c.byref(options), c.byref(handle))
+            call(lib.psld_model_load_memory, None, model, len(model), c.byref(options), c.byref(owner.handle))
             self._title = f"{len(model)} bytes"
         else:
             path = _arguments.path(model, "model")
             self._load_runtime(path.lower().endswith(b".json"))
-            call(lib.psld_model_load_file, None, path, c.byref(options), c.byref(handle))
+            call(lib.psld_model_load_file, None, path, c.byref(options), c.byref(owner.handle))
             self._title = repr(os.fsdecode(path))
             # As another process finds it.
             model = os.path.abspath(os.fsdecode(path))
-        super().__init__(handle)
+        self._owner = owner
         # What makes it again.
         self._made_of: dict[str, Any] = {
             "model": model, "spec": None if written is None else written.decode(), "name": name, "providers": providers,
@@ -663,15 +662,15 @@ class Model(_Handle):
             raise ArgumentError(e.status, e.args[0], _arguments.did_you_mean(unknown, function)) from None
 
     def _made(self, request: Mapping[str, Any], title: str, seed: int) -> Sampler:
-        handle = c.c_void_p()
+        owner = Sampler._place()
         if "plan" in request:
-            call(lib.psld_sampler_create_from_plan, self._open, request["plan"], c.byref(handle))
+            call(lib.psld_sampler_create_from_plan, self._open, request["plan"], c.byref(owner.handle))
         else:
             fields = _abi.struct(_abi.SamplerOptions, "sampler_options")
             for name, value in request.items():
                 setattr(fields, name, value)
-            call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
-        return Sampler(handle, self, request, title, seed)
+            call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(owner.handle))
+        return Sampler(owner, self, request, title, seed)
 
     def sampler_of_plan(self, plan: Union[str, Mapping[str, Any]]) -> Sampler:
         """A sampler that executes a plan of the caller's."""
@@ -706,10 +705,10 @@ class Model(_Handle):
             max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
             measurement=measurement, scales=scales, guide=guide,
         )  # fmt: skip
-        handle = c.c_void_p()
-        call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
+        owner = Run._place()
+        call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(owner.handle))
         del keep
-        return Run(handle, _arguments.dtype(dtype), networks, cancel, token, run_options.deadline_seconds)
+        return Run(owner, _arguments.dtype(dtype), networks, cancel, token, run_options.deadline_seconds)
 
     def load_run(
         self, saved: bytes, *, sampler: Union[str, Sampler, None] = None, guide: Optional[Model] = None, **options: Any
@@ -719,13 +718,13 @@ class Model(_Handle):
             _arguments.refuse("saved", saved, "the bytes that Run.save gave")
         content = bytes(saved)
         made = sampler if isinstance(sampler, Sampler) else self._compile(Model.load_run, sampler, **options)
-        handle = c.c_void_p()
+        owner = Run._place()
         models = [self] if guide is None else [self, _arguments.instance(guide, Model, "guide")]
         call(
             lib.psld_run_load_guided, self._open, made._open, None if guide is None else guide._open, content, len(content),
-            c.byref(handle),
+            c.byref(owner.handle),
         )  # fmt: skip
-        run = Run(handle, np.dtype(np.float32), _networks_of(models), None, Cancel._of_call(None), 0.0)
+        run = Run(owner, np.dtype(np.float32), _networks_of(models), None, Cancel._of_call(None), 0.0)
         run.resume()
         return run
 
@@ -983,8 +982,8 @@ class Sampler(_Handle):
     _free = lib.psld_sampler_free
     _inherited = True
 
-    def __init__(self, handle: c.c_void_p, model: Model, request: Mapping[str, Any], title: str, seed: int) -> None:
-        super().__init__(handle)
+    def __init__(self, owner: _life.Owner, model: Model, request: Mapping[str, Any], title: str, seed: int) -> None:
+        self._owner = owner
         # What makes it again.
         self._model, self._request, self._title, self._seed = model, request, title, seed
 
@@ -1040,14 +1039,14 @@ class Run(_Handle):
 
     def __init__(
         self,
-        handle: c.c_void_p,
+        owner: _life.Owner,
         dtype: np.dtype[Any],
         networks: tuple[_Network, ...],
         cancel: Optional[Cancel],
         token: Cancel,
         deadline: float,
     ) -> None:
-        super().__init__(handle)
+        self._owner = owner
         self._precision, self._networks = dtype, networks
         self._watch(cancel, token, deadline)
 
@@ -1185,11 +1184,11 @@ class Engine(_Handle):
         self._model = _arguments.instance(model, Model, "model")._twin()
         # Those of guides join them: it may call them as long as it lives.
         self._networks = set(model._networks)
-        handle = c.c_void_p()
+        owner = self._place()
         if _life.ends():
             raise RunError(503, "the interpreter ends: no engine is started any more")
-        call(lib.psld_engine_create, model._open, c.byref(options), c.byref(handle))
-        super().__init__(handle)
+        call(lib.psld_engine_create, model._open, c.byref(options), c.byref(owner.handle))
+        self._owner = owner
         _life.engines.add(self)
 
     def _said(self) -> str:
@@ -1234,10 +1233,10 @@ class Engine(_Handle):
         )  # fmt: skip
         level = _arguments.whole(priority, "priority", _arguments.I32)
         self._networks.update(networks)
-        handle = c.c_void_p()
-        call(lib.psld_engine_submit, engine, made._open, c.byref(run_options), level, c.byref(handle))
+        owner = Ticket._place()
+        call(lib.psld_engine_submit, engine, made._open, c.byref(run_options), level, c.byref(owner.handle))
         del keep
-        return Ticket(handle, _arguments.dtype(dtype), self, token)
+        return Ticket(owner, _arguments.dtype(dtype), self, token)
 
     @property
     def stats(self) -> dict[str, int]:
@@ -1267,8 +1266,8 @@ class Ticket(_Handle):
     _free = lib.psld_ticket_free
     _unique = "keep its `result()`"
 
-    def __init__(self, handle: c.c_void_p, dtype: np.dtype[Any], engine: Engine, token: Cancel) -> None:
-        super().__init__(handle)
+    def __init__(self, owner: _life.Owner, dtype: np.dtype[Any], engine: Engine, token: Cancel) -> None:
+        self._owner = owner
         # An engine that nobody holds is closed; the token is cancelled with the caller's.
         self._precision, self._token = dtype, token
         self._engine: Optional[Engine] = engine

@@ -368,10 +368,10 @@ def call(function: Callable[..., int], *arguments: Any) -> None:
     if status == 0:
         return
     raised, calling.exception = calling.exception, None
-    message, hint = "", ""
-    if err.value:
-        message = lib.psld_error_message(err).decode()
-        hint = lib.psld_error_hint(err).decode()
+    try:
+        message = lib.psld_error_message(err).decode() if err else ""
+        hint = lib.psld_error_hint(err).decode() if err else ""
+    finally:
         lib.psld_error_free(err)
     if raised is not None:
         raise raised

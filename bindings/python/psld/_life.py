@@ -42,16 +42,17 @@ def ends() -> bool:
 
 
 class Owner:
-    """A handle, freed with its last owner, in the process that made it."""
+    """A place for a handle, freed with its last owner, in the process that made it. It is there before the handle is, so that no
+    interruption comes in between."""
 
     __slots__ = ("handle", "free", "process")
 
-    def __init__(self, handle: c.c_void_p, free: Callable[[c.c_void_p], int]) -> None:
-        self.handle, self.free, self.process = handle, free, os.getpid()
+    def __init__(self, free: Callable[[c.c_void_p], int]) -> None:
+        self.handle, self.free, self.process = c.c_void_p(), free, os.getpid()
 
     # Its own references: at the end of the interpreter the modules' are gone.
     def __del__(self, getpid: Callable[[], int] = os.getpid, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not finalizing() and self.process == getpid():
+        if self.handle and not finalizing() and self.process == getpid():
             self.free(self.handle)
 
 

@@ -291,3 +291,27 @@ def test_the_network_lives_as_long_as_a_run():
     run.finish()
     assert (run.data == whole).all()
     np.testing.assert_allclose(ticket.result(), whole, rtol=1e-6)
+
+
+def test_a_subinterpreter():
+    """As web servers have them. Numpy, which allows it at best with a warning, has the say."""
+    pytest.importorskip("_xxsubinterpreters")
+    program = """
+import _xxsubinterpreters as interpreters
+import warnings
+one = interpreters.create()
+try: interpreters.run_string(one, '''
+import warnings
+warnings.simplefilter("ignore")
+''' + HEAD + '''
+model, mixture = psld.Model(network, spec=SPEC), psld.Model(MIXTURE)
+assert model.sample(1, nfe=5, progress=lambda p: None).shape == mixture.sample(1, nfe=5).shape[:1] + (2,)
+engine = psld.Engine(psld.Model(slow, spec=SPEC)); ticket = engine.submit(1, nfe=9000)
+until(lambda: calls)
+''')
+except interpreters.RunFailedError as e: assert "ImportError" in str(e), e
+if ENDED: interpreters.destroy(one)
+"""
+    for ended in (True, False):
+        ran = python(f"HEAD, ENDED = {HEAD!r}, {ended}\n" + program)
+        assert (ran.stdout, ran.returncode) == ("", 0) and "Fatal" not in ran.stderr, ran.stderr

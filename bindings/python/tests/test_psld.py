@@ -182,8 +182,8 @@ def test_progress_and_cancel(model):
             assert run.finish().done
             run.resume(deadline=1e-9)
     with pytest.raises(psld.DeadlineExceeded):
-        model.sample(4, nfe=100000, deadline=0.01)
-    estimates = model.sample(4, nfe=100000, deadline=0.01, anytime=True, batch=2)
+        model.sample(4, sampler="em", nfe=20000, deadline=0.01)
+    estimates = model.sample(4, sampler="em", nfe=20000, deadline=0.01, anytime=True, batch=2)
     assert np.isfinite(estimates).all() and np.abs(estimates).sum() > 0
 
 
@@ -259,7 +259,7 @@ def test_threads_go_on_while_the_library_works(model):
     assert during > 5, "the GIL was held"
 
 
-@pytest.mark.parametrize("how", ["model.sample(64, nfe=20000)", "model.start(64, nfe=20000).finish()"])
+@pytest.mark.parametrize("how", ["model.sample(64, sampler='em', nfe=20000)", "model.start(64, sampler='em', nfe=20000).finish()"])
 def test_ctrl_c(how):
     # What runs in the background may have inherited that Ctrl+C is ignored.
     program = f"""
