@@ -97,9 +97,12 @@ impl FromStr for Provider {
     fn from_str(name: &str) -> Result<Self> {
         let is = |provider: &Self| [provider.name(), provider.onnxruntime_name()].contains(&name);
         Self::ALL.into_iter().find(is).ok_or_else(|| {
-            let known = Self::ALL.iter().map(|provider| provider.name());
-            let known = known.chain(Self::ALL.iter().map(|provider| provider.onnxruntime_name()));
-            Error::argument(format!("unknown provider `{name}`")).hint(strict::did_you_mean(name, known))
+            let named = match name.ends_with("Provider") {
+                true => Self::onnxruntime_name,
+                false => Self::name,
+            };
+            Error::argument(format!("unknown provider `{name}`"))
+                .hint(strict::did_you_mean(name, Self::ALL.iter().map(|provider| named(*provider))))
         })
     }
 }
