@@ -22,7 +22,7 @@ echo '{ global: psld_*; local: *; };' > "$exports"
 rm -f "$prefix"/lib/libpsld.so*
 "${CC:-cc}" -shared -o "$prefix/lib/libpsld.so.$version" -Wl,-soname,"libpsld.so.$soversion" \
   -Wl,--version-script="$exports" -Wl,--whole-archive "$build/libpsld.a" -Wl,--no-whole-archive \
-  -Wl,--gc-sections,--as-needed,-z,relro,-z,now,-z,defs,--strip-debug -lgcc_s -lpthread -ldl -lm -lrt
+  -Wl,--gc-sections,--as-needed,-z,relro,-z,now,-z,defs,-z,nodelete,--strip-all -lgcc_s -lpthread -ldl -lm -lrt
 ln -s "libpsld.so.$version" "$prefix/lib/libpsld.so.$soversion"
 ln -s "libpsld.so.$soversion" "$prefix/lib/libpsld.so"
 

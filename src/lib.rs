@@ -18,6 +18,7 @@ mod model;
 pub mod network;
 pub mod noise;
 pub mod onnx;
+mod pin;
 pub mod plan;
 #[cfg(feature = "plot")]
 pub mod plot;

@@ -163,6 +163,24 @@ fn c_fork() {
     run(program(&sanitized).arg(MODEL).env("ASAN_OPTIONS", "detect_leaks=0"));
 }
 
+/// What a psld_progress is after each outcome.
+#[test]
+fn c_progress() {
+    everywhere(Path::new("tests/c/progress.c"));
+}
+
+/// What a network of the caller's is told of its samples.
+#[test]
+fn c_indices() {
+    everywhere(Path::new("tests/c/indices.c"));
+}
+
+/// Temporaries, and values of options that are nearly JSON.
+#[test]
+fn cpp_arguments() {
+    everywhere(Path::new("tests/cpp/arguments.cpp"));
+}
+
 #[test]
 fn cpp_program() {
     everywhere(Path::new("tests/cpp/program.cpp"));
@@ -304,6 +322,43 @@ fn c_fork_onnx() {
         let path = compile(&source, link, &[]);
         run(program(&path).arg("tests/data/onnxruntime/model.onnx").env("PSLD_ONNXRUNTIME", onnxruntime()));
     }
+}
+
+/// A plugin that is unloaded and loaded again, each time at another address if it may be: the library itself, as cargo links
+/// it, and a plugin of the host's that the static library was linked into by someone who knows of nothing.
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn c_reload() {
+    let folder = work("reload");
+    // ONNX Runtime says something about it.
+    let mut model =
+        psld::onnx::Model::read(fs::read(root().join("tests/data/onnxruntime/model.onnx")).unwrap()).unwrap();
+    let unused = psld::onnx::proto::TensorProto {
+        name: Some("not_used".into()),
+        dims: vec![4],
+        data_type: Some(1),
+        float_data: vec![0.0; 4],
+        ..Default::default()
+    };
+    model.graph_mut().initializer.push(unused);
+    let path = folder.join("warns.onnx");
+    fs::write(&path, model.to_bytes()).unwrap();
+
+    let host = folder.join("host");
+    run(Command::new("cc")
+        .args(["-std=c11", "-Iinclude", "-Itests/c", "-pthread", "-o"])
+        .arg(&host)
+        .args(WARNINGS)
+        .args(["tests/c/reload.c", "-ldl", "-lm"]));
+    let plugin = folder.join("plugin.so");
+    let mut link = Command::new("cc");
+    link.args(["-shared", "-o"]).arg(&plugin).arg("-Wl,--whole-archive").arg(libraries().join("libpsld.a"));
+    run(link.arg("-Wl,--no-whole-archive").args(STATIC_NEEDS));
+    for library in [libraries().join("libpsld.so"), plugin] {
+        run(program(&host).arg(library).arg(&path).env("PSLD_ONNXRUNTIME", onnxruntime()));
+    }
+    let dynamic = run(Command::new("readelf").arg("-dW").arg(libraries().join("libpsld.so")));
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
 }
 
 /// Files below a folder.

@@ -115,6 +115,9 @@ enum Asked {
 struct Calls {
     decoder: Decoder,
     labels: Option<Vec<i64>>,
+    /// Number of each sample as networks are told it, and the run's tag.
+    indices: Vec<i64>,
+    tag: u64,
     guide: Option<Guide>,
     /// State and time of the model's last call.
     seen: (usize, f64),
@@ -276,7 +279,17 @@ impl Run {
             Rows::Adaptive(o) => (adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.first_time()),
         };
         Ok(Self {
-            calls: Calls { decoder, labels, guide, seen: (0, t), projected, x0, seconds: Duration::ZERO },
+            calls: Calls {
+                decoder,
+                labels,
+                indices: gather::indices(first_sample, n, None).unwrap_or_default(),
+                tag: options.tag,
+                guide,
+                seen: (0, t),
+                projected,
+                x0,
+                seconds: Duration::ZERO,
+            },
             own: None,
             network: network.clone(),
             sampler: sampler.clone(),
@@ -310,6 +323,7 @@ impl Run {
             guide: guide.map(|guide| guide.network().evaluator()).transpose()?,
             size,
             times: vec![0.0; size],
+            tags: vec![self.calls.tag; size],
             twice,
             process: fork::process(),
         })

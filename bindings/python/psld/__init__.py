@@ -17,6 +17,7 @@ import copy
 import ctypes as c
 import glob
 import importlib.util
+import inspect
 import itertools
 import json
 import os
@@ -173,7 +174,7 @@ class _Handle:
     """The owner of a handle, or one of several: it is freed when the last is closed, left, or collected. A process that was
     forked since does not free it, and cannot use it."""
 
-    _free: Callable[[Any], int]
+    _free: Callable[[Any], Any]
     _owner: Optional[_life.Owner] = None
     # Whether a process that is forked from the one that made it can use it.
     _inherited = False
@@ -332,7 +333,7 @@ def _tell(number: int, progress: int) -> int:
         return 1
 
 
-def _theirs(function: Callable[..., Any], *arguments: Any) -> Any:
+def _theirs(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Calls what is the caller's, in a callback."""
     me, calling = threading.get_ident(), _abi.calling
     if _life.refuses():
@@ -342,7 +343,7 @@ def _theirs(function: Callable[..., Any], *arguments: Any) -> Any:
         _life.computing.add(me)
         # From here on Ctrl+C raises.
         calling.python = True
-        return function(*arguments)
+        return function(*arguments, **named)
     finally:
         calling.python = False
         if not nested:
@@ -412,14 +413,22 @@ class _Network:
             self.data = tuple(json.loads(spec)["data"]["shape"])
         except (ValueError, TypeError, KeyError):
             self.data = ()  # The library says what is wrong with the spec, and never calls the network.
+        # Asked for by name: a network that wants none of them is called as ever.
+        try:
+            kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            parameters = {name for name, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+        except (TypeError, ValueError):
+            parameters = set()
+        self.wanted = [name for name in ("indices", "tags") if name in parameters]
         _networks[self.number] = self
 
     def compute(self, e: _abi.Evaluation) -> None:
         z, out = self._arrays(e)
         given = [z, *(np.ctypeslib.as_array(array, (e.n,)) for array in (e.t, e.labels) if array)]
-        for array in given:
+        named = {name: np.ctypeslib.as_array(getattr(e, name), (e.n,)) for name in self.wanted}
+        for array in (*given, *named.values()):
             array.flags.writeable = False
-        out[...] = _arguments.output(_theirs(self.function, *given), out.shape)
+        out[...] = _arguments.output(_theirs(self.function, *given, **named), out.shape)
 
     def _arrays(self, e: _abi.Evaluation) -> Iterator[Array]:
         for pointer, elements in ((e.z, e.z_elements), (e.out, e.out_elements)):
@@ -461,6 +470,9 @@ class Model(_Handle):
 
     Or a function ``network(z, t)``, with ``spec``: of ``z``, ``[n, k*C, ...]``, and the times ``t``, ``[n]``, as the spec says
     that the network takes them (and labels ``y``, ``[n]``, where it has them), it returns what the spec says that it predicts.
+    A network with a parameter ``indices`` is told by it which samples these are, ``[n]``: their numbers when the run (or
+    :meth:`sample`, whatever its ``batch``; or the engine's request) was started, by which it looks up conditions of its own; and
+    one with a parameter ``tags``, ``[n]``, the ``tag=`` of each sample's run, which tells an engine's requests apart.
     The arrays are the library's: to be read, through the call. What it raises, the call that sampled raises. ``name`` tells it from
     others in plans and saved runs: change it with the weights.
 
@@ -636,10 +648,6 @@ class Model(_Handle):
         given = _arguments.options({"sampler": sampler, **options})
         # A run's: a seed of 0 that is given is not the sampler's.
         seed = given.pop("seed", 0)
-        if "sampler" not in given and not given.get("encode"):
-            given["sampler"] = "auto"
-            if not {"steps", "nfe"} & set(given) and not isinstance(given.get("time_grid"), list):
-                given["nfe"] = 30
         request: dict[str, Any] = {"options_json": json.dumps(given).encode()}
         if inpaint is not None:
             request["inpaint"] = _arguments.text(inpaint, "inpaint")
@@ -653,7 +661,7 @@ class Model(_Handle):
         if restore is not None:
             request["restore"] = _arguments.document(restore, "restore")
         try:
-            return self._made(request, given.get("sampler", "the encoder"), seed)
+            return self._made(request, given.get("sampler", "unipc" if given.get("encode") else "auto"), seed)
         except ArgumentError as e:
             # The library knows the names of options, and not those of this function's other arguments.
             unknown = next((name for name in options if f"unknown field `{name}`" in e.args[0]), None)
@@ -696,6 +704,7 @@ class Model(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
         **options: Any,
     ) -> Run:
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
@@ -703,7 +712,7 @@ class Model(_Handle):
         made, run_options, keep, networks = self._prepare(
             Model.start, n, sampler, options, dtype, token, batch=batch, previews=previews, anytime=anytime, deadline=deadline,
             max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
-            measurement=measurement, scales=scales, guide=guide,
+            measurement=measurement, scales=scales, guide=guide, tag=tag,
         )  # fmt: skip
         owner = Run._place()
         call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(owner.handle))
@@ -749,6 +758,7 @@ class Model(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
         **options: Any,
     ) -> Array:
         """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
@@ -767,7 +777,7 @@ class Model(_Handle):
         made, run_options, keep, _ = self._prepare(
             Model.sample, n, sampler, options, dtype, token, batch=batch, anytime=anytime, deadline=deadline,
             max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
-            measurement=measurement, scales=scales, guide=guide,
+            measurement=measurement, scales=scales, guide=guide, tag=tag,
         )  # fmt: skip
         shape = self.shape if what == 0 else self.state_shape
         out = _arguments.empty((run_options.n, *shape), _arguments.dtype(dtype))
@@ -896,6 +906,7 @@ class Model(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
     ) -> tuple[Sampler, _abi.RunOptions, list[Any], tuple[_Network, ...]]:
         """For a function of the caller's: the sampler, the C struct, what the struct points to, and the networks in Python."""
         if inpaint is not None and not (isinstance(inpaint, (tuple, list)) and len(inpaint) == 2):
@@ -914,6 +925,7 @@ class Model(_Handle):
         fields = _abi.struct(_abi.RunOptions, "run_options")
         keep: list[Any] = []
         fields.n, fields.seed = _arguments.whole(n, "n", _arguments.I64, 1), seed
+        fields.tag = _arguments.whole(tag, "tag", _arguments.U64)
         fields.precision = _code(_arguments.dtype(dtype))
         fields.batch = _arguments.whole(batch, "batch")
         fields.max_memory = _arguments.whole(max_memory, "max_memory", _arguments.U64)
@@ -1172,7 +1184,12 @@ class Engine(_Handle):
     [1, 2, 3]
     """
 
-    _free = lib.psld_engine_free
+    @staticmethod
+    def _free(handle: c.c_void_p) -> None:
+        # Also what its tickets wait for: who leaves `with`, or Python, is done with it.
+        lib.psld_engine_close(handle, None)
+        lib.psld_engine_free(handle)
+
     _unique = "it has a thread of its own; make one in each process, of the model, which can be pickled"
 
     def __init__(self, model: Model, *, max_batch: int = 0, queue: int = 0, max_wait: float = 0.0) -> None:
@@ -1220,6 +1237,7 @@ class Engine(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
         **options: Any,
     ) -> Ticket:
         """Hands in a request for ``n`` samples, without waiting for the network; the arguments are those of
@@ -1229,7 +1247,7 @@ class Engine(_Handle):
         made, run_options, keep, networks = self._model._prepare(
             Engine.submit, n, sampler, options, dtype, token, previews=previews, anytime=anytime, deadline=deadline,
             max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
-            measurement=measurement, scales=scales, guide=guide,
+            measurement=measurement, scales=scales, guide=guide, tag=tag,
         )  # fmt: skip
         level = _arguments.whole(priority, "priority", _arguments.I32)
         self._networks.update(networks)

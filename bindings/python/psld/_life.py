@@ -47,7 +47,7 @@ class Owner:
 
     __slots__ = ("handle", "free", "process")
 
-    def __init__(self, free: Callable[[c.c_void_p], int]) -> None:
+    def __init__(self, free: Callable[[c.c_void_p], Any]) -> None:
         self.handle, self.free, self.process = c.c_void_p(), free, os.getpid()
 
     # Its own references: at the end of the interpreter the modules' are gone.

@@ -1,6 +1,7 @@
 //! Finding ONNX Runtime's shared library, and telling it from everything else before it is used.
 
 use super::api::{Api, Unusable};
+use crate::pin::file_of;
 use crate::{Error, Result, Status};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -163,30 +164,6 @@ fn newest_in(folder: &Path) -> Option<PathBuf> {
         Some((version, entry.path()))
     });
     versions.max().map(|(_, path)| path)
-}
-
-/// The file that holds the code at `address`.
-#[cfg(unix)]
-fn file_of(address: *const ()) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: dladdr takes any address and fills `info` when it returns non-zero; the name is then a string of
-    // the loader, or null.
-    unsafe {
-        if libc::dladdr(address.cast(), info.as_mut_ptr()) == 0 {
-            return None;
-        }
-        let name = info.assume_init().dli_fname;
-        if name.is_null() {
-            return None;
-        }
-        Some(PathBuf::from(std::ffi::OsStr::from_bytes(std::ffi::CStr::from_ptr(name).to_bytes())))
-    }
-}
-
-#[cfg(not(unix))]
-fn file_of(_: *const ()) -> Option<PathBuf> {
-    None
 }
 
 /// What the library's file is called.

@@ -3,6 +3,7 @@
 use super::api::Env;
 use super::library::{self, Library};
 use crate::fork::PerProcess;
+use crate::pin;
 use crate::{Error, Result, Status};
 use std::path::Path;
 
@@ -37,6 +38,8 @@ impl Runtime {
                 None => Ok(runtime),
             };
         }
+        // Which gets a function of ours to call.
+        pin::stay_loaded();
         let library = library::find(path)?;
         let failed = |e| {
             let place = library.path.display();
