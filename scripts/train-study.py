@@ -77,13 +77,11 @@ class Network(torch.nn.Module):
         time = self.time(torch.cat([phase.sin(), phase.cos()], dim=1))
         gate = self.gate(time)
         x = z.flatten(1)
-        # Inputs of every size, such as EDM's of 80, come to about one.
-        flat = x / (1 + x.square().mean(dim=1, keepdim=True)).sqrt()
-        h = self.into(flat)
+        h = self.into(x)
         for one, modulate, two in self.blocks:
             y = torch.nn.functional.silu(one(torch.nn.functional.silu(h)) + modulate(time))
             h = h + two(y)
-        out = self.out(torch.nn.functional.silu(h)) * (1 + gate[:, :1]) + flat * gate[:, 1:]
+        out = self.out(torch.nn.functional.silu(h)) * (1 + gate[:, :1]) + x * gate[:, 1:]
         return out.reshape(z.shape)
 
 
