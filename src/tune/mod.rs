@@ -15,7 +15,7 @@ mod fit;
 mod probe;
 
 pub(crate) use probe::Kept;
-pub use probe::{ProbeOptions, Probed, Probing, Tried, probe};
+pub use probe::{ProbeOptions, Probed, Probing, Tried, listed, probe};
 
 use crate::network::Precision;
 use crate::plan::{Plan, Row, Update};

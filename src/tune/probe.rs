@@ -276,7 +276,15 @@ fn calls(sampler: &Sampler) -> usize {
     sampler.plan().map_or(0, |plan| plan.nfe)
 }
 
-/// All that fits what is given; of those that make the same plan, the first.
+/// What [`probe`] would choose from: every deterministic sampler with fixed steps, order and named grid that fits what is given;
+/// of those that make the same plan, the first.
+///
+/// # Errors
+/// Those of [`probe`] before its first network call.
+pub fn listed(model: &Model, given: &SamplerSpec) -> Result<Vec<SamplerSpec>> {
+    Ok(candidates(model, given)?.into_iter().map(|candidate| candidate.spec).collect())
+}
+
 fn candidates(model: &Model, given: &SamplerSpec) -> Result<Vec<Candidate>> {
     let name = given.sampler.as_deref().filter(|name| *name != "auto");
     if let Some(name) = name.filter(|name| !SAMPLERS.iter().any(|(own, _)| own == name)) {

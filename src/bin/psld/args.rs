@@ -475,6 +475,10 @@ pub struct StudyArgs {
         help_heading = "What to compare"
     )]
     pub nfe: Vec<u32>,
+    /// Also measures every deterministic sampler, order and grid, and what `psld tune --probe` chooses; and prints how many
+    /// times the error of the best the samplers have
+    #[arg(long, help_heading = "What to compare")]
+    pub ratios: bool,
     /// A plan to compare with them, such as one of `psld tune`; can be given several times
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "What to compare")]
     pub plan: Vec<PathBuf>,
