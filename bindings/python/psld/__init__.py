@@ -859,6 +859,37 @@ class Model(_Handle):
         del keep
         return bits, errors
 
+    def probe(
+        self,
+        nfe: Optional[int] = None,
+        *,
+        labels: Union[int, Sequence[int], None] = None,
+        progress: Tells = None,
+        cancel: Optional[Cancel] = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The best of some sixty samplers, orders and grids at so many network calls, tried on a few starts: the options, for
+        :meth:`sample`. Takes as long as some tens of network calls on 64 samples for each 10 of ``nfe``; the model keeps the answer.
+
+        ``options`` are what the samples will be drawn with besides (``clip``, ``t_start``, ...); a given ``sampler``, ``order`` or
+        ``time_grid`` is kept. ``labels``: classes of the starts, in turn.
+
+        >>> best = model.probe(nfe=8)
+        >>> sorted(best)
+        ['nfe', 'order', 'sampler', 'time_grid']
+        >>> model.sample(2, **best).shape
+        (2, 3, 2, 2)
+        """
+        given = {name: value for name, value in {"nfe": nfe, **options}.items() if value is not None}
+        classes = np.empty(0, np.int64) if labels is None else np.atleast_1d(_whole(labels, np.int64, "labels"))
+        if cancel is None:
+            cancel = Cancel()
+        with _long_call(cancel, progress) as told:
+            return _abi.document(
+                lib.psld_model_probe, self._open, json.dumps(given, default=_plain).encode(),
+                classes.ctypes.data_as(c.POINTER(c.c_int64)), classes.size, cancel._open, told, None,
+            )  # fmt: skip
+
     def memory(
         self,
         n: int,
