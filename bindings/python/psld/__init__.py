@@ -4,7 +4,7 @@
 >>> model = psld.Model(MODEL)
 >>> model.shape
 (3, 2, 2)
->>> model.sample(4, sampler="em", nfe=20, seed=0).shape
+>>> model.sample(4, seed=0).shape
 (4, 3, 2, 2)
 
 Arrays are numpy's, ``[n, C, ...]``. Sample i has seed + i, and the same bits from every language.
@@ -260,10 +260,14 @@ class Cancel(_Handle):
     def cancel(self) -> None:
         """Stops the runs that hold this token, also within a network call."""
         handle = self._open
-        with _cancelling:
-            self._asked = True
-            calls = list(self._calls)
+        # First: a call that comes later finds it.
+        self._asked = True
         lib.psld_cancel_cancel(handle)
+        while True:
+            # Without a lock, which whoever is interrupted here might hold.
+            with contextlib.suppress(RuntimeError):  # A call has come meanwhile.
+                calls = list(self._calls)
+                break
         for one in calls:
             one.cancel()
 
@@ -276,24 +280,10 @@ class Cancel(_Handle):
         token = Cancel()
         if cancel is not None:
             _arguments.instance(cancel, Cancel, "cancel")._open
-            with _cancelling:
-                cancel._calls.add(token)
-                asked = cancel._asked
-            if asked:
+            cancel._calls.add(token)
+            if cancel._asked:
                 token.cancel()
         return token
-
-
-# A handler of signals may cancel while it is held on the same thread.
-_cancelling = threading.RLock()
-
-
-def _forked() -> None:
-    global _cancelling
-    _cancelling = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(frozen=True)
@@ -333,6 +323,14 @@ def _tell(number: int, progress: int) -> int:
         return 1
 
 
+def _check_callbacks(what: str) -> None:
+    if not _life.can_call_back:
+        raise ArgumentError(
+            110, f"{what}: the library cannot call into a sub-interpreter of Python",
+            "use the main one (of mod_wsgi: `WSGIApplicationGroup %{GLOBAL}`), or a model in ONNX form",
+        )  # fmt: skip
+
+
 def _theirs(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Calls what is the caller's, in a callback."""
     me, calling = threading.get_ident(), _abi.calling
@@ -364,6 +362,7 @@ def _long_call(token: Cancel, progress: Tells) -> Iterator[tuple[Optional[int], 
         if progress is True:
             progress = stack.enter_context(_bar())
         if callable(progress):
+            _check_callbacks("progress")
             number = next(_numbers)
             _told[number] = (progress, raised)
             stack.callback(_told.pop, number)
@@ -514,6 +513,8 @@ class Model(_Handle):
         if isinstance(model, (bytearray, memoryview)):
             model = bytes(model)
         if callable(model):
+            if model is not _no_network:
+                _check_callbacks("a network in Python")
             name = getattr(model, "__qualname__", type(model).__qualname__) if name is None else name
             known = _arguments.text(name, "name")
             network = _Network(model, written or b"")
@@ -660,14 +661,8 @@ class Model(_Handle):
             request["guidance_rescale"] = rescale
         if restore is not None:
             request["restore"] = _arguments.document(restore, "restore")
-        try:
+        with _hints(options, function):
             return self._made(request, given.get("sampler", "unipc" if given.get("encode") else "auto"), seed)
-        except ArgumentError as e:
-            # The library knows the names of options, and not those of this function's other arguments.
-            unknown = next((name for name in options if f"unknown field `{name}`" in e.args[0]), None)
-            if unknown is None:
-                raise
-            raise ArgumentError(e.status, e.args[0], _arguments.did_you_mean(unknown, function)) from None
 
     def _made(self, request: Mapping[str, Any], title: str, seed: int) -> Sampler:
         owner = Sampler._place()
@@ -880,14 +875,13 @@ class Model(_Handle):
         >>> model.sample(2, **best).shape
         (2, 3, 2, 2)
         """
-        given = {name: value for name, value in {"nfe": nfe, **options}.items() if value is not None}
-        classes = np.empty(0, np.int64) if labels is None else np.atleast_1d(_whole(labels, np.int64, "labels"))
-        if cancel is None:
-            cancel = Cancel()
-        with _long_call(cancel, progress) as told:
+        given = json.dumps(_arguments.options({"nfe": nfe, **options})).encode()
+        classes = np.empty(0, np.int64) if labels is None else np.atleast_1d(_arguments.wholes(labels, np.int64, "labels"))
+        token = Cancel._of_call(cancel)
+        with _long_call(token, progress) as told, _hints(options, Model.probe):
             return _abi.document(
-                lib.psld_model_probe, self._open, json.dumps(given, default=_plain).encode(),
-                classes.ctypes.data_as(c.POINTER(c.c_int64)), classes.size, cancel._open, told, None,
+                lib.psld_model_probe, self._open, given, classes.ctypes.data_as(c.POINTER(c.c_int64)), classes.size, token._open,
+                *told,
             )  # fmt: skip
 
     def memory(
@@ -998,6 +992,18 @@ class Model(_Handle):
             fields.guide = _arguments.instance(guide, Model, "guide")._open
             models.append(guide)
         return made, fields, keep, _networks_of(models)
+
+
+@contextlib.contextmanager
+def _hints(options: Mapping[str, Any], function: Callable[..., Any]) -> Iterator[None]:
+    """The library knows the names of options, and not those of a function's other arguments: this hints at all of them."""
+    try:
+        yield
+    except ArgumentError as e:
+        unknown = next((name for name in options if f"unknown field `{name}`" in e.args[0]), None)
+        if unknown is None:
+            raise
+        raise ArgumentError(e.status, e.args[0], _arguments.did_you_mean(unknown, function)) from None
 
 
 def _networks_of(models: Sequence[Model]) -> tuple[_Network, ...]:

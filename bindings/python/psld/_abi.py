@@ -267,7 +267,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_sampler_create": [_handle, c.POINTER(SamplerOptions), c.POINTER(_handle)],
     "psld_sampler_create_from_plan": [_handle, _text, c.POINTER(_handle)],
     "psld_model_probe": [
-        _handle, c.c_char_p, c.POINTER(c.c_int64), c.c_size_t, _handle, progress_callback, c.c_void_p, *_query,
+        _handle, c.c_char_p, c.POINTER(c.c_int64), c.c_size_t, _handle, c.c_void_p, c.c_void_p, *_query,
     ],
     "psld_sampler_plan_json": [_handle, *_query],
     "psld_sampler_hash": [_handle, *_query],

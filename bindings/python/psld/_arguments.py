@@ -252,6 +252,14 @@ def _any(value: Any, name: str) -> Any:
         refuse(name, value, "what JSON can say: a number that is finite, text, a list or a mapping")
 
 
+def _clip(value: Any, name: str) -> Any:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if not isinstance(value, Mapping):
+        refuse(name, value, "True, False or a mapping, as in {'percentile': 0.995, 'max': 1}")
+    return _any(dict(value), name)
+
+
 def _text(value: Any, name: str) -> str:
     return text(value, name).decode()
 
@@ -274,7 +282,7 @@ _OPTIONS: dict[str, Callable[[Any, str], Any]] = {
     "sampler": _text, "steps": _count, "nfe": _count, "time_grid": _grid, "t_start": _finite, "t_end": _finite,
     "denoise": flag, "denoise_time": _text, "rtol": _finite, "atol": _finite, "max_nfe": _count, "error_norm": _text,
     "order": _count, "eta": _finite, "lambda": _finite, "matrix": _text, "lambda_s": _finite, "variant": _text,
-    "published": flag, "clip": _any, "encode": flag, "seed": seed,
+    "published": flag, "clip": _clip, "lower_order_final": flag, "encode": flag, "seed": seed,
 }  # fmt: skip
 
 

@@ -36,6 +36,17 @@ def refuses() -> bool:
     return _ender != 0 and _ender != threading.get_ident()
 
 
+def _is_main() -> bool:
+    c.pythonapi.PyInterpreterState_Get.restype = c.c_void_p
+    c.pythonapi.PyInterpreterState_GetID.argtypes = [c.c_void_p]
+    c.pythonapi.PyInterpreterState_GetID.restype = c.c_int64
+    return bool(c.pythonapi.PyInterpreterState_GetID(c.pythonapi.PyInterpreterState_Get()) == 0)
+
+
+# Whether the library can call back: what ctypes makes of a callback runs in the main interpreter, whoever made it.
+can_call_back = _is_main()
+
+
 def ends() -> bool:
     """Whether the interpreter ends."""
     return _ender != 0

@@ -63,6 +63,10 @@ def test_whole_numbers(model):
             (64, lambda v: model.start(1, nfe=3, max_memory=v).close()),
             (64, lambda v: engine.submit(1, nfe=3, max_memory=v).close()),
         ],
+        "tag": [
+            (64, lambda v: model.sample(1, sampler=compiled, tag=v)), (64, lambda v: model.start(1, nfe=3, tag=v).close()),
+            (64, lambda v: engine.submit(1, nfe=3, tag=v).close()),
+        ],
         "priority": [(31, lambda v: engine.submit(1, nfe=3, priority=v).close())],
         "probes": [(31, lambda v: model.likelihood(image, nfe=5, probes=v))],
         "max_steps": [(31, lambda v: run.step(v))],
@@ -75,7 +79,7 @@ def test_whole_numbers(model):
         "first": [(64, lambda v: psld.noise(1, first=v))],
         "shape": [(63, lambda v: psld.noise(1, shape=(v,)))],
         "steps": [(32, lambda v: model.sampler("em", steps=v).close()), (32, lambda v: model.sample(1, sampler="em", steps=v))],
-        "nfe": [(32, lambda v: model.sampler("em", nfe=v).close())],
+        "nfe": [(32, lambda v: model.sampler("em", nfe=v).close()), (32, lambda v: model.probe(nfe=v))],
         "order": [(32, lambda v: model.sampler("dpmpp", nfe=9, order=v).close())],
         "max_nfe": [(32, lambda v: model.sampler("rk45", max_nfe=v).close())],
     }
@@ -121,6 +125,7 @@ def test_other_types(model, vp):
         "published": (lambda v: model.sample(1, sampler="ddim", published=v), ["no", 2]),
         "t_start": (lambda v: model.sample(1, t_start=v), ["1", float("nan"), float("inf"), [1]]),
         "t_end": (lambda v: model.sample(1, t_end=v), ["1", float("nan"), True]),
+        "clip": (lambda v: model.sample(1, clip=v), ["yes", 0.995, 1, [1], {"percentile": float("nan")}]),
         "eta": (lambda v: model.sample(1, sampler="gddim", eta=v), ["1", float("nan")]),
         "sampler": (lambda v: model.sample(1, sampler=v), [5, b"em", ["em"], psld, "a\0b"]),
         "matrix": (lambda v: model.sample(1, sampler="conjugate", matrix=v), [5, np.eye(2)]),

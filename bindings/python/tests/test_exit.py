@@ -298,16 +298,20 @@ def test_a_subinterpreter():
     pytest.importorskip("_xxsubinterpreters")
     program = """
 import _xxsubinterpreters as interpreters
-import warnings
 one = interpreters.create()
 try: interpreters.run_string(one, '''
 import warnings
 warnings.simplefilter("ignore")
 ''' + HEAD + '''
-model, mixture = psld.Model(network, spec=SPEC), psld.Model(MIXTURE)
-assert model.sample(1, nfe=5, progress=lambda p: None).shape == mixture.sample(1, nfe=5).shape[:1] + (2,)
-engine = psld.Engine(psld.Model(slow, spec=SPEC)); ticket = engine.submit(1, nfe=9000)
-until(lambda: calls)
+import pickle
+for what in (lambda: psld.Model(network, spec=SPEC), lambda: mixture.sample(1, progress=lambda p: None)):
+    mixture = psld.Model(MIXTURE)
+    try: what()
+    except psld.ArgumentError as e: assert "sub-interpreter" in str(e)
+    else: raise AssertionError
+assert mixture.sample(1, sampler=pickle.loads(pickle.dumps(mixture.sampler(nfe=5)))).shape == (1, 3, 2, 2)
+engine = psld.Engine(mixture); ticket = engine.submit(3, sampler="em", nfe=50000)
+until(lambda: ticket.progress.nfe > 5)
 ''')
 except interpreters.RunFailedError as e: assert "ImportError" in str(e), e
 if ENDED: interpreters.destroy(one)

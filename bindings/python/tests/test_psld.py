@@ -324,7 +324,13 @@ def test_the_readme(tmp_path):
     ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     blocks = Path("bindings/python/README.md").read_text().split("```python\n")[1:]
-    assert len(blocks) == 2
-    program = "\n".join(block.split("```", 1)[0] for block in blocks).replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
-    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    assert len(blocks) == 3
+    # What is for the main process only is guarded by the last block, which starts others.
+    first, second, last = (block.split("```", 1)[0] for block in blocks)
+    last, main = last.split('if __name__ == "__main__":\n')
+    main = "def main():\n" + "".join(f"    {line}\n" for line in (first + second).splitlines()) + main
+    script = tmp_path / "script.py"
+    program = f"{last}\n{main}\nif __name__ == '__main__':\n    main()\n"
+    script.write_text(program.replace('"model.onnx"', repr(os.path.abspath(MIXTURE))))
+    ran = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.splitlines()[-1] == "3", ran.stderr
