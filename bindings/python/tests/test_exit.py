@@ -310,7 +310,7 @@ for what in (lambda: psld.Model(network, spec=SPEC), lambda: mixture.sample(1, p
     except psld.ArgumentError as e: assert "sub-interpreter" in str(e)
     else: raise AssertionError
 assert mixture.sample(1, sampler=pickle.loads(pickle.dumps(mixture.sampler(nfe=5)))).shape == (1, 3, 2, 2)
-engine = psld.Engine(mixture); ticket = engine.submit(3, sampler="em", nfe=50000)
+engine = psld.Engine(mixture); ticket = engine.submit(3, sampler="em", nfe=9000)
 until(lambda: ticket.progress.nfe > 5)
 ''')
 except interpreters.RunFailedError as e: assert "ImportError" in str(e), e
