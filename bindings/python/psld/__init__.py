@@ -880,10 +880,10 @@ class Engine(_Handle):
     """
 
     @staticmethod
-    def _free(handle: Any) -> None:
+    def _free(handle: Any) -> int:
         # Also what its tickets wait for: who leaves `with`, or Python, is done with it.
         lib.psld_engine_close(handle, None)
-        lib.psld_engine_free(handle)
+        return int(lib.psld_engine_free(handle))
 
     def __init__(self, model: Model, *, max_batch: int = 0, queue: int = 0, max_wait: float = 0.0) -> None:
         options = _abi.struct(_abi.EngineOptions, "engine_options")
