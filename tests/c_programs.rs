@@ -163,6 +163,16 @@ fn c_fork() {
     run(program(&sanitized).arg(MODEL).env("ASAN_OPTIONS", "detect_leaks=0"));
 }
 
+/// A host under ThreadSanitizer, with the suppressions that it needs.
+#[test]
+fn c_under_thread_sanitizer() {
+    // Under a name of its own: `c_engine` compiles the same file.
+    let source = work("source").join("engine_tsan.c");
+    fs::copy(root().join("tests/c/engine.c"), &source).unwrap();
+    let path = compile(&source, Link::Shared, &["-fsanitize=thread"]);
+    run(program(&path).arg(MODEL).env("TSAN_OPTIONS", "suppressions=tests/tsan.supp"));
+}
+
 /// What a psld_progress is after each outcome.
 #[test]
 fn c_progress() {

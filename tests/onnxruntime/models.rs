@@ -230,8 +230,8 @@ fn providers() {
     unknown provider `rocm`
     hint: known: cpu, cuda, tensorrt
     ");
-    insta::assert_snapshot!("CudaExecutionProvider".parse::<Provider>().unwrap_err(), @"
-    unknown provider `CudaExecutionProvider`
+    insta::assert_snapshot!("CUDAExecutionProvidr".parse::<Provider>().unwrap_err(), @"
+    unknown provider `CUDAExecutionProvidr`
     hint: did you mean `CUDAExecutionProvider`?
     ");
     for provider in Provider::ALL {
