@@ -7,6 +7,7 @@ use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
 use crate::network::{Backend, Network};
 use crate::run::What;
 use crate::spec::{ModelSpec, SPEC_KEY};
+use crate::tune::Kept;
 use crate::{Error, Result, Status, onnx};
 use std::path::Path;
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl ModelOptions {
 pub struct Model {
     network: Arc<dyn Network>,
     executor: Executor,
+    probed: Arc<Kept>,
 }
 
 impl Model {
@@ -74,7 +76,7 @@ impl Model {
         if threads > 1024 {
             return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
         }
-        Ok(Self { network, executor: Executor::new(threads)? })
+        Ok(Self { network, executor: Executor::new(threads)?, probed: Arc::default() })
     }
 
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
@@ -207,6 +209,11 @@ impl Model {
 
     pub(crate) fn network(&self) -> &Arc<dyn Network> {
         &self.network
+    }
+
+    /// What [`crate::tune::probe`] has found of it.
+    pub(crate) fn probed(&self) -> &Kept {
+        &self.probed
     }
 
     pub(crate) fn executor(&self) -> &Executor {

@@ -398,9 +398,17 @@ pub struct TuneArgs {
     #[command(flatten)]
     pub sampler: SamplerArgs,
 
-    /// The plan to write, for `--plan` and psld_sampler_create_from_plan
-    #[arg(short, long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "Output")]
-    pub out: PathBuf,
+    /// Only choose sampler, order and grid, the best of some sixty on a few starts (--nfe says for how many calls): writes
+    /// options for --config, to stdout without --out. A fraction of the work of a plan
+    #[arg(long, conflicts_with_all = ["held_out", "teacher_steps", "evaluations"])]
+    pub probe: bool,
+    /// A folder where --probe keeps its results, and finds them again; nothing is kept without it
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "probe")]
+    pub cache: Option<PathBuf>,
+
+    /// The plan to write, for `--plan` and psld_sampler_create_from_plan; or what --probe chose
+    #[arg(short, long, value_name = "FILE.json", value_hint = ValueHint::FilePath, required_unless_present = "probe", help_heading = "Output")]
+    pub out: Option<PathBuf>,
     /// Print one JSON object on stdout that says what was gained
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -408,9 +416,9 @@ pub struct TuneArgs {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Starts to learn from
-    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
-    pub samples: usize,
+    /// Starts to learn from [default: 64; with --probe 48, more of data with few elements]
+    #[arg(long, value_name = "N", help_heading = "How to tune")]
+    pub samples: Option<usize>,
     /// Further starts that the report is made with
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
     pub held_out: usize,
@@ -471,6 +479,10 @@ pub struct StudyArgs {
         help_heading = "What to compare"
     )]
     pub nfe: Vec<u32>,
+    /// Also measures every deterministic sampler, order and grid, and what `psld tune --probe` chooses; and prints how many
+    /// times the error of the best the samplers have
+    #[arg(long, help_heading = "What to compare")]
+    pub ratios: bool,
     /// A plan to compare with them, such as one of `psld tune`; can be given several times
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "What to compare")]
     pub plan: Vec<PathBuf>,

@@ -12,6 +12,7 @@ mod measure;
 mod noise;
 mod output;
 mod plan;
+mod probe;
 mod report;
 mod sample;
 mod samplers;

@@ -14,10 +14,11 @@ use psld::plan::{MapKind, Plan, Row};
 use psld::plot::{self, Axis, Canvas, Panel, Point, Series, Style};
 use psld::run::{Overall, Tensor};
 use psld::solver;
-use psld::spec::{DataSpec, OneOrMany};
+use psld::spec::{DataSpec, Grid, OneOrMany};
 #[cfg(feature = "onnxruntime")]
 use psld::study::Features;
 use psld::study::{Figures, Solution, Study, StudyOptions};
+use psld::tune::{ProbeOptions, listed, probe};
 use psld::{Error, Model, ModelSpec, Result, Sampler, SamplerSpec, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -40,6 +41,8 @@ struct Entry {
     /// The number of calls that was asked for; `None` where the sampler has its own.
     calls: Option<u32>,
     sampler: Arc<Sampler>,
+    /// Whether it is only there to find the best (`--ratios`): it has no line in table, plot and grid.
+    listed: bool,
 }
 
 pub fn run(args: Box<StudyArgs>) -> Result<()> {
@@ -72,7 +75,10 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         report::forward_runtime_log();
     }
     let model = Model::from_file(&args.model.model, model_options)?;
-    let entries = entries(&model, &named, &calls, &args.plan)?;
+    let mut entries = entries(&model, &named, &calls, &args.plan)?;
+    if args.ratios {
+        entries.extend(rivals(&model, &options, &calls)?);
+    }
     let study = Study::new(&model, &options)?;
     let mut judge = Judge::new(&args, &model.spec().data)?;
 
@@ -111,7 +117,8 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         }
     };
     let done = |entry: &Entry| {
-        state.cells.contains_key(&entry.sampler.hash()) && (!image || folder.pictures(entry).is_file())
+        state.cells.contains_key(&entry.sampler.hash())
+            && (!image || entry.listed || folder.pictures(entry).is_file())
     };
     let before = entries.iter().filter(|entry| done(entry)).count();
     if !args.quiet && before > 0 {
@@ -127,6 +134,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         let info = entry.sampler.info();
         let made = match study.draw(&entry.sampler, |overall| bar.show(overall)) {
             Ok(made) => made,
+            Err(e) if e.status() == Status::NonFinite && entry.listed => continue,
             Err(e) if e.status() == Status::NonFinite => {
                 failed.push(format!("{}: {}", entry.label(), e.message()));
                 continue;
@@ -141,6 +149,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         };
         let figures = match judge.figures(&study, &made, &converged, info.stochastic, &bar) {
             Ok(figures) if figures.finite() => figures,
+            _ if entry.listed => continue,
             Ok(_) => {
                 failed.push(format!("{}: samples too far away to be measured", entry.label()));
                 continue;
@@ -151,7 +160,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
             }
             Err(e) => return Err(e.context(entry.label())),
         };
-        if image {
+        if image && !entry.listed {
             folder.keep_pictures(entry, &model.spec().data, &made)?;
         }
         let cell = Cell { nfe: made.nfe, sampler: info.name.into(), stochastic: info.stochastic, figures };
@@ -161,8 +170,9 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     drop(polled);
     bar.0.finish_and_clear();
 
-    let rows: Vec<(&Entry, &Cell)> =
+    let all: Vec<(&Entry, &Cell)> =
         entries.iter().filter_map(|entry| Some((entry, state.cells.get(&entry.sampler.hash())?))).collect();
+    let rows: Vec<_> = all.iter().copied().filter(|(entry, _)| !entry.listed).collect();
     let failures = || {
         Error::new(
             Status::NonFinite,
@@ -177,13 +187,16 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     if rows.is_empty() {
         return Err(failures());
     }
-    folder.file("study.csv", |out| out.write_all(csv(&rows, &state).as_bytes()))?;
+    folder.file("study.csv", |out| out.write_all(csv(&all, &state).as_bytes()))?;
     folder.file("study.png", |out| chart(&rows, &state, &calls).write(out))?;
     if image {
         let grid = grid(&folder, &rows, &calls)?;
         folder.file("grid.png", |out| grid.write(out))?;
     }
     report::stdout(&table(&args, &study, &rows, &state))?;
+    if args.ratios {
+        report::stdout(&ratios(&all, &calls))?;
+    }
     if !args.quiet {
         let pictures = if image { ", grid.png" } else { "" };
         let out = args.out.display();
@@ -247,7 +260,7 @@ fn entries(
                 Some(calls) => e.context(format_args!("{name}, {calls} calls")),
                 None => e.context(name),
             })?;
-            Ok(Entry { name: (*name).to_owned(), calls, sampler })
+            Ok(Entry { name: (*name).to_owned(), calls, sampler, listed: false })
         };
         let adaptive = solver::list().any(|info| info.adaptive && info.name == spec.name());
         match adaptive {
@@ -263,7 +276,7 @@ fn entries(
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let taken = entries.iter().any(|entry: &Entry| entry.name == stem);
         let name = if taken { path.display().to_string() } else { stem };
-        entries.push(Entry { name, calls: None, sampler: Arc::new(sampler) });
+        entries.push(Entry { name, calls: None, sampler: Arc::new(sampler), listed: false });
     }
     for Entry { name, sampler, .. } in &entries {
         if sampler.encodes() {
@@ -278,6 +291,69 @@ fn entries(
         }
     }
     Ok(entries)
+}
+
+/// What a probe chooses at each number of calls, from starts of its own, and all that it chooses from.
+fn rivals(model: &Model, options: &StudyOptions, calls: &[u32]) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let compile = |spec: &SamplerSpec| Sampler::compile(model.spec(), spec, None).map(Arc::new);
+    for calls in calls.iter().copied() {
+        let spec = SamplerSpec { nfe: Some(calls), ..SamplerSpec::default() };
+        for spec in listed(model, &spec)? {
+            let order = spec.order.map(|order| format!(":order={order}")).unwrap_or_default();
+            let grid = match &spec.time_grid {
+                Some(Grid::Name(grid)) => format!(":grid={grid}"),
+                _ => String::new(),
+            };
+            let name = format!("{}{order}{grid}", spec.name());
+            entries.push(Entry { name, calls: Some(calls), sampler: compile(&spec)?, listed: true });
+        }
+        // None of the study's starts.
+        let spec = SamplerSpec { seed: Some(options.seed.wrapping_add(1 << 32)), ..spec };
+        let probing =
+            ProbeOptions { labels: options.labels.clone(), batch: options.batch, ..ProbeOptions::new(spec) };
+        let chosen = probe(model, &probing, |_| match interrupt::requested() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
+        let chosen = SamplerSpec { seed: None, ..chosen.options };
+        entries.push(Entry {
+            name: "probe".into(),
+            calls: Some(calls),
+            sampler: compile(&chosen)?,
+            listed: false,
+        });
+    }
+    Ok(entries)
+}
+
+/// At each number of calls the best of all, and how many times its error others have.
+fn ratios(rows: &[(&Entry, &Cell)], calls: &[u32]) -> String {
+    let mut out = "\nRMS (median) at each number of calls: the best of all listed samplers, and how many times that the others have\n"
+        .to_owned();
+    for calls in calls {
+        let of: Vec<_> = rows
+            .iter()
+            .filter(|(entry, _)| entry.calls == Some(*calls))
+            .filter_map(|(entry, cell)| Some((entry, cell.figures.rms?.value)))
+            .collect();
+        let listed = || of.iter().filter(|(entry, _)| entry.listed);
+        let Some((best, least)) = listed().min_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
+        let others: Vec<_> = of
+            .iter()
+            .filter(|(entry, _)| !entry.listed)
+            .map(|(entry, rms)| format!("{} {:.2}", entry.name, rms / least))
+            .collect();
+        let _ = writeln!(
+            out,
+            "{calls:>4}  {} {} (of {})  {}",
+            best.name,
+            digits(*least),
+            listed().count(),
+            others.join("  ")
+        );
+    }
+    out
 }
 
 impl Entry {
