@@ -291,7 +291,7 @@ fn statistics_serve_in_place_of_images() {
     // The same images as grids, as single files and as levels.
     let all = images(60, 1, 1.2);
     let spec = psld::spec::DataSpec { shape: vec![1, 4, 4], range: [-1.0, 1.0] };
-    NewFile::write_with(&folder.path("a.png"), |out| png::write_grid(out, &spec, &all[..40 * PIXELS]))
+    NewFile::write_with(&folder.path("a.png"), |out| png::write_grid(out, &spec, &all[..40 * PIXELS], None))
         .unwrap();
     fs::create_dir(folder.path("b")).unwrap();
     for (i, image) in all[40 * PIXELS..].chunks(PIXELS).enumerate() {
