@@ -116,6 +116,38 @@ fn a_sound_model_is_verified() {
     assert_eq!(json("only.onnx")["output"], "logits");
 }
 
+/// A graph whose inside fixes the batch, which its inputs leave open: the golden sample is filled up to it, as samples are.
+#[test]
+fn a_model_whose_inside_fixes_the_batch_is_verified() {
+    need_onnxruntime();
+    let folder = Folder::new();
+    let affine = Affine::default();
+    for (name, declared) in [("declared", Dim::from(3)), ("inferred", Dim::from("N"))] {
+        let mut g = Graph::new("fixed");
+        let n = Dim::from("N");
+        let dims = [n.clone(), 6.into(), 4.into(), 4.into()];
+        let z = g.input("z", ElementType::F32, &dims);
+        let t = g.input("t", ElementType::F32, &[n]);
+        let t = g.reshape(t, &[-1, 1, 1, 1]);
+        let eps = g.mul(z, 2.0);
+        let eps = g.add(eps, t);
+        let eps = g.reshape(eps, &[3, 6, 4, 4]);
+        g.output("eps", eps, &[declared, 6.into(), 4.into(), 4.into()]);
+        let mut model = g.finish().unwrap();
+        model.set_metadata("psld.spec", &affine.spec());
+        model.set_metadata(GOLDEN_KEY, &golden(&affine, 3, 0.5, None).to_json());
+        let file = format!("{name}.onnx");
+        write(&folder, &file, &model);
+        let sampled = ["sample", &file, "-n", "4", "--nfe", "3", "--quiet", "--out", "x.npy"];
+        folder.psld(sampled).success();
+        let ran = folder.psld(["verify", &file]).success();
+        assert!(ran.stdout.contains("\nverdict    ok"), "{ran}");
+        let report: Value =
+            serde_json::from_str(&folder.psld(["verify", &file, "--json"]).success().stdout).unwrap();
+        assert_eq!((&report["verified"], &report["elements"]), (&true.into(), &96.into()));
+    }
+}
+
 #[test]
 fn the_bundled_models_are_sound() {
     need_onnxruntime();
