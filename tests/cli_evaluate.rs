@@ -337,6 +337,46 @@ fn statistics_serve_in_place_of_images() {
     assert_eq!(pictures["figures"], stats["figures"]);
 }
 
+/// Arrays without axes, without elements, of other integers: refused by every list of images; levels in other units: warned of.
+#[test]
+fn images_that_are_none() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    NewFile::write_with(&folder.path("levels.npy"), |out| {
+        npy::write(out, &[60, 1, 4, 4], &vec![7_i64; 60 * PIXELS])
+    })
+    .unwrap();
+    for (name, shape) in
+        [("scalar.npy", &[][..]), ("empty.npy", &[0, 1, 4, 4]), ("axes.npy", &[2, 2, 1, 4, 4])]
+    {
+        let values = vec![0.5_f32; shape.iter().product()];
+        NewFile::write_with(&folder.path(name), |out| npy::write(out, shape, &values)).unwrap();
+    }
+    for (name, what) in [
+        ("scalar.npy", "[]"),
+        ("empty.npy", "[0, 1, 4, 4]"),
+        ("axes.npy", "[2, 2, 1, 4, 4]"),
+        ("levels.npy", "uint8"),
+    ] {
+        for (samples, train, test) in [
+            (name, "train.npy", "test.npy"),
+            ("samples.npy", name, "test.npy"),
+            ("samples.npy", "train.npy", name),
+        ] {
+            let args = ["fd", samples, "--features", "f.onnx", "--train", train, "--test", test];
+            let ran = folder.psld(args);
+            assert_eq!(ran.code, Some(2), "{ran}");
+            assert!(ran.stderr.contains(name) && ran.stderr.contains(what), "{ran}");
+        }
+    }
+    let far: Vec<f32> = images(60, 1, 1.0).iter().map(|x| 127.5 * (x + 1.0)).collect();
+    save(&folder, "far.npy", &far);
+    let ran =
+        folder.psld(["fd", "far.npy", "--features", "f.onnx", "--train", "train.npy", "--resamples", "0"]);
+    let warned: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(warned.len() == 1 && warned[0].contains("far.npy") && warned[0].contains("-1 to 1"), "{ran}");
+}
+
 #[test]
 fn a_noise_conditional_network_sees_the_mean_state() {
     need_onnxruntime();

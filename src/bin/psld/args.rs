@@ -291,7 +291,7 @@ pub struct MeasureArgs {
     #[arg(long, value_name = "STD", default_value_t = 0.0, allow_negative_numbers = true)]
     pub measurement_noise: f64,
     /// Seed of the first image's noise; image i has seed + i
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// The measurement, for `psld sample --measurement`
     #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]

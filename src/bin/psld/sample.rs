@@ -279,7 +279,9 @@ impl Lists {
     /// Images in a row of a grid of `n`, such that those in a column have something in common: the class, or the scale.
     fn columns(&self, n: usize) -> Option<usize> {
         let columns = if self.labels > 1 { self.labels } else { self.scales };
-        (columns > 1 && columns <= n).then_some(columns)
+        // One row of many is worse to look at than a square.
+        let rows = n / columns.max(1);
+        (columns > 1 && (rows > 1 || rows == 1 && columns <= 20)).then_some(columns)
     }
 }
 

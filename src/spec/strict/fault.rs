@@ -138,8 +138,9 @@ impl de::Error for Fault {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let got = Got::Value(shown(&variant.into()));
-        let fault = Self::new(one_of(expected), got);
-        Self { hint: Some(did_you_mean(variant, expected.iter().copied())), ..fault }
+        let hint = did_you_mean(variant, expected.iter().copied());
+        // The whole list is there already.
+        Self { hint: Some(hint).filter(|hint| hint.starts_with("did")), ..Self::new(one_of(expected), got) }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
