@@ -288,6 +288,11 @@ mod tests {
             said("tagged", "{\"kind\": \"average\", \"name\": \"a\", \"factor\": -2}"),
             "x: tagged.factor: expected a whole number from 0 to 18446744073709551615, got -2"
         );
+        // A type that says all by itself is not echoed.
+        let clip = parse("{\"clip\": \"yes\"}", BAD, "x").unwrap();
+        let said_of_clip = from_value::<crate::SamplerSpec>(clip, BAD, "x").unwrap_err().to_string();
+        assert!(said_of_clip.starts_with("x: clip: expected true, false"), "{said_of_clip}");
+        assert!(said_of_clip.ends_with("got \"yes\""), "{said_of_clip}");
         let long = said("seed", &format!("\"{}\"", "word ".repeat(1000)));
         assert!(long.len() < 250 && long.ends_with("..."), "{long}");
         // What is not given may be said to be so.

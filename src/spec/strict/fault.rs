@@ -39,6 +39,10 @@ impl Fault {
 
     /// The fault as it is seen from the field or element `name`, whose value is `value`.
     fn within(mut self, name: String, value: &Value) -> Self {
+        // Some types name their field themselves.
+        if let Some(rest) = self.what.strip_prefix(&format!("{}: ", name.trim_start_matches('.'))) {
+            self.what = rest.to_owned();
+        }
         if self.place.is_empty() {
             match (&self.got, value) {
                 (Got::Here, _) => self.got = Got::Value(shown(value)),
