@@ -3,10 +3,7 @@
 import json
 import os
 import subprocess
-import sys
 
-# The CUDA libraries that torch wants are empty files here: bound when called, which a CPU never does.
-sys.setdlopenflags(os.RTLD_LAZY | os.RTLD_GLOBAL)
 import numpy as np
 import pytest
 import torch
@@ -15,8 +12,6 @@ from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, UNet2DConditio
 import psld
 from psld.diffusers import Scheduler
 
-# Its threads spin while others compute.
-torch.set_num_threads(1)
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..", "..")
 with open(os.path.join(ROOT, "tests", "data", "diffusers", "spec.json")) as file:
     SPEC = json.load(file)
