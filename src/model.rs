@@ -106,23 +106,30 @@ impl Model {
         }
     }
 
-    /// Reads the spec in a model file, and nothing that runs the network: no ONNX Runtime is needed.
+    /// Reads the spec in a model file, or takes the one `given` beside it, and nothing that runs the network: no ONNX Runtime
+    /// is needed.
     ///
     /// # Errors
     /// [`Status::ReadFailed`] and [`Status::ModelInvalid`] for the file, [`Status::SpecMissing`] and
     /// [`Status::SpecInvalid`] for the spec.
-    pub fn read_spec(path: &Path) -> Result<ModelSpec> {
+    pub fn read_spec(path: &Path, given: Option<ModelSpec>) -> Result<ModelSpec> {
         let name = path.display();
         let bytes = std::fs::read(path).map_err(|e| {
             Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
         })?;
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
-            let network =
-                MixtureNetwork::parse(&String::from_utf8_lossy(&bytes)).map_err(|e| e.context(name))?;
-            return Ok(network.spec().clone());
+            let network = MixtureNetwork::parse_as(&String::from_utf8_lossy(&bytes), given);
+            return Ok(network.map_err(|e| e.context(name))?.spec().clone());
         }
         let model = onnx::Model::read(bytes).map_err(|e| e.context(&name))?;
-        ModelSpec::from_metadata(model.metadata(SPEC_KEY)).map_err(|e| e.context(name))
+        let mut spec = match given {
+            Some(spec) => spec,
+            None => ModelSpec::from_metadata(model.metadata(SPEC_KEY)).map_err(|e| e.context(&name))?,
+        };
+        let is_time = |port: &onnx::Port| port.name == spec.network.time_input;
+        let time = model.inputs().into_iter().find(is_time).and_then(|port| port.element);
+        spec.network.whole_times = time == Some(onnx::ElementType::I64);
+        Ok(spec)
     }
 
     #[cfg(feature = "onnxruntime")]

@@ -261,7 +261,8 @@ fn times_that_the_network_knows() {
             let spec = with_network(process, &fields);
             let times = Times::of_model(&spec).unwrap();
             let grid = plan_of(&spec, json!({ "sampler": "euler", "steps": 3 })).grid;
-            assert_eq!((grid[0], grid[3]), (times.high, times.end), "{network} on {path}");
+            assert_eq!((grid[0], grid[3]), (times.start, times.end), "{network} on {path}");
+            assert_eq!(times.start < times.high, network == "ddpm cosine", "{network} on {path}");
             writeln!(
                 table,
                 "{network} on {path}: {:.6} to {:.6}, ends at {:.6}",

@@ -282,7 +282,7 @@ fn refused_plans() {
     /rows/0/into = 1: plan: row 0: state 1 is read before it is written
     /rows/0/mean = [[0.0,0.0],[0.0,0.0]]: plan: row 0: mean is 2 x 2, expected 2 x 1
     /rows/0/noise/2 = [[0.0,0.0]]: plan: row 0: C is 1 x 2, expected 2 x 2
-    /rows/0/kind = "blur": plan: unknown variant `blur`, expected one of `replace`, `clip`, `cfg`, `gradient`, `restore`, `consistent` at line 1 column 329
+    /rows/0/kind = "blur": plan: unknown variant `blur`, expected one of `replace`, `clip`, `threshold`, `cfg`, `gradient`, `restore`, `consistent` at line 1 column 329
     /rows/0/kind = "clip": plan: unknown field `t`, expected `low` or `high` at line 1 column 329
     /rows/4/states = [[1,[[0.0],[0.0]]]]: plan: row 4: A is 2 x 1, expected 2 x 2
     /rows/4/states = [[7,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: there is no state 7; the plan has 2, counted from 0
@@ -669,7 +669,11 @@ fn option_errors() {
         r#"{"sampler": "gddim", "eta": 1.5}"#,
         r#"{"sampler": "gddim", "eta": -0.5}"#,
         r#"{"sampler": "gddim", "eta": 0.5, "order": 2}"#,
-        r#"{"sampler": "gddim", "clip": true}"#,
+        r#"{"sampler": "gddim", "clip": 1.5}"#,
+        r#"{"sampler": "gddim", "clip": {"percentile": 0.9, "max": 0.5}}"#,
+        r#"{"sampler": "gddim", "clip": {"percentile": 0.9, "most": 1}}"#,
+        r#"{"encode": true, "clip": true}"#,
+        r#"{"sampler": "gddim", "lower_order_final": true}"#,
         r#"{"sampler": "gddim", "published": true}"#,
         r#"{"sampler": "dpmpp", "published": true}"#,
         r#"{"sampler": "unipc", "published": true}"#,
@@ -710,7 +714,7 @@ fn option_errors() {
     {"sampler": "em", "step": 10} [InvalidConfig]: sampler options: unknown field `step`
     hint: did you mean `steps`?
     {"temperature": 1} [InvalidConfig]: sampler options: unknown field `temperature`
-    hint: known: kind, sampler, steps, nfe, time_grid, t_start, t_end, denoise, denoise_time, rtol, atol, max_nfe, error_norm, order, eta, lambda, matrix, lambda_s, variant, published, clip, encode, seed
+    hint: known: kind, sampler, steps, nfe, time_grid, t_start, t_end, denoise, denoise_time, rtol, atol, max_nfe, error_norm, order, eta, lambda, matrix, lambda_s, variant, published, clip, lower_order_final, encode, seed
     {"sampler": "emm"} [InvalidArgument]: unknown sampler `emm`
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
@@ -722,9 +726,9 @@ fn option_errors() {
     {"steps": -1} [InvalidConfig]: sampler options: invalid value: integer `-1`, expected u32
     {"steps": 2.5} [InvalidConfig]: sampler options: invalid type: floating point `2.5`, expected u32
     {"steps": 1000001} [InvalidArgument]: steps = 1000001: expected 1 to 1000000
-    {"nfe": 0} [InvalidArgument]: nfe = 0: sampler `em` takes 1 network call(s) a step and one to close, so at least 2 and at most 1000000 steps of them
-    {"nfe": 1} [InvalidArgument]: nfe = 1: sampler `em` takes 1 network call(s) a step and one to close, so at least 2 and at most 1000000 steps of them
-    {"nfe": 0, "denoise": false} [InvalidArgument]: nfe = 0: sampler `em` takes 1 network call(s) a step, so at least 1 and at most 1000000 steps of them
+    {"nfe": 0} [InvalidArgument]: nfe = 0: sampler `auto` takes 1 network call(s) a step and one to close, so at least 2 and at most 1000000 steps of them
+    {"nfe": 1} [InvalidArgument]: nfe = 1: sampler `auto` takes 1 network call(s) a step and one to close, so at least 2 and at most 1000000 steps of them
+    {"nfe": 0, "denoise": false} [InvalidArgument]: nfe = 0: sampler `auto` takes 1 network call(s) a step, so at least 1 and at most 1000000 steps of them
     {"sampler": "heun", "nfe": 2} [InvalidArgument]: nfe = 2: sampler `heun` takes 2 network call(s) a step and one to close, so at least 3 and at most 1000000 steps of them
     {"t_start": 1.5} [InvalidArgument]: t_start = 1.5, t_end = 0.001: expected 1e-7 <= t_end < t_start <= 1
     {"t_end": 0} [InvalidArgument]: t_start = 1.0, t_end = 0.0: expected 1e-7 <= t_end < t_start <= 1
@@ -745,7 +749,7 @@ fn option_errors() {
     hint: give `matrix` identity or ones
     {"sampler": "conjugate", "matrix": "two"} [InvalidConfig]: sampler options: unknown variant `two`, expected one of `zero`, `identity`, `ones`
     {"sampler": "conjugate", "matrix": "ones", "lambda": 80, "nfe": 21} [InvalidArgument]: lambda = 80.0: `conjugate` is unstable with it at 20 steps on this grid: unit normal data grow to a standard deviation of 2e15
-    hint: take lambda between 0 and 3.91, or more steps
+    hint: take lambda between 0 and 3.90, or more steps
     {"sampler": "cvv", "lambda": 100, "nfe": 21} [InvalidArgument]: lambda = 100.0: `cvv` is unstable with it at 10 steps on this grid: unit normal data grow to a standard deviation of 2e15
     hint: take lambda between 0 and 5.00, or more steps
     {"sampler": "roba", "lambda_s": -1} [InvalidArgument]: `lambda_s` is -1.0: expected a finite number of at least 0
@@ -768,8 +772,13 @@ fn option_errors() {
     {"sampler": "gddim", "eta": -0.5} [InvalidArgument]: eta = -0.5: expected 0 (deterministic) to 1 (ancestral)
     {"sampler": "gddim", "eta": 0.5, "order": 2} [InvalidArgument]: order: with eta > 0 `gddim` is of order 1
     hint: leave `order` out; `sde_dpmpp` is the stochastic sampler of order 2
-    {"sampler": "gddim", "clip": true} [InvalidArgument]: `clip` is no option of sampler `gddim`
-    hint: it is an option of: dpmpp
+    {"sampler": "gddim", "clip": 1.5} [InvalidArgument]: clip: percentile = 1.5: expected a share of a sample's values, above 0 and at most 1
+    hint: 0.995 is the usual one
+    {"sampler": "gddim", "clip": {"percentile": 0.9, "max": 0.5}} [InvalidArgument]: clip: max = 0.5: expected a finite number of at least 1, in halves of the data range
+    {"sampler": "gddim", "clip": {"percentile": 0.9, "most": 1}} [InvalidConfig]: sampler options: clip: expected true, false, a percentile such as 0.995, or {"percentile": 0.995, "max": 1}, got {"percentile":0.9,"most":1}
+    {"encode": true, "clip": true} [Unsupported]: clip: the way from data to noise, of `encode` and of likelihoods, is that of the network's own estimates
+    {"sampler": "gddim", "lower_order_final": true} [InvalidArgument]: `lower_order_final` is no option of sampler `gddim`
+    hint: it is an option of: dpmpp, unipc
     {"sampler": "gddim", "published": true} [InvalidArgument]: `published` is no option of sampler `gddim`
     hint: it is an option of: ddim, dpmpp, unipc, sde_dpmpp
     {"sampler": "dpmpp", "published": true} [Unsupported]: published: the papers' forms are for k = 1, the process has k = 2
@@ -791,7 +800,7 @@ fn option_errors() {
     hint: use `em` or `sscs`
     resampling [InvalidArgument]: inpaint: resample = 0: expected 1 to 1000
     resampling [InvalidArgument]: inpaint: resample = 1001: expected 1 to 1000
-    calls of resampling [InvalidArgument]: nfe = 4: sampler `em` takes 4 network call(s) a step and one to close, so at least 5 and at most 1000000 steps of them
+    calls of resampling [InvalidArgument]: nfe = 4: sampler `ancestral` takes 4 network call(s) a step and one to close, so at least 5 and at most 1000000 steps of them
     "#);
 
     // Without `order`, a grid of few steps lowers it.

@@ -349,8 +349,13 @@ fn calls_are_those_promised() {
     }
     // An odd budget of a sampler that calls twice a step is not overdrawn.
     assert_eq!(sampler(&spec, json!({ "sampler": "heun", "nfe": 20 })).plan().unwrap().nfe, 19);
-    // The default is 100 calls.
-    assert_eq!(sampler(&spec, json!({})).plan().unwrap().nfe, 100);
+    // What was asked for and rounded down is told.
+    let asked = |name, nfe| sampler(&spec, json!({ "sampler": name, "nfe": nfe })).nfe_asked();
+    assert_eq!((asked("heun", 20), asked("heun", 21), asked("em", 20)), (Some(20), None, None));
+    // The default is 30 calls of `auto`.
+    let default = sampler(&spec, json!({}));
+    assert_eq!(default.hash(), sampler(&spec, json!({ "sampler": "auto", "nfe": 30 })).hash());
+    assert_eq!((default.plan().unwrap().nfe, default.nfe_asked()), (30, None));
 
     let network = Hooked::before(&spec, |_| Ok(()));
     let (counter, model) = (network.calls(), network.model());

@@ -24,11 +24,11 @@ pub struct psld_sampler_options {
     /// All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
     /// one in here.
     pub options_json: *const c_char,
-    /// Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "unipc".
+    /// Name of the sampler, one of psld_samplers_json; NULL: "auto", with `encode` "unipc".
     pub sampler: *const c_char,
     /// Solver steps, the closing one not included; 0: not given. Excludes `nfe`.
     pub steps: i32,
-    /// All network calls, the closing one included; 0: not given, which is 100 without `steps`.
+    /// All network calls, the closing one included; 0: not given, which is 30 without `steps`, with `encode` 100.
     pub nfe: i32,
     /// Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "karras") or path of a grid file;
     /// NULL: "quadratic".
@@ -37,7 +37,8 @@ pub struct psld_sampler_options {
     pub time_points: *const f64,
     /// Number of elements of `time_points`.
     pub time_points_len: usize,
-    /// Forward time at which sampling starts, at most 1; NaN: 1.
+    /// Forward time at which sampling starts, at most 1; NaN: 1, or the largest that the network knows. Of tables of betas with
+    /// prediction epsilon or score it is the largest entry with alpha of at least 0.005 ("t_start" of `psld info --json`).
     pub t_start: f64,
     /// Forward time at which the solver's steps end, at least 1e-7; NaN: 0.001.
     pub t_end: f64,
@@ -73,7 +74,8 @@ pub struct psld_sampler_options {
     pub matrix: *const c_char,
     /// Form of a sampler that has several ("bh1", "bh2"); NULL: the sampler's default.
     pub variant: *const c_char,
-    /// Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
+    /// Whether every data estimate is clipped to the data range, the closing one included, 0 or 1; -1: 0. Dynamic thresholding
+    /// is said in `options_json`, as "clip": {"percentile": 0.995, "max": 1}. Not with `encode`, nor for likelihoods.
     pub clip: i32,
     /// With `inpaint`, how often each step is taken, the state taken back by the forward process in between; it
     /// multiplies the network calls. 0: 1.

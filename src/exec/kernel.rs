@@ -7,7 +7,7 @@
 use super::{Batch, Buffer, Float};
 use crate::isa::{Isa, Kernel};
 use crate::noise::{self, Purpose};
-use crate::plan::Update;
+use crate::plan::{Threshold, Update};
 use crate::process::{MAX_K, Mat};
 use std::marker::PhantomData;
 
@@ -455,6 +455,60 @@ impl<T: Float> Kernel for Clip<'_, T> {
             } else if x > self.high {
                 *value = T::from_f64(self.high);
             }
+        }
+    }
+}
+
+/// Moves what the outputs of one sample say of x_0 to its clipped value.
+pub(super) struct Clipped<'a, Z, E> {
+    pub row: &'a Threshold,
+    /// s, in half ranges: 1, or what the percentile says.
+    pub bound: f64,
+    pub z: &'a [Z],
+    pub out: &'a mut [E],
+    pub d: usize,
+}
+
+impl<Z: Float, E: Float> Kernel for Clipped<'_, Z, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { row, bound, z, out, d } = self;
+        let (middle, half) = (0.5 * (row.low + row.high), 0.5 * (row.high - row.low));
+        for (at, len) in chunks(d) {
+            let mut moved = [[0.0_f64; CHUNK]; 1];
+            add_product(&mut moved, &row.on_z, z, d, at, len);
+            add_product(&mut moved, &row.on_output, out, d, at, len);
+            for x in &mut moved[0][..len] {
+                // Comparisons, not min and max: a NaN must stay one, so that the next row reports it.
+                let clipped = if bound == 1.0 {
+                    if *x < row.low {
+                        row.low
+                    } else if *x > row.high {
+                        row.high
+                    } else {
+                        *x
+                    }
+                } else {
+                    let y = (*x - middle) / half;
+                    middle + half * (if y.abs() > bound { bound.copysign(y) } else { y }) / bound
+                };
+                *x = clipped - *x;
+            }
+            for (block, out) in out.chunks_mut(d).enumerate() {
+                add_scaled_own(&mut out[at..][..len], row.b[(block, 0)], &moved[0][..len]);
+            }
+        }
+    }
+}
+
+/// x += c moved, in double precision where anything is moved: what is not stays as it is, to the bit.
+#[inline(always)]
+fn add_scaled_own<E: Float>(x: &mut [E], c: f64, moved: &[f64]) {
+    for (x, m) in x.iter_mut().zip(moved) {
+        if *m != 0.0 {
+            *x = E::from_f64(x.to_f64() + c * m);
         }
     }
 }

@@ -10,11 +10,11 @@ pub(crate) use buffer::{Buffer, Float, Spare, gather};
 
 use crate::isa::Isa;
 use crate::noise::Purpose;
-use crate::plan::{MapKind, Update};
+use crate::plan::{MapKind, Threshold, Update};
 use crate::process::Mat;
 use crate::restoration::Linear;
 use crate::{Error, Result, Status};
-use kernel::{Amend, Amendment, Clip, Noise, Norm, Prior, Project, Replace, Sample, X0};
+use kernel::{Amend, Amendment, Clip, Clipped, Noise, Norm, Prior, Project, Replace, Sample, X0};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -35,6 +35,7 @@ pub(crate) struct Executor {
 const PARALLEL_WORK: usize = 1 << 21;
 const NOISE_WORK: usize = 8;
 const RESTORE_WORK: usize = 64;
+const THRESHOLD_WORK: usize = 4;
 
 /// The samples of one run: what rows read and write. Arrays are [n, blocks, d], row-major.
 pub(crate) struct Batch {
@@ -216,6 +217,9 @@ impl Executor {
                 Buffer::F32(_) => self.clip_in::<f32>(batch, [*low, *high], into),
                 Buffer::F64(_) => self.clip_in::<f64>(batch, [*low, *high], into),
             },
+            MapKind::Threshold(row) => {
+                self.threshold_each(batch, into, std::slice::from_ref(&Some(row.clone())))
+            }
             MapKind::Cfg { slot, rescale } => {
                 self.amend(batch, into, *slot, Amendment::Cfg { rescale: *rescale });
             }
@@ -247,6 +251,48 @@ impl Executor {
         let Batch { states, k, d, .. } = batch;
         self.samples(T::of_mut(&mut states[into]), *k * *d, 1, |_, into| {
             self.isa.run(Clip { low, high, values: &mut into[..*d] });
+        });
+    }
+
+    /// Clips what the outputs in slot `into` say of the data, with a row for each sample, or one for all; a sample without
+    /// is left alone.
+    pub fn threshold_each(&self, batch: &mut Batch, into: usize, rows: &[Option<Threshold>]) {
+        let Some(from) = rows.iter().flatten().map(|row| row.from).next() else { return };
+        let mut slot = std::mem::take(&mut batch.slots[into]);
+        match (&batch.states[from], &mut slot) {
+            (Buffer::F32(z), Buffer::F32(out)) => self.threshold_in(batch, z, out, rows),
+            (Buffer::F32(z), Buffer::F64(out)) => self.threshold_in(batch, z, out, rows),
+            (Buffer::F64(z), Buffer::F32(out)) => self.threshold_in(batch, z, out, rows),
+            (Buffer::F64(z), Buffer::F64(out)) => self.threshold_in(batch, z, out, rows),
+        }
+        batch.slots[into] = slot;
+    }
+
+    fn threshold_in<T: Float, E: Float>(
+        &self,
+        batch: &Batch,
+        z: &[T],
+        out: &mut [E],
+        rows: &[Option<Threshold>],
+    ) {
+        let (d, z_len, out_len) = (batch.d, batch.k * batch.d, out.len() / batch.n);
+        self.samples(out, out_len, THRESHOLD_WORK, |i, out| {
+            let Some(row) = rows.get(i).or(rows.first()).and_then(Option::as_ref) else { return };
+            let z = &z[i * z_len..][..z_len];
+            let bound = row.percentile.map_or(1.0, |percentile| {
+                let mut estimate = vec![0.0; d];
+                self.isa.run(X0 {
+                    on_z: &row.on_z,
+                    on_output: &row.on_output,
+                    z,
+                    output: out,
+                    into: &mut estimate,
+                });
+                let (middle, half) = (0.5 * (row.low + row.high), 0.5 * (row.high - row.low));
+                estimate.iter_mut().for_each(|x| *x = ((*x - middle) / half).abs());
+                percentile_of(&mut estimate, percentile).clamp(1.0, row.max.unwrap_or(f64::INFINITY))
+            });
+            self.isa.run(Clipped { row, bound, z, out, d });
         });
     }
 
@@ -513,4 +559,18 @@ impl Executor {
             _ => values.chunks_mut(len).enumerate().for_each(|(i, chunk)| work(i, chunk)),
         }
     }
+}
+
+/// The percentile of `values`, interpolated between neighbours; NaN where a value is.
+fn percentile_of(values: &mut [f64], percentile: f64) -> f64 {
+    if values.iter().any(|x| x.is_nan()) {
+        return f64::NAN;
+    }
+    let place = percentile * (values.len() - 1) as f64;
+    let below = place as usize;
+    let (_, low, rest) = values.select_nth_unstable_by(below, f64::total_cmp);
+    let low = *low;
+    let next = rest.iter().copied().fold(f64::INFINITY, f64::min);
+    let share = place - below as f64;
+    if share > 0.0 { low + share * (next - low) } else { low }
 }

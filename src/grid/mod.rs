@@ -1,5 +1,7 @@
 //! Time grids: decreasing forward times t_0 = t_start > ... > t_N = t_end.
 
+mod whole;
+
 use crate::process::Process;
 use crate::solver::Times;
 use crate::spec::strict::did_you_mean;
@@ -20,7 +22,7 @@ pub struct Calls {
 
 /// Resolves the grid of a sampler that takes `calls_per_step` network calls a step and one to close.
 ///
-/// The number of steps comes from `steps`, from `nfe` (default 100) less the closing call, or from a grid given
+/// The number of steps comes from `steps`, from `nfe` (default [`SamplerSpec::default_nfe`]) less the closing call, or from a grid given
 /// by its points; more than one of them must agree.
 ///
 /// # Errors
@@ -57,7 +59,7 @@ pub fn resolve_for(spec: &SamplerSpec, process: &Process, times: &Times, calls: 
                     "t_start = {start}, t_end = {end}: {n} steps of grid `{name}` are closer than the spacing of numbers"
                 )));
             }
-            Ok(grid)
+            Ok(whole::snap(grid, spec, process, times))
         }
     }
 }
@@ -68,7 +70,7 @@ fn steps(spec: &SamplerSpec, calls: Calls) -> Result<usize> {
     let steps = match (spec.steps, spec.nfe) {
         (Some(_), Some(_)) => return Err(Error::argument("steps and nfe exclude each other: give one")),
         (Some(steps), None) => steps,
-        (None, nfe) => nfe.unwrap_or(100).saturating_sub(closing) / calls_per_step,
+        (None, nfe) => nfe.unwrap_or(spec.default_nfe()).saturating_sub(closing) / calls_per_step,
     };
     // A plan of a million rows is some hundred MB: past it lies a typing error, not a sampler.
     if !(1..=1_000_000).contains(&steps) {
@@ -78,7 +80,7 @@ fn steps(spec: &SamplerSpec, calls: Calls) -> Result<usize> {
             None => format!(
                 "nfe = {}: sampler `{}` takes {calls_per_step} network call(s) a step{}, so at least {least} and at \
                  most 1000000 steps of them",
-                spec.nfe.unwrap_or(100),
+                spec.nfe.unwrap_or(spec.default_nfe()),
                 spec.name(),
                 match closing {
                     0 => String::new(),

@@ -18,6 +18,30 @@ impl Clock {
         Ok(Self { process: spec.network_process()?, time, scale })
     }
 
+    /// The network's process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Whether it runs against forward time.
+    pub fn is_reversed(&self) -> bool {
+        self.time == NetworkTime::Reversed
+    }
+
+    /// The forward time at which the time input holds `number`.
+    pub fn time(&self, number: f64) -> f64 {
+        let (number, (first, last)) = (number / self.scale, self.process.times());
+        let of_log_snr = |log_snr: f64| self.process.time_of_log_snr(log_snr, first, last);
+        match self.time {
+            NetworkTime::T => number,
+            NetworkTime::Reversed => 1.0 - number,
+            NetworkTime::Sigma => of_log_snr(-libm::log(number)),
+            NetworkTime::CNoise => of_log_snr(-4.0 * number),
+            NetworkTime::Index => (number + 1.0) / self.process.entries().unwrap_or(1) as f64,
+        }
+    }
+
+    /// What the time input holds at forward time `t`.
     pub fn at(&self, t: f64) -> f64 {
         self.scale
             * match self.time {

@@ -70,6 +70,22 @@ pub(super) fn table(plan: &Plan) -> String {
             Row::Map(Map { kind: MapKind::Clip { low, high }, into, .. }) => {
                 writeln!(out, "z{into} = position clipped to [{low}, {high}]")
             }
+            Row::Map(Map { kind: MapKind::Threshold(row), into, .. }) => {
+                let _ = write!(
+                    out,
+                    "slot{into} = slot{into} + {} (what clipping {} z{} + {} slot{into} to [{}, {}] moves it by",
+                    matrix(&row.b),
+                    matrix(&row.on_z),
+                    row.from,
+                    matrix(&row.on_output),
+                    row.low,
+                    row.high
+                );
+                if let Some(percentile) = row.percentile {
+                    let _ = write!(out, ", widened to percentile {percentile} and scaled back");
+                }
+                writeln!(out, ")")
+            }
             Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {
                 let _ = write!(out, "slot{into} = slot{into} + scale (slot{into} - slot{slot})");
                 let rescaled =

@@ -12,7 +12,7 @@ pub(crate) use affine::{Affine, push};
 use crate::guidance::GUIDE;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
-use crate::spec::{GuidanceKind, Restoration};
+use crate::spec::{Clip, GuidanceKind, Restoration};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -146,13 +146,15 @@ pub enum MapKind {
         /// (purpose, draw, C), or none for the kernel's mean.
         noise: Option<(Purpose, u32, Mat)>,
     },
-    /// The first block of the state, where a data estimate stands, is clipped to [low, high]; its other blocks stay.
+    /// The first block of the state, where the sample stands, is clipped to [low, high]; its other blocks stay.
     Clip {
         /// Lower bound, of the data's range.
         low: f64,
         /// Upper bound; low < high.
         high: f64,
     },
+    /// The data estimate X state `from` + Y slot `into` is clipped, and slot `into` gains B times what that moved it by.
+    Threshold(Threshold),
     /// Classifier-free guidance: slot `into` becomes (1 + w) slot `into` - w slot `slot`, with the scale w of each
     /// sample; samples of scale 0 stay as they are.
     Cfg {
@@ -191,12 +193,40 @@ pub enum MapKind {
     Consistent,
 }
 
+/// How a call's data estimate is clipped ([`crate::spec::Clip`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Threshold {
+    /// The state that the network saw.
+    pub from: usize,
+    /// 1 x k.
+    #[serde(rename = "X")]
+    pub on_z: Mat,
+    /// 1 x output_blocks.
+    #[serde(rename = "Y")]
+    pub on_output: Mat,
+    /// output_blocks x 1: what a change of the data estimate is in terms of the network's output.
+    #[serde(rename = "B")]
+    pub b: Mat,
+    /// Lower bound, of the data's range.
+    pub low: f64,
+    /// Upper bound; low < high.
+    pub high: f64,
+    /// Of dynamic thresholding: the percentile of a sample's distances from the middle of the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentile: Option<f64>,
+    /// The most that the percentile counts for, in halves of the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
 impl MapKind {
     /// The draw that the map consumes.
     fn noise(&self) -> Option<&(Purpose, u32, Mat)> {
         match self {
             Self::Replace { noise, .. } => noise.as_ref(),
             Self::Clip { .. }
+            | Self::Threshold(_)
             | Self::Cfg { .. }
             | Self::Gradient { .. }
             | Self::Restore { .. }
@@ -209,7 +239,11 @@ impl MapKind {
         match self {
             Self::Cfg { .. } => Some(GuidanceKind::Cfg),
             Self::Gradient { .. } => Some(GuidanceKind::Classifier),
-            Self::Replace { .. } | Self::Clip { .. } | Self::Restore { .. } | Self::Consistent => None,
+            Self::Replace { .. }
+            | Self::Clip { .. }
+            | Self::Threshold(_)
+            | Self::Restore { .. }
+            | Self::Consistent => None,
         }
     }
 }
@@ -406,6 +440,19 @@ impl Plan {
             if !m.is_finite() { Err(format!("{what} is not finite")) } else { Ok(()) }
         };
         let shape = |m: &Mat, cols: usize, what: &str| sized(m, self.k, cols, what);
+        // A map that moves the data estimate of a call.
+        let estimate =
+            |states: &[bool], slots: &[Option<usize>], from, into, (x, y, b): (&Mat, &Mat, &Mat)| {
+                read(states, from, "state")?;
+                read_slot(slots, into, 0)?;
+                sized(x, 1, self.k, "X")?;
+                sized(y, 1, self.output_blocks, "Y")?;
+                sized(b, self.output_blocks, 1, "B")
+            };
+        let range = |low: f64, high: f64| match low.is_finite() && high.is_finite() && low < high {
+            true => Ok(()),
+            false => Err(format!("low = {low:?}, high = {high:?}: expected finite low < high")),
+        };
         match row {
             Row::Eval(eval) => {
                 read(states, eval.from, "state")?;
@@ -463,9 +510,18 @@ impl Plan {
             }
             Row::Map(Map { kind: MapKind::Clip { low, high }, into, .. }) => {
                 read(states, *into, "state")?;
-                if !(low.is_finite() && high.is_finite() && low < high) {
-                    return Err(format!("low = {low:?}, high = {high:?}: expected finite low < high"));
-                }
+                range(*low, *high)?;
+            }
+            Row::Map(Map { kind: MapKind::Threshold(row), into, .. }) => {
+                let Threshold { from, on_z, on_output, b, low, high, percentile, max } = row;
+                estimate(states, slots, *from, *into, (on_z, on_output, b))?;
+                range(*low, *high)?;
+                let clip = match (percentile, max) {
+                    (Some(percentile), max) => Clip::Percentile { percentile: *percentile, max: *max },
+                    (None, None) => Clip::Range,
+                    (None, Some(_)) => return Err("max: it bounds a percentile, and none is given".into()),
+                };
+                clip.check().map_err(|e| e.message().to_owned())?;
             }
             Row::Map(Map { kind: MapKind::Cfg { slot, rescale }, into, .. }) => {
                 read_slot(slots, *into, 0)?;
@@ -480,11 +536,7 @@ impl Plan {
                 sized(b, self.output_blocks, self.k, "B")?;
             }
             Row::Map(Map { kind: MapKind::Restore { from, on_z, on_output, b, variance }, into, .. }) => {
-                read(states, *from, "state")?;
-                read_slot(slots, *into, 0)?;
-                sized(on_z, 1, self.k, "X")?;
-                sized(on_output, 1, self.output_blocks, "Y")?;
-                sized(b, self.output_blocks, 1, "B")?;
+                estimate(states, slots, *from, *into, (on_z, on_output, b))?;
                 if !(*variance > 0.0 && variance.is_finite()) {
                     return Err(format!("variance = {variance:?}: expected a number above 0"));
                 }

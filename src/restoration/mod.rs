@@ -17,10 +17,10 @@ pub(crate) use linear::Linear;
 use crate::isa::Isa;
 use crate::noise::{self, Purpose};
 use crate::plan::{Eval, Map, MapKind};
-use crate::process::{Mat, Process};
+use crate::process::Process;
 use crate::run::Tensor;
 use crate::solver::Decoder;
-use crate::spec::{DataSpec, Prediction, Restoration};
+use crate::spec::{DataSpec, Restoration};
 use crate::{Error, Result, Status};
 use ndarray::ArrayD;
 
@@ -77,54 +77,4 @@ pub(crate) fn row(
         variance: 1.0 / (1.0 / restoration.data_variance(range) + snr),
     };
     Ok(Map { step: eval.step, kind, into: eval.slot })
-}
-
-impl Decoder {
-    /// What a change of the data estimate changes in the network's raw output: output_blocks x 1.
-    fn output_from_x0(&self, process: &Process, t: f64) -> Result<Mat> {
-        if self.is_denoiser() {
-            let (_, on_output) = self.x0(process, t)?;
-            return Ok(Mat::identity(1) * (1.0 / on_output[(0, 0)]));
-        }
-        let whitening = process.whitening(t);
-        let score = whitening.transpose() * whitening * process.mean(t);
-        let whole = match self.prediction {
-            Prediction::Score => score,
-            _ => process.eps_from_score(t) * score,
-        };
-        Ok(self.half(process.k()).map_or(whole, |block| whole.row(block)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::ModelSpec;
-
-    /// What is added to the output moves the data estimate by exactly what was asked for, whatever the network predicts.
-    #[test]
-    fn the_estimate_moves_by_what_is_asked() {
-        let specs = [
-            r#"{"process": {"kind": "psld"}, "network": {}}"#,
-            r#"{"process": {"kind": "psld"}, "network": {"prediction": "score"}}"#,
-            r#"{"process": {"kind": "psld", "score_matching": "dsm"}, "network": {}}"#,
-            r#"{"process": {"kind": "cld"}, "network": {"predicts": "momentum"}}"#,
-            r#"{"process": {"kind": "vp"}, "network": {}}"#,
-            r#"{"process": {"kind": "vp"}, "network": {"prediction": "v"}}"#,
-            r#"{"process": {"kind": "vp"}, "network": {"prediction": "x0"}}"#,
-            r#"{"process": {"kind": "edm"}, "network": {"prediction": "edm"}}"#,
-            r#"{"process": {"kind": "flow"}, "network": {"prediction": "velocity"}}"#,
-            r#"{"process": {"kind": "psld"}, "network": {"process": {"kind": "vp"}}}"#,
-        ];
-        for text in specs {
-            let text = text.replacen('{', r#"{"format": 1, "data": {"shape": [4]}, "#, 1);
-            let spec = ModelSpec::parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
-            let (process, decoder) = (spec.process().unwrap(), Decoder::new(&spec).unwrap());
-            for t in [0.003, 0.1, 0.5, 0.9] {
-                let (_, on_output) = decoder.x0(&process, t).unwrap();
-                let moved = (on_output * decoder.output_from_x0(&process, t).unwrap())[(0, 0)];
-                assert!((moved - 1.0).abs() < 1e-9, "{text} at t = {t}: moved by {moved}");
-            }
-        }
-    }
 }

@@ -7,7 +7,7 @@ use crate::exec::Buffer;
 use crate::guidance::GUIDE;
 use crate::network::{Evaluator, Inputs, Interrupt, Network, Precision};
 use crate::plan::Eval;
-use crate::solver::rk45;
+use crate::solver::{clip, rk45};
 use crate::{Error, Result, Status};
 use std::ops::Range;
 use std::sync::Arc;
@@ -363,7 +363,10 @@ impl Run {
         self.calls.seen = (evaluation.from, evaluation.t);
         match &evaluation.times {
             Times::One(_) => self.preview(evaluation.slot),
-            Times::Each(times) => self.preview_each(evaluation, times),
+            Times::Each(times) => {
+                self.clip_each(evaluation, times)?;
+                self.preview_each(evaluation, times)
+            }
         }
     }
 
@@ -374,6 +377,20 @@ impl Run {
             let (on_z, on_output) = self.calls.decoder.x0(&self.sampler.process, t)?;
             self.executor.x0(&self.batch, from, slot, &on_z, &on_output, x0);
         }
+        Ok(())
+    }
+
+    /// Clips the data estimates of a call at times of the samples' own; of others a row of the plan does.
+    fn clip_each(&mut self, evaluation: &Evaluation, times: &[Option<Time>]) -> Result<()> {
+        let Some(how) = self.sampler.options().clipping() else { return Ok(()) };
+        let (decoder, process, range) =
+            (&self.calls.decoder, &self.sampler.process, self.sampler.model.data.range);
+        let row = |time: &Option<Time>| {
+            time.map(|time| clip::threshold(how, range, decoder, process, evaluation.from, time.t))
+                .transpose()
+        };
+        let rows = times.iter().map(row).collect::<Result<Vec<_>>>()?;
+        self.executor.threshold_each(&mut self.batch, evaluation.slot, &rows);
         Ok(())
     }
 

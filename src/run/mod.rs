@@ -30,7 +30,7 @@ use crate::guidance::{self, GUIDE};
 use crate::network::{Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
-use crate::solver::{Decoder, Rows, Sampler};
+use crate::solver::{Decoder, Rows, Sampler, clip};
 use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Result, Status};
 use call::Own;
@@ -172,7 +172,7 @@ impl Run {
     ) -> Result<Self> {
         let network = model.network();
         let spec = network.spec();
-        if *spec != sampler.model {
+        if !spec.is_of(&sampler.model) {
             return Err(Error::argument("the sampler was compiled for another model")
                 .hint("compile it with the spec of the model that runs it"));
         }
@@ -262,7 +262,7 @@ impl Run {
             if sampler.projects() { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
         let previews = options.previews || options.anytime;
         let x0 = if previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
-        let decoder = Decoder::new(spec)?;
+        let decoder = Decoder::new(spec)?.with(sampler.options());
         let (rows, of, t) = match &sampler.rows {
             Rows::Planned(plan) => {
                 let of = plan.rows.last().map_or(0, |row| row.step() + 1);
@@ -424,6 +424,12 @@ impl Run {
             self.progress.fraction = solver.fraction();
             self.progress.nfe = solver.nfe as usize;
             self.progress.done = solver.done;
+            if let (true, Rows::Adaptive(rk45::Options { clip: Some(_), denoise: true, .. })) =
+                (solver.done, &self.sampler.rows)
+            {
+                let [low, high] = self.sampler.model.data.range;
+                self.executor.map(&mut self.batch, &MapKind::Clip { low, high }, 0);
+            }
             return Ok(());
         };
         let [Some(t)] = call.times[..] else {
@@ -440,10 +446,15 @@ impl Run {
             }
             _ => None,
         };
+        let clipped =
+            self.sampler.options().clipping().map(|how| {
+                clip::row(how, self.sampler.model.data.range, &self.calls.decoder, process, &eval)
+            });
         asked.push_back(Asked::Row(Row::Eval(eval)));
         if let Some((guide, map)) = guided {
             asked.extend([Asked::Row(Row::Eval(guide)), Asked::Row(Row::Map(map))]);
         }
+        asked.extend(clipped.transpose()?.map(|map| Asked::Row(Row::Map(map))));
         Ok(())
     }
 
@@ -503,14 +514,15 @@ impl Run {
         same && self.guides() && matches!(self.calls.guide, Some(Guide::Model))
     }
 
-    /// Executes a map row; one that guides or restores changes the data estimate, too.
+    /// Executes a map row; one that guides, restores or clips changes the data estimate, too.
     fn map(&mut self, row: &Map) -> Result<()> {
         let guides = matches!(row.kind, MapKind::Cfg { .. } | MapKind::Gradient { .. });
         if guides && !self.guides() {
             return Ok(());
         }
         self.executor.map(&mut self.batch, &row.kind, row.into);
-        if guides || matches!(row.kind, MapKind::Restore { .. }) { self.preview(row.into) } else { Ok(()) }
+        let moves = matches!(row.kind, MapKind::Restore { .. } | MapKind::Threshold(_));
+        if guides || moves { self.preview(row.into) } else { Ok(()) }
     }
 
     /// How far the run is.
@@ -546,7 +558,8 @@ impl Run {
     /// What made these samples: a JSON object with `psld` (version), `sampler` (options in full), `plan` and `model`
     /// (hashes), `process`, `backend`, `noise` ("philox" or "caller"), `seeds` (first, count: at the start), `gathered` (step,
     /// indices, seeds of each [`gather`](Self::gather); null without), `precision`, `batch` (null in an engine), `labels`, `conditioning`,
-    /// `scales` (both as they are now), `guide` (hash), `steps`, `nfe`, `t`, `done` and `seconds` in the network. With the
+    /// `scales` (both as they are now), `guide` (hash), `steps`, `nfe`, `nfe_asked` (of which a sampler of several calls a step may
+    /// make fewer; null where none was said), `t`, `done` and `seconds` in the network. With the
     /// same model and these numbers anyone gets the same samples.
     ///
     /// # Errors
@@ -575,6 +588,7 @@ impl Run {
             "labels": self.calls.labels,
             "steps": { "done": step, "of": of },
             "nfe": nfe,
+            "nfe_asked": self.sampler.options().nfe,
             "t": t,
             "done": done,
             "network_seconds": self.calls.seconds.as_secs_f64(),

@@ -174,7 +174,7 @@ impl Run {
         let (reader, saved) = Reader::new::<Saved>(KIND, bytes)?;
         let network = model.network();
         let spec = network.spec();
-        if *spec != sampler.model {
+        if !spec.is_of(&sampler.model) {
             return Err(Error::argument("the sampler was compiled for another model")
                 .hint("compile it with the spec of the model that runs it"));
         }
@@ -238,7 +238,7 @@ impl Run {
             }
             (Some(_), None) => Some(Guide::Model),
         };
-        let decoder = Decoder::new(spec)?;
+        let decoder = Decoder::new(spec)?.with(sampler.options());
         let (rows, consumed, draws, done) = match (&sampler.rows, saved.rows) {
             (Rows::Planned(plan), SavedCursor::Planned(next)) if next <= plan.rows.len() => {
                 let consumed = plan.rows[..next].iter().map(|row| row.draws().count()).sum();

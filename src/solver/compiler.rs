@@ -2,8 +2,9 @@
 //! score, the closing step.
 
 use super::denoiser::Denoiser;
-use super::{SamplerInfo, Solver, Times, encode, inpaint};
+use super::{SamplerInfo, Solver, Times, Whole, clip, encode, inpaint};
 use crate::guidance::{self, GUIDE};
+use crate::network::Clock;
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, Input, Map, MapKind, Plan, Row, push};
 use crate::process::{Mat, Process};
@@ -23,23 +24,54 @@ const UNNUMBERED: usize = usize::MAX;
 pub(crate) struct Decoder {
     pub(crate) prediction: Prediction,
     predicts: Predicts,
+    /// Whether epsilon of all blocks is what the data estimate leaves.
+    by_estimate: bool,
     /// Networks of k = 1 that need more than the state and its process.
     denoiser: Option<Arc<Denoiser>>,
+    /// What the network is told of the time, where that is whole numbers.
+    whole: Option<Arc<Clock>>,
+    /// The last entry of a table of betas that sampling starts from, as forward time of the table and log SNR; `None`: the
+    /// last that there is.
+    first_entry: Option<(f64, f64)>,
 }
+
+/// Where the noise is so much larger than the data, errors of epsilon are errors of the data estimate 200 times as large: by
+/// default a run does not start there. (Linear tables end at alpha 0.0063, cosine ones at 5e-5 and less.)
+const LEAST_ALPHA: f64 = 0.005;
 
 impl Decoder {
     pub fn new(model: &ModelSpec) -> Result<Self> {
         Ok(Self {
             prediction: model.network.prediction,
             predicts: model.network.predicts.unwrap_or(Predicts::All),
+            by_estimate: false,
             denoiser: Denoiser::new(model)?.map(Arc::new),
+            whole: model.network.whole_times.then(|| Clock::new(model).map(Arc::new)).transpose()?,
+            first_entry: first_entry(model)?,
         })
+    }
+
+    /// For `options`: where they clip the data estimate, epsilon of all blocks is what the clipped one leaves,
+    /// W (z - a x0). The exact network's is that in any case.
+    pub fn with(self, options: &SamplerSpec) -> Self {
+        Self { by_estimate: options.clipping().is_some(), ..self }
     }
 
     /// The times of `process` that a sampler with this network may use.
     pub fn times(&self, process: &Process) -> Result<Times> {
         let all = Times::of(process);
-        self.denoiser.as_ref().map_or(Ok(all), |denoiser| denoiser.times(process, all))
+        let times = match &self.denoiser {
+            Some(denoiser) => denoiser.times(process, all)?,
+            None => all,
+        };
+        let foreign = self.denoiser.as_ref().is_some_and(|denoiser| denoiser.is_foreign());
+        let start = match self.first_entry {
+            None => times.high,
+            Some((t, _)) if !foreign => t,
+            Some((_, log_snr)) => process.time_of_log_snr(log_snr, times.low, times.high),
+        };
+        let whole = self.whole.clone().map(|clock| Whole { clock, foreign });
+        Ok(Times { start, whole, ..times })
     }
 
     /// What the network sees of a state at time `t`; `None` for the state itself.
@@ -48,10 +80,19 @@ impl Decoder {
     }
 
     /// (P: k x k, R: k x output blocks) at time `t`.
+    pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
+        if self.by_estimate && !self.is_denoiser() && self.half(process.k()).is_none() && process.k() > 1 {
+            let (x, y) = self.x0(process, t)?;
+            return Ok(Self::from_x0(process, t, x, y));
+        }
+        self.predicted_epsilon(process, t)
+    }
+
+    /// The same as the network says it.
     ///
     /// Half outputs determine the other half: the exact epsilon is W (z - a x0) with one unknown x0 for each
     /// element, which either half gives. The half that is predicted passes through unchanged.
-    pub fn epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
+    fn predicted_epsilon(&self, process: &Process, t: f64) -> Result<(Mat, Mat)> {
         if let Some(denoiser) = &self.denoiser {
             return Ok(denoiser.epsilon(process, t));
         }
@@ -73,7 +114,7 @@ impl Decoder {
                         (Mat::from_fn(1, 1, |_, _| alpha / norm), -sigma / norm)
                     }
                 };
-                Self::from_x0(process, t, x, y)
+                Self::from_x0(process, t, x, Mat::identity(1) * y)
             }
             (prediction, Some(i)) => {
                 // One row of what is predicted reads w z - (w a) x0, up to sign.
@@ -89,7 +130,8 @@ impl Decoder {
                         format!("the predicted half of the output does not determine x0 at t = {t}"),
                     ));
                 }
-                let (mut p, mut r) = Self::from_x0(process, t, row * (1.0 / visible), -sign / visible);
+                let output = Mat::identity(1) * (-sign / visible);
+                let (mut p, mut r) = Self::from_x0(process, t, row * (1.0 / visible), output);
                 if prediction == Prediction::Epsilon {
                     for j in 0..k {
                         p[(i, j)] = 0.0;
@@ -122,11 +164,26 @@ impl Decoder {
         process.eps_from_whitened(t) * process.whitening(t)
     }
 
-    /// eps = W (z - a x0) for x0 = X z + y output.
-    fn from_x0(process: &Process, t: f64, x: Mat, y: f64) -> (Mat, Mat) {
+    /// eps = W (z - a x0) for x0 = X z + Y output.
+    fn from_x0(process: &Process, t: f64, x: Mat, y: Mat) -> (Mat, Mat) {
         let whole = Self::eps_of_residual(process, t);
         let seen = whole * process.mean(t);
-        (whole - seen * x, seen * -y)
+        (whole - seen * x, -(seen * y))
+    }
+
+    /// What a change of the data estimate changes in the network's raw output: output_blocks x 1.
+    pub fn output_from_x0(&self, process: &Process, t: f64) -> Result<Mat> {
+        if self.is_denoiser() {
+            let (_, on_output) = self.x0(process, t)?;
+            return Ok(Mat::identity(1) * (1.0 / on_output[(0, 0)]));
+        }
+        let whitening = process.whitening(t);
+        let score = whitening.transpose() * whitening * process.mean(t);
+        let whole = match self.prediction {
+            Prediction::Score => score,
+            _ => process.eps_from_score(t) * score,
+        };
+        Ok(self.half(process.k()).map_or(whole, |block| whole.row(block)))
     }
 
     /// (1 x k on z, 1 x output blocks on the output) of the data estimate E[x0 | z].
@@ -139,7 +196,7 @@ impl Decoder {
         }
         // w (z + C score), with w the weights of least variance: the first row of Psi(t -> 0) (z - L eps) is the same for
         // the exact network, but amplifies the errors of a trained one by a hundred more near t = 1.
-        let (p, r) = self.epsilon(process, t)?;
+        let (p, r) = self.predicted_epsilon(process, t)?;
         let on_eps =
             process.mean(t).transpose() * libm::exp(-2.0 * process.log_snr(t)) * process.score_from_eps(t);
         Ok((process.x0_weights(t) + on_eps * p, on_eps * r))
@@ -152,6 +209,18 @@ impl Decoder {
         let (on_z, on_output) = self.x0(process, t)?;
         Ok(on_z * Affine::state(0, 1) + Affine::slot(slot, on_output))
     }
+}
+
+/// The largest entry with alpha of at least [`LEAST_ALPHA`], of networks that predict the noise on a table of betas.
+fn first_entry(model: &ModelSpec) -> Result<Option<(f64, f64)>> {
+    if !matches!(model.network.prediction, Prediction::Epsilon | Prediction::Score) {
+        return Ok(None);
+    }
+    let process = model.network_process()?;
+    let Some(n) = process.entries() else { return Ok(None) };
+    let time = |i: usize| (i + 1) as f64 / n as f64;
+    let entry = (0..n).rev().find(|i| process.mean(time(*i))[(0, 0)] >= LEAST_ALPHA);
+    Ok(entry.filter(|i| i + 1 < n).map(|i| (time(i), process.log_snr(time(i)))))
 }
 
 /// Writes the rows of one plan.
@@ -194,7 +263,7 @@ impl<'a> Compiler<'a> {
             failed: None,
             options,
             data_range: model.data.range,
-            decoder: Decoder::new(model)?,
+            decoder: Decoder::new(model)?.with(options),
             output_blocks: model.output_blocks(process.k()),
             grid: Vec::new(),
             rows: Vec::new(),
@@ -216,6 +285,10 @@ impl<'a> Compiler<'a> {
         (solver.steps)(&mut self, &grid)?;
         if denoise && !encodes {
             self.close(info, grid[grid.len() - 1])?;
+            // The closing step of a recipe ends a little beside the clipped estimate; so does rounding.
+            if self.options.clipping().is_some() {
+                self.rows.push(Row::Map(clip::sample(self.data_range, self.step - 1)));
+            }
         }
         if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
             self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
@@ -293,13 +366,17 @@ impl<'a> Compiler<'a> {
         Affine::state(state, self.process.k())
     }
 
-    /// Calls the network on state `from` at time `t`, and its guide where there is one.
+    /// Calls the network on state `from` at time `t`, and its guide where there is one; then the data estimate is held to
+    /// what was measured, and clipped.
     pub fn eval(&mut self, from: usize, t: f64, slot: usize) {
         let input = self.decoder.input(self.process, t);
         let eval = Eval { step: self.step, network: 0, from, t, slot, input };
         let restored = self
             .restore
             .map(|restore| restoration::row(restore, self.data_range, &self.decoder, self.process, &eval));
+        let clipped = self.options.clipping();
+        let clipped =
+            clipped.map(|clip| clip::row(clip, self.data_range, &self.decoder, self.process, &eval));
         let guided = self.guidance.map_or(Ok(None), |guidance| {
             guidance::rows(&guidance, &self.decoder, self.process, &eval, UNNUMBERED)
         });
@@ -309,9 +386,11 @@ impl<'a> Compiler<'a> {
             Ok(Some((call, map))) => self.rows.extend([Row::Eval(call), Row::Map(map)]),
             Err(error) => self.failed = self.failed.take().or(Some(error)),
         }
-        match restored.transpose() {
-            Ok(row) => self.rows.extend(row.map(Row::Map)),
-            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        for row in [restored, clipped].into_iter().flatten() {
+            match row {
+                Ok(row) => self.rows.push(Row::Map(row)),
+                Err(error) => self.failed = self.failed.take().or(Some(error)),
+            }
         }
     }
 
@@ -466,4 +545,37 @@ fn remembers(rows: &[Row]) -> bool {
         }
         Row::Map(_) => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::ModelSpec;
+
+    /// What is added to the output moves the data estimate by exactly what was asked for, whatever the network predicts.
+    #[test]
+    fn the_estimate_moves_by_what_is_asked() {
+        let specs = [
+            r#"{"process": {"kind": "psld"}, "network": {}}"#,
+            r#"{"process": {"kind": "psld"}, "network": {"prediction": "score"}}"#,
+            r#"{"process": {"kind": "psld", "score_matching": "dsm"}, "network": {}}"#,
+            r#"{"process": {"kind": "cld"}, "network": {"predicts": "momentum"}}"#,
+            r#"{"process": {"kind": "vp"}, "network": {}}"#,
+            r#"{"process": {"kind": "vp"}, "network": {"prediction": "v"}}"#,
+            r#"{"process": {"kind": "vp"}, "network": {"prediction": "x0"}}"#,
+            r#"{"process": {"kind": "edm"}, "network": {"prediction": "edm"}}"#,
+            r#"{"process": {"kind": "flow"}, "network": {"prediction": "velocity"}}"#,
+            r#"{"process": {"kind": "psld"}, "network": {"process": {"kind": "vp"}}}"#,
+        ];
+        for text in specs {
+            let text = text.replacen('{', r#"{"format": 1, "data": {"shape": [4]}, "#, 1);
+            let spec = ModelSpec::parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let (process, decoder) = (spec.process().unwrap(), Decoder::new(&spec).unwrap());
+            for t in [0.003, 0.1, 0.5, 0.9] {
+                let (_, on_output) = decoder.x0(&process, t).unwrap();
+                let moved = (on_output * decoder.output_from_x0(&process, t).unwrap())[(0, 0)];
+                assert!((moved - 1.0).abs() < 1e-9, "{text} at t = {t}: moved by {moved}");
+            }
+        }
+    }
 }

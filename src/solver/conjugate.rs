@@ -51,7 +51,9 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     };
     let process = c.process;
     let step = |lambda: f64, t: f64, u: f64| whole(process, unit * lambda, t, u);
-    stability::check("conjugate", process, grid, lambda, |lambda, t, u| vec![step(lambda, t, u)])?;
+    stability::check("conjugate", process, grid, lambda, unit.norm_inf().max(1.0), |lambda, t, u| {
+        vec![step(lambda, t, u)]
+    })?;
     for pair in grid.windows(2) {
         let (t, u) = (pair[0], pair[1]);
         c.eval(0, t, 0);

@@ -50,7 +50,9 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
             Step { t, on_z: whole.on_z * first.on_z, on_eps: whole.on_z * first.on_eps + whole.on_eps };
         [both, rest]
     };
-    stability::check("cvv", process, grid, lambda, |lambda, t, u| parts(lambda, t, u).into())?;
+    stability::check("cvv", process, grid, lambda, ones.norm_inf(), |lambda, t, u| {
+        parts(lambda, t, u).into()
+    })?;
     for pair in grid.windows(2) {
         let (t, u) = (pair[0], pair[1]);
         for step in parts(lambda, t, u) {

@@ -29,7 +29,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let order = multistep::order(c, grid, 2, 3)?;
     let process = c.process;
     let mut frame = Frame::triangular(process);
-    let mut history = History::new(order, 1, None);
+    let mut history = History::new(order, 1);
     for pair in grid.windows(2) {
         let (t, u) = (pair[0], pair[1]);
         let step = frame.step(t, u);

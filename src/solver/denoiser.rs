@@ -67,7 +67,13 @@ impl Denoiser {
         let at = |target| process.time_of_log_snr(target, all.low, all.high);
         let low = if most >= highest { all.low } else { at(most) };
         let high = if least <= lowest { all.high } else { at(least) };
-        Ok(Times { low, high, end: all.end.max(low), clipped: low > all.low || high < all.high })
+        let clipped = low > all.low || high < all.high;
+        Ok(Times { low, high, start: high, end: all.end.max(low), clipped, whole: None })
+    }
+
+    /// Whether the network was trained on another path than the one to sample along.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// The network's time for the time `t` of `process`.

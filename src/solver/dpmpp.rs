@@ -3,7 +3,7 @@
 //!
 //! z_u = P z + sum_j W_j x0_j with P = R_u R_t^-1 in the [frame](super::frame) of gDDIM and
 //! W_j = -1/2 integral of l_j P(s -> u) G G^T Sigma^-1 a over the step; the W_j add up to a_u - P a_t, so a step is exact
-//! for data at a point. Unlike epsilon, the data estimate may be clipped to the data's range.
+//! for data at a point.
 //!
 //! `published` (k = 1): multistep DPM-Solver++ with the paper's coefficients in half the log-SNR.
 
@@ -23,21 +23,24 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2211.01095",
         equation: "Algorithm 2; `published`: its code, multistep 1 to 3",
-        options: &["order", "published", "clip"],
+        options: &["order", "published", "lower_order_final"],
     },
     steps,
 };
 
+/// `lower_order_final` acts with fewer calls than this, as in the published code.
+const FEW: usize = 15;
+
 fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let order = multistep::order(c, grid, 2, 3)?;
-    let clip = c.options.clip.unwrap_or(false).then_some(c.data_range);
-    let mut history = History::new(order, 1, clip);
+    let orders = multistep::orders(c, grid, order, FEW);
+    let mut history = History::new(order, 1);
     if multistep::published(c)? {
-        return published(c, grid, order, history);
+        return published(c, grid, &orders, history);
     }
     let process = c.process;
     let mut frame = Frame::rotating(process);
-    for pair in grid.windows(2) {
+    for (pair, order) in grid.windows(2).zip(orders) {
         let (t, u) = (pair[0], pair[1]);
         let step = frame.step(t, u);
         history.call(c, t, &|c, slot, z| c.x0(slot, t, z))?;
@@ -61,12 +64,12 @@ pub(super) fn weights(process: &Process, step: &Step, times: &[f64]) -> Vec<Mat>
     step.weights(times, |s| s, pull, Some(total))
 }
 
-fn published(c: &mut Compiler<'_>, grid: &[f64], order: usize, mut history: History) -> Result<()> {
+fn published(c: &mut Compiler<'_>, grid: &[f64], orders: &[usize], mut history: History) -> Result<()> {
     let lambda = |c: &Compiler<'_>, t: f64| c.process.log_snr(t);
-    for pair in grid.windows(2) {
+    for (pair, order) in grid.windows(2).zip(orders) {
         let (t, u) = (pair[0], pair[1]);
         history.call(c, t, &|c, slot, z| c.x0(slot, t, z))?;
-        let times: Vec<f64> = history.times(order).iter().map(|t| lambda(c, *t)).collect();
+        let times: Vec<f64> = history.times(*order).iter().map(|t| lambda(c, *t)).collect();
         let ((_, sigma_t), (alpha_u, sigma_u)) =
             (multistep::scales(c.process, t), multistep::scales(c.process, u));
         let weights: Vec<Mat> =

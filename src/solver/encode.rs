@@ -34,6 +34,12 @@ pub(super) fn check(options: &SamplerSpec, inpaints: bool) -> Result<()> {
             "encode: there is nothing to complete on the way to noise",
         ));
     }
+    if options.clipping().is_some() {
+        return Err(Error::new(
+            Status::Unsupported,
+            "clip: the way from data to noise, of `encode` and of likelihoods, is that of the network's own estimates",
+        ));
+    }
     if super::list().any(|info| info.name == name) && !BOTH_WAYS.contains(&name) {
         return refuse(format!("sampler `{name}` leads from noise to data only"));
     }

@@ -3,6 +3,7 @@
 
 mod ancestral;
 pub mod auto;
+pub(crate) mod clip;
 mod compiler;
 mod conjugate;
 mod cvv;
@@ -33,6 +34,7 @@ mod unipc;
 pub(crate) use compiler::Decoder;
 
 use crate::guidance::GUIDE;
+use crate::network::Clock;
 use crate::plan::{Plan, Row};
 use crate::process::{Mat, Process};
 use crate::restoration::Linear;
@@ -151,6 +153,12 @@ impl Sampler {
                 let default = SamplerSpec { sampler: None, ..options.clone() };
                 return Self::compile_for(model, &default, conditioning);
             }
+            // Steps that are taken again cannot be made of earlier ones.
+            if conditioning.resample() > 1 {
+                let chosen =
+                    SamplerSpec { sampler: Some(ancestral::SOLVER.info.name.into()), ..options.clone() };
+                return Self::compile_for(model, &chosen, conditioning);
+            }
             let process = model.process()?;
             let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
             return Self::compile_for(model, &chosen, conditioning);
@@ -183,6 +191,9 @@ impl Sampler {
             measured.map(|restore| Linear::new(restore, &model.data.shape).map(Arc::new)).transpose()?;
         if options.encodes() {
             encode::check(options, inpaint || restores)?;
+        }
+        if let Some(clip) = options.clipping() {
+            clip.check()?;
         }
         let times = Decoder::new(model)?.times(&process)?;
         let name = options.name();
@@ -353,6 +364,13 @@ impl Sampler {
         }
     }
 
+    /// The network calls that were asked for, where the plan makes fewer: a step takes several, or guidance acts on a part of
+    /// the way.
+    pub fn nfe_asked(&self) -> Option<u32> {
+        let made = self.plan()?.nfe;
+        self.options.nfe.filter(|asked| made < *asked as usize)
+    }
+
     /// Whether it leads from data to noise ([`SamplerSpec::encode`]).
     pub fn encodes(&self) -> bool {
         match &self.rows {
@@ -420,16 +438,29 @@ impl Sampler {
 }
 
 /// The forward times that a sampler may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Times {
     /// The first.
     pub low: f64,
-    /// The last, where sampling starts by default.
+    /// The last.
     pub high: f64,
+    /// Where sampling starts by default: the last, but for tables of betas whose network predicts epsilon or the score the
+    /// largest entry with alpha of at least 0.005.
+    pub start: f64,
     /// Where the solver's steps end by default.
     pub end: f64,
     /// Whether the network knows less than the whole path.
     clipped: bool,
+    /// What the network is told of the time, where that is whole numbers.
+    pub(crate) whole: Option<Whole>,
+}
+
+/// Whole numbers that a network is told of the time.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    pub clock: Arc<Clock>,
+    /// Whether the network was trained on another path than the one that is sampled.
+    pub foreign: bool,
 }
 
 impl Times {
@@ -440,7 +471,7 @@ impl Times {
         // the first entry of a table of betas is the first that the network knows.
         let whole = process.entries().is_some() || process.explodes();
         let end = if whole && low > 1e-7 { low } else { 0.001 };
-        Self { low, high, end, clipped: false }
+        Self { low, high, start: high, end, clipped: false, whole: None }
     }
 
     /// Those of `model`: of its process, as far as the network knows the signal-to-noise ratio there.
@@ -456,7 +487,7 @@ impl Times {
     /// # Errors
     /// [`Status::InvalidArgument`], with the range.
     pub fn interval(&self, spec: &SamplerSpec) -> Result<(f64, f64)> {
-        let (start, end) = (spec.t_start.unwrap_or(self.high), spec.t_end.unwrap_or(self.end));
+        let (start, end) = (spec.t_start.unwrap_or(self.start), spec.t_end.unwrap_or(self.end));
         if self.low <= end && end < start && start <= self.high {
             return Ok((start, end));
         }

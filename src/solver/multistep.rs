@@ -1,7 +1,7 @@
 //! What multistep samplers share: the values of earlier calls, and the order that is reached with them.
 
 use super::compiler::Compiler;
-use crate::plan::{Affine, Map, MapKind, Row};
+use crate::plan::Affine;
 use crate::process::{Mat, Process};
 use crate::{Error, Result, Status};
 use std::collections::VecDeque;
@@ -18,8 +18,6 @@ pub(super) struct History {
     depth: usize,
     /// The first of the states that values may be written into.
     state: usize,
-    /// Bounds that data estimates are clipped to.
-    clip: Option<[f64; 2]>,
     calls: usize,
     times: VecDeque<f64>,
     values: VecDeque<Affine>,
@@ -27,8 +25,8 @@ pub(super) struct History {
 
 impl History {
     /// Keeps the newest `depth` values; those that need a state get one from `state` on.
-    pub fn new(depth: usize, state: usize, clip: Option<[f64; 2]>) -> Self {
-        Self { depth, state, clip, calls: 0, times: VecDeque::new(), values: VecDeque::new() }
+    pub fn new(depth: usize, state: usize) -> Self {
+        Self { depth, state, calls: 0, times: VecDeque::new(), values: VecDeque::new() }
     }
 
     /// Calls the network on state 0 at `t` and keeps `value` of the call: k rows, or one for a data estimate.
@@ -39,16 +37,12 @@ impl History {
         c.eval(0, t, place);
         let mut value = value(c, place, &z)?;
         // Asked anew for each call: where the network's own process is another one, rounding may decide.
-        let keeps = self.clip.is_none() && (self.depth == 1 || value.reads_no_state());
+        let keeps = self.depth == 1 || value.reads_no_state();
         if !keeps {
             let state = self.state + place;
             let rows = value.rows();
             let pad = Mat::from_fn(k, rows, |i, j| f64::from(i == j));
             c.set(state, pad * value);
-            if let Some([low, high]) = self.clip {
-                let step = c.step();
-                c.row(Row::Map(Map { step, kind: MapKind::Clip { low, high }, into: state }));
-            }
             value = pad.transpose() * c.state(state);
         }
         self.calls += 1;
@@ -88,6 +82,15 @@ pub(super) fn order(c: &Compiler<'_>, grid: &[f64], default: usize, most: usize)
         .hint(format!("take more steps, or order {steps}; without `order` it is at most the number of steps"))),
         Some(order) => Ok(order as usize),
     }
+}
+
+/// The order of each step: with `lower_order_final` no step's is more than the network calls that are left, itself and the
+/// closing one included, as published for few steps. `below`: only with fewer calls than that.
+pub(super) fn orders(c: &Compiler<'_>, grid: &[f64], order: usize, below: usize) -> Vec<usize> {
+    let steps = grid.len() - 1;
+    let calls = steps + usize::from(c.options.denoise.unwrap_or(true));
+    let lowers = c.options.lower_order_final.unwrap_or(false) && calls < below;
+    (0..steps).map(|i| if lowers { order.min(calls - i) } else { order }).collect()
 }
 
 /// eta, 0 without.

@@ -13,7 +13,7 @@ use super::encode::position;
 use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
-use crate::spec::{ErrorNorm, Guidance, ModelSpec, SamplerSpec};
+use crate::spec::{Clip, ErrorNorm, Guidance, ModelSpec, SamplerSpec};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// Whether it leads from data to noise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub encode: bool,
+    /// How data estimates are clipped, and the sample at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<Clip>,
 }
 
 /// The hash of a sampler with the norm of all versions stays what it was.
@@ -76,6 +79,7 @@ impl Options {
             error_norm: spec.error_norm.unwrap_or_default(),
             guidance: None,
             encode: spec.encodes(),
+            clip: spec.clipping(),
         };
         let least = 8 + u32::from(options.denoise);
         if options.max_nfe < least {
@@ -99,7 +103,10 @@ impl Options {
 
     /// SHA-256 of what determines an adaptive run's rows besides the data.
     pub fn hash(&self, model: &ModelSpec) -> String {
-        let text = serde_json::json!({ "sampler": INFO.name, "options": self, "process": model.process });
+        let mut text = serde_json::json!({ "sampler": INFO.name, "options": self, "process": model.process });
+        if self.clip.is_some() {
+            text["range"] = serde_json::json!(model.data.range);
+        }
         Sha256::digest(text.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

@@ -32,7 +32,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     c.close_along_the_flow();
     let process = c.process;
     let mut frame = Frame::triangular(process);
-    unipc::drive(c, grid, order, |t, u| Reverse::new(process, frame.step(t, u)))
+    unipc::drive(c, grid, &vec![order; grid.len() - 1], |t, u| Reverse::new(process, frame.step(t, u)))
 }
 
 impl Scheme for Reverse<'_> {

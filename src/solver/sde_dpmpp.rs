@@ -34,7 +34,7 @@ pub(super) const SOLVER: Solver = Solver {
 
 fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let order = multistep::order(c, grid, 2, 2)?;
-    let history = History::new(order, 1, None);
+    let history = History::new(order, 1);
     if multistep::published(c)? {
         published(c, grid, order, history)
     } else {

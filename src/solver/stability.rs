@@ -18,6 +18,9 @@ pub(super) struct Step {
 /// it must be is no sample of anything. First-order samplers at five steps are off by a factor of two or three.
 const LIMIT: f64 = 10.0;
 
+/// The most that B may move a state by over one step, as a power of e.
+const REACH: f64 = 64.0;
+
 /// A number given by the caller.
 pub(super) fn finite(name: &str, value: f64) -> Result<f64> {
     if value.is_finite() {
@@ -28,18 +31,23 @@ pub(super) fn finite(name: &str, value: f64) -> Result<f64> {
 
 /// Refuses a lambda that makes a sampler unstable on `grid` which is stable without, and names one that does not.
 ///
-/// `steps(lambda, t, u)` gives the parts of the step from t to u; those of one step that share an epsilon are one
+/// `size` is the largest norm of B for lambda 1: past [`REACH`] over one step nothing is computed, since the work of a step grows
+/// with it. `steps(lambda, t, u)` gives the parts of the step from t to u; those of one step that share an epsilon are one
 /// part.
 pub(super) fn check(
     name: &str,
     process: &Process,
     grid: &[f64],
     lambda: f64,
+    size: f64,
     steps: impl Fn(f64, f64, f64) -> Vec<Step>,
 ) -> Result<()> {
     if lambda == 0.0 {
         return Ok(());
     }
+    let longest = grid.windows(2).map(|pair| (pair[0] - pair[1]).abs()).fold(0.0, f64::max);
+    let most = REACH / (size * longest);
+    let within = lambda.clamp(-most, most);
     let growth = |lambda: f64| {
         let mut covariance = process.prior_covariance();
         let mut largest = 0.0_f64;
@@ -58,21 +66,31 @@ pub(super) fn check(
     };
     let stable = |lambda: f64| growth(lambda) <= LIMIT;
     // Where it is unstable without lambda too, the steps are too few, which no sampler refuses.
-    if stable(lambda) || !stable(0.0) {
+    if within == lambda && (stable(lambda) || !stable(0.0)) {
         return Ok(());
     }
     let n = grid.len() - 1;
+    let why = if within == lambda {
+        format!("unit normal data grow to a standard deviation of {:.0e}", growth(lambda))
+    } else {
+        format!("over its longest step, of {longest:.2}, a state would change by e^{REACH:.0} and more")
+    };
     let error = Error::argument(format!(
-        "lambda = {lambda:?}: `{name}` is unstable with it at {n} steps on this grid: unit normal data grow to a \
-         standard deviation of {:.0e}",
-        growth(lambda)
+        "lambda = {lambda:?}: `{name}` is unstable with it at {n} steps on this grid: {why}"
     ));
-    let (mut good, mut bad) = (0.0, lambda);
+    let (mut good, mut bad) = (0.0, within);
+    if stable(within) {
+        good = within;
+    }
     for _ in 0..12 {
         let middle = 0.5 * (good + bad);
         if stable(middle) { good = middle } else { bad = middle }
     }
-    Err(error.hint(format!("take lambda between 0 and {good:.2}, or more steps")))
+    // Three digits, towards zero: what is named must be stable itself.
+    let exponent = if good == 0.0 { 0.0 } else { libm::floor(libm::log10(good.abs())) };
+    let digit = libm::pow(10.0, exponent - 2.0);
+    let (good, digits) = (libm::trunc(good / digit) * digit, f64::max(0.0, 2.0 - exponent) as usize);
+    Err(error.hint(format!("take lambda between 0 and {good:.digits$}, or more steps")))
 }
 
 /// E with eps = E z, exact for unit normal data.

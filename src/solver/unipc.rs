@@ -29,7 +29,7 @@ pub(super) const SOLVER: Solver = Solver {
         adaptive: false,
         paper: "arXiv 2302.04867",
         equation: "Algorithms 1 and 2; k > 1 in the frame of arXiv 2206.05564",
-        options: &["order", "variant", "published"],
+        options: &["order", "variant", "published", "lower_order_final"],
     },
     steps,
 };
@@ -53,31 +53,32 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let order = multistep::order(c, grid, if c.options.encodes() { 3 } else { 2 }, 3)?;
     multistep::published(c)?;
     let process = c.process;
+    let orders = multistep::orders(c, grid, order, usize::MAX);
     if process.k() == 1 {
         let variant = c.options.variant.unwrap_or_default();
-        return drive(c, grid, order, |t, u| UniPc { process, t, u, variant });
+        return drive(c, grid, &orders, |t, u| UniPc { process, t, u, variant });
     }
     if c.options.variant.is_some() {
         let message = format!("variant: B(h) of `unipc` is for k = 1, the process has k = {}", process.k());
         return Err(Error::new(Status::Unsupported, message).hint("leave `variant` out"));
     }
     let mut frame = Frame::rotating(process);
-    drive(c, grid, order, |t, u| Rotated { process, step: frame.step(t, u) })
+    drive(c, grid, &orders, |t, u| Rotated { process, step: frame.step(t, u) })
 }
 
-/// Predicts and corrects along `grid`, with the steps that `step` makes.
+/// Predicts and corrects along `grid`, with the steps that `step` makes, each of its order.
 pub(super) fn drive<S: Scheme>(
     c: &mut Compiler<'_>,
     grid: &[f64],
-    order: usize,
+    orders: &[usize],
     mut step: impl FnMut(f64, f64) -> S,
 ) -> Result<()> {
-    let mut history = History::new(order + 1, 1, None);
-    let mut before: Option<S> = None;
-    for pair in grid.windows(2) {
+    let mut history = History::new(orders.iter().max().map_or(1, |most| most + 1), 1);
+    let mut before: Option<(S, usize)> = None;
+    for (pair, order) in grid.windows(2).zip(orders.iter().copied()) {
         let (t, u) = (pair[0], pair[1]);
         history.call(c, t, &|c, slot, z| c.x0(slot, t, z))?;
-        if let Some(before) = before {
+        if let Some((before, order)) = before {
             let times = history.times(order + 1);
             let mut weights = before.correct(&times)?;
             for (weight, predicted) in weights[1..].iter_mut().zip(before.predict(&times[1..])?) {
@@ -94,7 +95,7 @@ pub(super) fn drive<S: Scheme>(
         c.set(0, next);
         inpaint::after_step(c, t)?;
         c.end_step();
-        before = Some(scheme);
+        before = Some((scheme, order));
     }
     Ok(())
 }

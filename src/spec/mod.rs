@@ -17,4 +17,4 @@ pub use model::{
     ProcessSpec, SPEC_KEY, Schedule,
 };
 pub use restoration::{Operator, Restoration};
-pub use sampler::{ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, SamplerSpec, Variant};
+pub use sampler::{Clip, ConjugateMatrix, DenoiseTime, ErrorNorm, Grid, SamplerSpec, Variant};

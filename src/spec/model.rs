@@ -213,6 +213,9 @@ pub struct NetworkSpec {
     /// What the network's time input is per unit of [`Self::time`].
     #[serde(default = "default_time_scale")]
     pub time_scale: f64,
+    /// Whether the graph's time input takes whole numbers only. The graph says it, not the spec.
+    #[serde(skip)]
+    pub whole_times: bool,
     /// Standard deviation of the data in the preconditioning of prediction `edm`; default 0.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sigma_data: Option<f64>,
@@ -296,6 +299,13 @@ impl ModelSpec {
             None => Err(Error::new(Status::SpecMissing, format!("metadata key `{SPEC_KEY}` is missing"))
                 .hint("export with psld-training, or pass a spec (--spec, psld_model_options.spec_json)")),
         }
+    }
+
+    /// Whether both describe the same model, whatever is known of its graph.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        let whole_times = other.network.whole_times;
+        let network = NetworkSpec { whole_times, ..self.network.clone() };
+        Self { network, ..self.clone() } == *other
     }
 
     /// The spec as JSON text, as it is stored in a model.

@@ -1,7 +1,7 @@
 //! The sampler's options, as they stand in a configuration file, on the command line and in the C struct.
 
 use super::strict;
-use crate::{Result, Status};
+use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -9,13 +9,13 @@ use serde_json::Value;
 /// the chosen sampler does not know is an error.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SamplerSpec {
-    /// Name of the sampler (JSON also takes `kind`); default `em`, to encode `unipc`. [`crate::solver::list`] has them all.
+    /// Name of the sampler (JSON also takes `kind`); default `auto`, to encode `unipc`. [`crate::solver::list`] has them all.
     #[serde(default, alias = "kind", skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
     /// Solver steps; excludes `nfe`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
-    /// All network calls, the closing one included; default 100.
+    /// All network calls, the closing one included; default 30, to encode 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nfe: Option<u32>,
     /// The time grid; default `quadratic`, for `ve` and `edm` `karras`.
@@ -69,9 +69,13 @@ pub struct SamplerSpec {
     /// For k = 1, the form that the sampler's paper and code publish, to the letter; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<bool>,
-    /// Whether the data estimate is clipped to the data range at each call; default false.
+    /// How every data estimate is clipped, the closing one included; default not at all. Excludes `encode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clip: Option<bool>,
+    pub clip: Option<Clip>,
+    /// Whether `dpmpp` and `unipc` take lower orders in their last steps, as diffusers does by default ([`Self::order`] says
+    /// the highest); default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_order_final: Option<bool>,
     /// Whether the probability flow is followed from data to noise, from `t_end` to `t_start`: images in, latents out.
     /// For deterministic samplers; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,6 +143,92 @@ pub enum Variant {
     Bh2,
 }
 
+/// How data estimates are clipped.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum Clip {
+    /// Not at all.
+    Off,
+    /// To the data range (static thresholding).
+    Range,
+    /// Dynamic thresholding (arXiv 2205.11487, section 2.3): with y the distance from the middle of the data range in half
+    /// ranges, and s the given percentile of |y| over a sample, at least 1 and at most `max`, y is clipped to [-s, s] and
+    /// divided by s.
+    Percentile {
+        /// Above 0 and at most 1: 0.995 is the value that 99.5 % of a sample stay below.
+        percentile: f64,
+        /// Largest s, at least 1; without, s has no bound.
+        max: Option<f64>,
+    },
+}
+
+impl TryFrom<Value> for Clip {
+    type Error = String;
+
+    /// From `true`, `false`, `{"percentile": 0.995, "max": 1}`, or the percentile alone.
+    fn try_from(value: Value) -> Result<Self, String> {
+        let refused = || {
+            let forms = "true, false, a percentile such as 0.995, or {\"percentile\": 0.995, \"max\": 1}";
+            format!("clip: expected {forms}, got {value}")
+        };
+        match &value {
+            Value::Bool(false) => Ok(Self::Off),
+            Value::Bool(true) => Ok(Self::Range),
+            Value::Number(percentile) => {
+                Ok(Self::Percentile { percentile: percentile.as_f64().ok_or_else(refused)?, max: None })
+            }
+            Value::Object(fields) => {
+                let known = fields.keys().all(|name| ["percentile", "max"].contains(&name.as_str()));
+                let number = |name: &str| fields.get(name).and_then(Value::as_f64);
+                let max = fields.get("max").filter(|max| !max.is_null());
+                match (known, number("percentile"), max, number("max")) {
+                    (true, Some(percentile), None, _) => Ok(Self::Percentile { percentile, max: None }),
+                    (true, Some(percentile), _, Some(max)) => {
+                        Ok(Self::Percentile { percentile, max: Some(max) })
+                    }
+                    _ => Err(refused()),
+                }
+            }
+            _ => Err(refused()),
+        }
+    }
+}
+
+impl From<Clip> for Value {
+    fn from(clip: Clip) -> Self {
+        match clip {
+            Clip::Off => false.into(),
+            Clip::Range => true.into(),
+            Clip::Percentile { percentile, max: None } => serde_json::json!({ "percentile": percentile }),
+            Clip::Percentile { percentile, max } => {
+                serde_json::json!({ "percentile": percentile, "max": max })
+            }
+        }
+    }
+}
+
+impl Clip {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`], naming the number and its range.
+    pub fn check(&self) -> Result<()> {
+        let Self::Percentile { percentile, max } = *self else { return Ok(()) };
+        if !(percentile > 0.0 && percentile <= 1.0) {
+            return Err(Error::argument(format!(
+                "clip: percentile = {percentile:?}: expected a share of a sample's values, above 0 and at most 1"
+            ))
+            .hint("0.995 is the usual one"));
+        }
+        match max {
+            Some(max) if !(max >= 1.0 && max.is_finite()) => Err(Error::argument(format!(
+                "clip: max = {max:?}: expected a finite number of at least 1, in halves of the data range"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl SamplerSpec {
     /// Reads options from a JSON object.
     ///
@@ -167,7 +257,7 @@ impl SamplerSpec {
             ("lambda_s", self.lambda_s.is_some()),
             ("variant", self.variant.is_some()),
             ("published", self.published.is_some()),
-            ("clip", self.clip.is_some()),
+            ("lower_order_final", self.lower_order_final.is_some()),
         ]
     }
 
@@ -202,6 +292,7 @@ impl SamplerSpec {
             variant: self.variant.or(other.variant),
             published: self.published.or(other.published),
             clip: self.clip.or(other.clip),
+            lower_order_final: self.lower_order_final.or(other.lower_order_final),
             encode: self.encode.or(other.encode),
             seed: self.seed.or(other.seed),
         }
@@ -209,7 +300,17 @@ impl SamplerSpec {
 
     /// The sampler's name.
     pub fn name(&self) -> &str {
-        self.sampler.as_deref().unwrap_or(if self.encodes() { "unipc" } else { "em" })
+        self.sampler.as_deref().unwrap_or(if self.encodes() { "unipc" } else { "auto" })
+    }
+
+    /// The network calls of who says neither `steps` nor `nfe`. The way to noise is taken to come back, and needs more.
+    pub fn default_nfe(&self) -> u32 {
+        if self.encodes() { 100 } else { 30 }
+    }
+
+    /// How data estimates are clipped, if they are.
+    pub fn clipping(&self) -> Option<Clip> {
+        self.clip.filter(|clip| *clip != Clip::Off)
     }
 
     /// Whether it leads from data to noise.

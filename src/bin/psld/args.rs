@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use psld::io::npy;
 use psld::spec::{
-    Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Operator, Restoration, Variant,
+    Clip, Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Operator, Restoration, Variant,
 };
 use psld::{Error, Model, ModelOptions, ModelSpec, Result, SamplerSpec, Status, io};
 use std::path::{Path, PathBuf};
@@ -328,7 +328,7 @@ pub struct SamplerArgs {
     /// Solver steps, instead of --nfe
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub steps: Option<u32>,
-    /// All network calls, the closing one included [default: 100]
+    /// All network calls, the closing one included [default: 30, to encode 100]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub nfe: Option<u32>,
     /// Time grid: uniform, quadratic, order2, order2.5, log_snr, karras; a file of times; or times after commas
@@ -378,9 +378,13 @@ pub struct SamplerArgs {
     /// For k = 1, the sampler as its paper publishes it, to the letter
     #[arg(long)]
     pub published: bool,
-    /// Clip the data estimate to the data range at each call
-    #[arg(long)]
-    pub clip: bool,
+    /// Clip every data estimate to the data range, or by a percentile (dynamic thresholding): --clip=0.995
+    #[arg(long, value_name = "PERCENTILE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clip)]
+    pub clip: Option<Clip>,
+    /// Lower orders in the last steps (dpmpp, unipc), as diffusers takes them
+    #[arg(long, alias = "lower_order_final")]
+    pub lower_order_final: bool,
     /// Seed of the first sample; sample i has seed + i [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
@@ -786,6 +790,14 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|e| e.to_string())
 }
 
+/// What [`Clip`] is in JSON: `true`, a percentile, or an object.
+fn clip(text: &str) -> Result<Clip, String> {
+    let form = "expected nothing, a percentile such as 0.995, or {\"percentile\": 0.995, \"max\": 1}";
+    let clip: Clip = serde_json::from_str(text).map_err(|_| form.to_owned())?;
+    clip.check().map_err(|e| e.message().to_owned())?;
+    Ok(clip)
+}
+
 /// Two numbers: "-1,1".
 #[cfg(feature = "onnxruntime")]
 fn range(text: &str) -> Result<[f64; 2], String> {
@@ -840,10 +852,7 @@ impl BackendArgs {
 /// The spec in a side file, or else in a model that is there.
 pub fn spec_of(model: &Path, side: Option<&Path>) -> Result<ModelSpec> {
     Model::check_file(model)?;
-    match read_spec(side)? {
-        Some(spec) => Ok(spec),
-        None => Model::read_spec(model),
-    }
+    Model::read_spec(model, read_spec(side)?)
 }
 
 impl EncodeArgs {
@@ -907,7 +916,8 @@ impl SamplerArgs {
             lambda_s: self.lambda_s,
             variant: self.variant,
             published: self.published.then_some(true),
-            clip: self.clip.then_some(true),
+            clip: self.clip,
+            lower_order_final: self.lower_order_final.then_some(true),
             encode: self.encode.then_some(true),
             seed: self.seed,
         };

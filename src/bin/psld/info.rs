@@ -58,6 +58,7 @@ fn describe(name: &str, model: &Model) -> Result<Value> {
         info["network_process"] = parameters(&spec.network_process()?);
         info["times"] = json!([times.low, times.high]);
     }
+    info["t_start"] = json!(Times::of_model(spec)?.start);
     Ok(info)
 }
 
@@ -134,6 +135,11 @@ fn table(info: &Value, spec: &ModelSpec) -> Result<String> {
         line("trained on", format!("{own}, log SNR {}", log_snr(&own)));
         let times = Times::of_model(spec)?;
         line("drives", format!("{process} for t from {:.6} to {:.6}", times.low, times.high));
+    }
+    let times = Times::of_model(spec)?;
+    if times.start < times.high {
+        let why = "the largest entry with alpha of at least 0.005";
+        line("starts at", format!("t = {:.6} ({why}; --t-start: up to {})", times.start, times.high));
     }
     let kind = text(&info["spec"]["process"]["kind"]);
     match process.parameters() {

@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 struct Report<'a> {
     sampler: &'a str,
     nfe: usize,
+    /// How many calls were asked for, where the sampler makes fewer: its steps take several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nfe_asked: Option<u32>,
     samples: usize,
     /// "complete", or "partial" where a deadline left estimates.
     status: &'a str,
@@ -177,7 +180,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
             options: &options,
             what,
             resumed: resumed.as_ref(),
-            progress: Progress::new(n, args.quiet),
+            progress: Progress::new(n, args.quiet).of(&sampler),
             checkpoint: args.checkpoint.as_deref(),
         };
         if what == run::What::State && options.precision == Precision::F64 {
@@ -203,6 +206,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         let report = Report {
             sampler: sampler.info().name,
             nfe,
+            nfe_asked: sampler.nfe_asked(),
             samples: n,
             status: if estimates > 0 { "partial" } else { "complete" },
             estimates,
@@ -226,9 +230,10 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         if estimates > 0 {
             report::stderr(&format!("the deadline passed: {estimates} of {n} samples are estimates"));
         }
+        let asked = sampler.nfe_asked().map_or_else(String::new, |asked| format!(" of {asked} asked for"));
         let how = if named { "" } else { " (--out names another place)" };
         report::stderr(&format!(
-            "wrote {}{how}: {n} sample{}, {}, {nfe} network calls, {:.2} s, {rate:.1} samples/s, {}",
+            "wrote {}{how}: {n} sample{}, {}, {nfe} network calls{asked}, {:.2} s, {rate:.1} samples/s, {}",
             place.display(),
             if n == 1 { "" } else { "s" },
             sampler.info().name,
@@ -378,6 +383,8 @@ impl<'a> Saver<'a> {
 pub struct Progress {
     bar: ProgressBar,
     n: usize,
+    /// Said of each step: how many calls the sampler makes, where that is not what was asked for.
+    calls: String,
     finished: Cell<usize>,
 }
 
@@ -389,7 +396,16 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(Self::TICKS), target);
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed} (left {eta})");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, n, finished: Cell::new(0) }
+        Self { bar, n, calls: String::new(), finished: Cell::new(0) }
+    }
+
+    /// With what the sampler makes of the network calls that were asked for.
+    fn of(mut self, sampler: &Sampler) -> Self {
+        self.calls = match (sampler.nfe_asked(), sampler.plan()) {
+            (Some(asked), Some(plan)) => format!(" ({} of {asked} calls)", plan.nfe),
+            _ => String::new(),
+        };
+        self
     }
 
     /// Shows where the run is; breaks it where Ctrl+C asked for that.
@@ -408,7 +424,7 @@ impl Progress {
             } else {
                 format!("sample {}/{}, {step}", finished + 1, self.n)
             };
-            self.bar.set_message(samples);
+            self.bar.set_message(format!("{samples}{}", self.calls));
             self.bar.set_position((share * Self::TICKS as f64) as u64);
         }
         if interrupt::requested() && share < 1.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

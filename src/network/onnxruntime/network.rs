@@ -2,7 +2,7 @@
 
 use super::api::{Failure, Session, SessionOptions};
 use super::evaluator::OnnxEvaluator;
-use super::ports::Ports;
+use super::ports::{Ports, Time};
 use super::{Provider, Runtime};
 use crate::network::{Backend, Clock, Evaluator, Network, Precision};
 use crate::onnx;
@@ -202,7 +202,7 @@ impl OnnxNetwork {
         let failed = |cause| {
             Error::new(Status::ModelInvalid, format!("{name}: the graph cannot be read")).source(cause)
         };
-        let spec = match &options.spec {
+        let mut spec = match &options.spec {
             Some(spec) => spec.clone(),
             None => {
                 let text = session.metadata(SPEC_KEY).map_err(failed)?;
@@ -212,6 +212,7 @@ impl OnnxNetwork {
         let inputs = session.inputs().map_err(failed)?;
         let outputs = session.outputs().map_err(failed)?;
         let ports = Ports::find(&name, &spec, &inputs, &outputs)?;
+        spec.network.whole_times = ports.time.element == Time::I64;
         let clock = Clock::new(&spec)?;
         let turns = Turns::new(options.concurrent_calls);
         let model = Model { name, spec, clock, ports, session, turns, runtime };
