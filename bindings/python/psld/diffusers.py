@@ -247,9 +247,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             described.setdefault("process", spec["process"])
             spec.update(process=dict(self.config["process"]), network=described)
         self._spec, self._options, self._flow = spec, network.options, network.flow
-        with self._open() as model:
+        with self._open() as model, self._compile(model, None) as sampler:
             self._k = model.state_shape[0]
-            self._prior = _prior(model, self._compile(model, None))
+            self._prior = _prior(model, sampler)
         self._built = dict(self.config)
 
     def _open(self) -> Model:
@@ -334,8 +334,13 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if points is None:
                 with self._compile(model, num_inference_steps) as sampler:
                     times = self._take(model, sampler)
+                    self._prior = _prior(model, sampler)
             else:
                 times = self._take_points(model, points)
+                # Noise of a grid of one's own is that of its first point.
+                first = min(points[0], self._limits(model)[1] * (1.0 - 1e-6))
+                with model.sampler("em", time_grid=[first, 0.5 * first]) as sampler:
+                    self._prior = _prior(model, sampler)
         if points is not None and num_inference_steps not in (None, len(times), len(points)):
             raise ArgumentError(100, f"num_inference_steps = {num_inference_steps}: there are {len(points)} times")
         if exact is not None and len(exact) == len(times):
@@ -366,7 +371,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         _, high = self._limits(model)
         last = min(points[0], high * (1.0 - 1e-6))
         clip = {name: value for name, value in self._options.items() if name == "clip"}
-        with model.sampler("em", time_grid=[min(high, 1.01 * last), last], **clip) as sampler:
+        with model.sampler("em", time_grid=[min(high, (1.0 + 1e-6) * last), last], **clip) as sampler:
             told = self._take(model, sampler)
         closing = next(i for i, row in enumerate(self._rows) if row["row"] == "eval" and row["step"] == 1)
         self._begin(self._rows[closing:])
@@ -443,6 +448,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _ratios_at(self, times: list[float]) -> list[float]:
         """The noise per signal of what the network sees at decreasing times."""
+        if self._is_flow_time:
+            return [time / (1.0 - time) for time in times]
         paths = _path_at(self._path, times)
         return [float(mean @ np.linalg.solve(factor @ factor.T, mean)) ** -0.5 for mean, factor in paths.values()]
 
@@ -450,6 +457,11 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _path(self) -> Mapping[str, Any]:
         path: Mapping[str, Any] = self._spec["process"]
         return path
+
+    @property
+    def _is_flow_time(self) -> bool:
+        """Whether a time is the noise's part."""
+        return self._flow and self._path["kind"] == "flow"
 
     def _times_of_sigmas(self, sigmas: list[float]) -> list[float]:
         ratios = [sigma / (1.0 - sigma) if sigma < 1.0 else np.inf for sigma in sigmas] if self._flow else sigmas
@@ -462,16 +474,16 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ArgumentError(100, f"{name} = {list(said)}: expected numbers of at least 0, and at least one")
         with self._open() as model:
             low, high = self._limits(model)
-        least, largest = sorted(at([high, low]))
-        ends = {least: low, largest: high} if at([high, low])[0] >= at([high, low])[1] else {least: high, largest: low}
+        at_high, at_low = at([high, low])
+        up = at_high >= at_low
+        (least, first), (largest, last) = ((at_low, low), (at_high, high))[:: 1 if up else -1]
         slack = 2e-3
         brackets: list[tuple[float, float]] = []
         for value, shown in zip(values, said):
             if not least - slack * abs(largest) <= value <= largest * (1.0 + slack) and not (self._flow and value > largest):
                 raise ArgumentError(100, f"{name}: {shown:g} is none of the network's, which go from {least:g} to {largest:g}")
-            end = ends[least] if value <= least else ends[largest] if value >= largest else None
+            end = first if value <= least else last if value >= largest else None
             brackets.append((low, high) if end is None else (end, end))
-        up = ends[largest] == high
         for _ in range(8):
             points = sorted({float(x) for a, b in brackets if a < b for x in np.linspace(a, b, 17)}, reverse=True)
             if len(points) < 2:
@@ -675,6 +687,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _execute(self, row: Mapping[str, Any], generator: Any) -> None:
         if row["row"] == "map":
+            if row["kind"] == "threshold":
+                self._threshold(row)
+                return
             if row["kind"] != "clip":
                 raise ArgumentError(100, f"a plan with a row of kind `{row['kind']}` cannot be run by a pipeline")
             first, *rest = self._blocks(self._states[row["into"]])
@@ -690,6 +705,31 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             like = self._blocks(made)[0]
             made = made + _product(c, [_randn_like(like, generator) for _ in range(self._k)])
         self._states[row["into"]] = made
+
+    def _threshold(self, row: Mapping[str, Any]) -> None:
+        """Clips what a call's output says of the data."""
+        output = self._slots[row["into"]]
+        outputs = output.chunk(len(row["B"]), dim=1)
+        estimate = _product(row["X"], self._blocks(self._states[row["from"]])) + _product(row["Y"], outputs)
+        middle, half = (row["low"] + row["high"]) / 2, (row["high"] - row["low"]) / 2
+        if row.get("percentile") is None:
+            clipped = estimate.clamp(row["low"], row["high"])
+        else:
+            distance = (estimate - middle) / half
+            bound = _percentile(distance.abs().flatten(1), row["percentile"]).clamp(1.0, row.get("max"))
+            bound = bound.reshape(-1, *[1] * (estimate.ndim - 1))
+            clipped = middle + half * distance.clamp(-bound, bound) / bound
+        self._slots[row["into"]] = output + _product(row["B"], [clipped - estimate])
+
+
+def _percentile(values: Any, percentile: float) -> Any:
+    """Of each row, interpolated between neighbours."""
+    place = percentile * (values.shape[1] - 1)
+    below = int(place)
+    low = values.kthvalue(below + 1, dim=1).values
+    if place == below:
+        return low
+    return low + (place - below) * (values.kthvalue(below + 2, dim=1).values - low)
 
 
 def _needs_diffusers() -> None:
@@ -853,7 +893,7 @@ def _records(told: list[float]) -> Any:
 def _prior(model: Model, sampler: Sampler) -> Any:
     """The factor of the prior: what its draws are made of the noise."""
     n, k = 4, model.state_shape[0]
-    with sampler, model.start(n, sampler=sampler, dtype=np.float64) as run:
+    with model.start(n, sampler=sampler, dtype=np.float64) as run:
         states = run.state
     draws = np.array([noise(i, "prior", 0, (k,), dtype=np.float64) for i in range(n)])
     return np.linalg.lstsq(draws, states, rcond=None)[0].T

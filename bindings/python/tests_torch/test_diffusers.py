@@ -371,6 +371,17 @@ def test_times_and_noise_levels_of_the_callers():
     assert scheduler.timesteps.tolist() == [500]
 
 
+def test_the_first_noise_is_that_of_the_first_time():
+    """Along a path whose noise grows; the network of a table is shown what has a variance of one."""
+    scheduler = Scheduler(**TABLE, process={"kind": "edm"}, sampler="dpmpp")
+    for sigmas in ([80.0, 1.0], [14.615, 1.0], [2.0]):
+        scheduler.set_timesteps(sigmas=sigmas)
+        assert abs(scheduler.init_noise_sigma / np.hypot(sigmas[0], 1.0) - 1) < 1e-3
+        z = batch()
+        shown = scheduler.scale_model_input(scheduler.init_noise_sigma * z, scheduler.timesteps[0])
+        assert torch.allclose(shown, z, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
