@@ -278,7 +278,9 @@ def _hint(traced: list[Any]) -> str:
     return f"{os.path.basename(first.filename)}:{first.lineno}: {said}"
 
 
-def _once(psld: Any, spec: dict[str, Any], time: float = _TIME) -> tuple[dict[str, Any], list[np.ndarray], list[str], dict[str, Any]]:
+def _once(
+    psld: Any, spec: dict[str, Any], time: float = _TIME
+) -> tuple[dict[str, Any], list[np.ndarray], list[str], dict[str, Any]]:
     """The spec of the network on its own path, the network's inputs there at one state and time, the names of inputs and output,
     and what of this evaluation the golden one tells."""
     own = dict(spec.get("network", {}))

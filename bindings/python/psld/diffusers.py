@@ -93,11 +93,19 @@ _OTHERS: dict[str, Any] = {
     "disable_corrector": [],
     "euler_at_final": False,
     "skip_prk_steps": True,
-    "variance_type": None,
+    # Learned ones are left alone, see `step`.
+    "variance_type": ...,
     "stochastic_sampling": False,
     "use_noise_sampler_seed": None,
     "noise_sampler_seed": None,
 }
+# What a sampler does anyhow.
+_LIKE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "algorithm_type": {"dpmpp": ("dpmsolver++",), "sde_dpmpp": ("sde-dpmsolver++",), "deis": ("deis",)},
+    "solver_type": {"dpmpp": ("midpoint",)},
+}
+# What is about the points of a grid, and nothing to one who gives a grid.
+_POINTS = ("timestep_spacing", "use_beta_sigmas", "sigma_min", "sigma_max")
 # What other values than these make another network, which no sampler here is for.
 _REFUSED: dict[str, tuple[Any, str]] = {
     "rescale_betas_zero_snr": (False, "a table of betas that is not rescaled to noise of no signal"),
@@ -123,6 +131,7 @@ _KINDS = {
     "sampling_eps": "ScoreSdeVeScheduler",
     "s_churn": "KarrasVeScheduler",
 }
+_LEARNED = ("learned", "learned_range")
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine", "sigmoid": None}
 _CONFIG = {*_NETWORK, *_FLOW, *_OPTIONS, *_OTHERS, *_REFUSED, *_KINDS}
@@ -214,7 +223,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         keywords.update({name: given[name] for name in own if name in given and name not in unset})
         keywords.update(arguments)
         if "sampler" not in given:
-            _name_others(keywords)
+            known = {*_CONFIG, *own, *unset}
+            _name_others(keywords, {name: v for name, v in given.items() if name not in known and not name.startswith("_")})
         scheduler = cls(**keywords)
         # What this class makes nothing of goes on to the next, as among diffusers' own.
         made = dict(scheduler.config)
@@ -611,7 +621,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError("this pipeline does not call scale_model_input: the first input of a phase-space path comes from it")
         if self._at > 0:
             self._follow(sample, generator)
-        if model_output.shape[1] == 2 * sample.shape[1] and self.config.get("variance_type") in ("learned", "learned_range"):
+        if model_output.shape[1] == 2 * sample.shape[1] and self.config.get("variance_type") in _LEARNED:
             # A learned variance behind it, which no sampler here takes.
             model_output = model_output[:, : sample.shape[1]]
         self._slots[self._rows[self._at]["slot"]] = self._as_work(model_output)
@@ -763,27 +773,27 @@ def _refuse(config: Mapping[str, Any]) -> None:
             raise ArgumentError(100, f"config: {name} = {config[name]!r}: expected {expected}")
 
 
-def _name_others(keywords: Mapping[str, Any]) -> None:
+def _name_others(keywords: Mapping[str, Any], unknown: Mapping[str, Any]) -> None:
     """Warns of what was set of another scheduler's steps that these do not do."""
     options = {**(keywords.get("options") or {}), **keywords}
-    named = {}
+    sampler = options.get("sampler", "auto")
+    named = dict(unknown)
     for name, nothing in _OTHERS.items():
-        if name not in keywords or (name in ("timestep_spacing", "use_beta_sigmas", "sigma_min", "sigma_max") and "time_grid" in options):
-            continue
-        value = keywords[name]
-        asks = nothing is ... or value != nothing
-        if name == "variance_type":
-            asks = value not in (None, "fixed_small", "learned", "learned_range")
-        if asks:
-            named[name] = value
+        if name in keywords and not (name in _POINTS and "time_grid" in options):
+            value = keywords[name]
+            likes = [*_LIKE.get(name, {}).get(sampler, ()), *([] if nothing is ... else [nothing])]
+            if value not in likes and not (name == "variance_type" and value in (None, "fixed_small", *_LEARNED)):
+                named[name] = value
     for name, (option, _) in _OPTIONS.items():
-        if keywords.get(name) and option not in options and _option_of(name, keywords) is None:
-            named[name] = keywords[name]
+        value = keywords.get(name)
+        done = option in options or value in _LIKE.get(name, {}).get(sampler, ())
+        if value and not done and _option_of(name, keywords) is None:
+            named[name] = value
     if named:
         listed = ", ".join(f"{name} = {value!r}" for name, value in named.items())
         warnings.warn(
-            f"psld.diffusers.Scheduler does not do what its configuration says of {listed}: its steps are those of its own sampler, "
-            "chosen by `sampler`, `time_grid`, `order` and the like",
+            f"psld.diffusers.Scheduler does not do what this configuration says of {listed}: its steps are those of its own "
+            "sampler, chosen by `sampler`, `time_grid`, `order` and the like",
             stacklevel=3,
         )
 

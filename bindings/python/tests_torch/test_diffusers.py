@@ -17,9 +17,9 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from diffusers.utils import BaseOutput
-from test_torch import SPEC, Normal, tiny
+from test_torch import ROOT, SPEC, tiny
 
 import psld
 from psld.diffusers import Scheduler
@@ -149,7 +149,8 @@ def test_add_noise_on_the_device(config):
     z = scheduler.scale_model_input(batch(), 0.0)
     noised = scheduler.add_noise(z, torch.randn_like(z), scheduler.timesteps[5][None])
     assert noised.shape == z.shape and noised.dtype == z.dtype
-    assert torch.equal(scheduler.scale_noise(z, scheduler.timesteps[5][None], z), scheduler.add_noise(z, z, scheduler.timesteps[5:6]))
+    same_noise = scheduler.scale_noise(z, scheduler.timesteps[5][None], z)
+    assert torch.equal(same_noise, scheduler.add_noise(z, z, scheduler.timesteps[5:6]))
 
 
 @pytest.mark.parametrize("given", [np.array([0.1, 0.3]), [0.1, 0.3], torch.tensor([0.1, 0.3])])
@@ -221,13 +222,15 @@ def test_a_changed_configuration_is_followed():
 # Configurations of diffusers.
 
 
-@pytest.mark.parametrize("name", [kind for kind in Scheduler._compatibles if not kind.endswith(("LMSDiscreteScheduler", "SDEScheduler"))])
+# Two need packages that are not here.
+@pytest.mark.parametrize("name", sorted(set(Scheduler._compatibles) - {"LMSDiscreteScheduler", "DPMSolverSDEScheduler"}))
 def test_every_table_of_diffusers(name):
     theirs = getattr(diffusers, name)(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     with warnings.catch_warnings():
         # Of what nobody has set nothing is said.
         warnings.simplefilter("error")
         scheduler = Scheduler.from_config(theirs.config)
+    assert set(theirs.config) <= {*psld.diffusers._CONFIG, "_use_default_values"}
     assert torch.allclose(scheduler.betas, theirs.betas, rtol=1e-5)
     assert np.isfinite(steps(scheduler)[-1]).all()
 
@@ -240,6 +243,8 @@ def test_every_table_of_diffusers(name):
         ({"final_sigmas_type": "sigma_min", "use_beta_sigmas": True}, "final_sigmas_type = 'sigma_min', use_beta_sigmas = True"),
         ({"solver_order": 3}, "solver_order = 3"),
         ({"variance_type": "fixed_large"}, "variance_type"),
+        ({"something_new": 3}, "something_new = 3"),
+        ({"algorithm_type": "deis", "solver_type": "midpoint"}, "algorithm_type = 'deis', solver_type = 'midpoint'"),
     ],
 )
 def test_what_is_not_done_is_named(config, said):
@@ -255,10 +260,12 @@ def test_what_is_not_done_is_named(config, said):
 
 
 def test_what_is_done_is_not_named():
-    done = {"use_karras_sigmas": True, "solver_order": 3, "solver_type": "bh1", "lower_order_final": False, "sampler": "unipc"}
+    done = {"use_karras_sigmas": True, "solver_order": 3, "solver_type": "bh1", "lower_order_final": False}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scheduler = Scheduler.from_config(UniPCMultistepScheduler(**{k: v for k, v in done.items() if k != "sampler"}).config, sampler="unipc")
+        scheduler = Scheduler.from_config(UniPCMultistepScheduler(**done).config, sampler="unipc")
+        alike = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "solver_order": 2, "variance_type": "fixed_small"}
+        Scheduler.from_config({**TABLE, **alike}, sampler="dpmpp")
         Scheduler.from_config({**TABLE, "timestep_spacing": "leading"}, time_grid="uniform")
     assert scheduler._options == {"time_grid": "karras", "order": 3, "variant": "bh1", "lower_order_final": False}
     # What is asked for by name goes first.
@@ -415,9 +422,9 @@ def text_to_image(scheduler, **arguments):
     pipeline.set_progress_bar_config(disable=True)
     embeddings = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    asked = dict(prompt_embeds=embeddings, negative_prompt_embeds=-embeddings, num_inference_steps=6, output_type="np")
+    asked = {"num_inference_steps": 6, "negative_prompt_embeds": -embeddings, "output_type": "np", **arguments}
     generator = [torch.Generator().manual_seed(i) for i in range(2)]
-    return pipeline(height=16, width=16, generator=generator, **asked, **arguments).images
+    return pipeline(prompt_embeds=embeddings, height=16, width=16, generator=generator, **asked).images
 
 
 @pytest.mark.parametrize("process", [None, {"kind": "psld"}, {"kind": "edm"}])
@@ -438,6 +445,67 @@ def test_guidance_from_text(process):
         asked = dict(prompt_embeds=embeddings, num_inference_steps=6, output_type="np", height=16, width=16)
         made.append(pipeline(generator=generator, **asked, **more).images)
     assert np.abs(made[0] - made[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize("process", [None, {"kind": "psld"}])
+def test_times_of_a_pipeline(process):
+    scheduler = Scheduler.from_config({**TABLE, "clip_sample": False}, process=process)
+    times = [999, 700, 400, 100]
+    a, b = (text_to_image(scheduler, guidance_scale=5.0, num_inference_steps=4, **more) for more in (
+        {"timesteps": times}, {"sigmas": [float(((1 - c) / c) ** 0.5) for c in scheduler.alphas_cumprod[times]]},
+    ))  # fmt: skip
+    assert np.isfinite(a).all() and np.abs(a - b).max() < 1e-3
+    assert torch.allclose(scheduler.timesteps, torch.tensor(times, dtype=torch.float32), atol=0.1)
+
+
+@pytest.mark.parametrize("process", [None, {"kind": "psld"}])
+@pytest.mark.parametrize("kind", ["Flux", "StableDiffusion3"])
+def test_pipelines_of_flow_matching(kind, process):
+    """They give noise levels and a shift; SD 3 shows its batch twice, for guidance."""
+    torch.manual_seed(0)
+    rest = dict(num_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32)
+    blocks = dict(down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",))
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=32, shift_factor=0.1, scaling_factor=1.5,
+        use_quant_conv=False, use_post_quant_conv=False, **blocks,
+    )  # fmt: skip
+    embeddings = dict(prompt_embeds=torch.randn(1, 4, 32), pooled_prompt_embeds=torch.randn(1, 32))
+    nothing = {name: None for name in ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")}
+    config = {"shift": 3.0, "use_dynamic_shifting": kind == "Flux"}
+    scheduler = Scheduler.from_config(FlowMatchEulerDiscreteScheduler(**config).config, process=process, sampler="euler")
+    if kind == "Flux":
+        transformer = diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=16, num_single_layers=1, axes_dims_rope=(4, 4, 8), guidance_embeds=False, **rest
+        )
+    else:
+        nothing.update(text_encoder_3=None, tokenizer_3=None)
+        embeddings.update(negative_prompt_embeds=-embeddings["prompt_embeds"], negative_pooled_prompt_embeds=torch.zeros(1, 32))
+        transformer = diffusers.SD3Transformer2DModel(
+            sample_size=32, patch_size=1, in_channels=4, out_channels=4, caption_projection_dim=32, pos_embed_max_size=96, **rest
+        )
+    images = []
+    for one in (scheduler, FlowMatchEulerDiscreteScheduler(**config)):
+        pipeline = getattr(diffusers, kind + "Pipeline")(transformer=transformer.eval(), vae=vae.eval(), scheduler=one, **nothing)
+        pipeline.set_progress_bar_config(disable=True)
+        asked = dict(height=32, width=32, num_inference_steps=5, output_type="np", generator=torch.manual_seed(0))
+        if process is not None:
+            # They have no place for it.
+            with pytest.raises(ValueError, match="scale_model_input"):
+                pipeline(**embeddings, **asked)
+            return
+        images.append(pipeline(**embeddings, **asked).images)
+    assert images[0].shape == (1, 32, 32, 3) and np.isfinite(images[0]).all()
+    # They begin at time 1 with a step of diffusers', at 0.999 here, and those of SD 3 end elsewhere.
+    assert np.abs(images[0] - images[1]).max() < (0.01 if kind == "Flux" else 0.2)
+
+
+def test_the_readme():
+    """Its block on schedulers, as it stands."""
+    with open(f"{ROOT}/README.md") as file:
+        [block] = [block for block in file.read().split("```python\n")[1:] if "psld.diffusers" in block.split("```")[0]]
+    pipeline = type("Pipeline", (), {"scheduler": DDIMScheduler()})()
+    exec(block.split("```")[0], {"pipeline": pipeline})
+    assert isinstance(pipeline.scheduler, Scheduler) and pipeline.scheduler.config["options"] == {"order": 3}
 
 
 def test_parts_that_are_equal_were_shown_again():
