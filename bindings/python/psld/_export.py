@@ -51,8 +51,9 @@ def export(
         raise psld.ArgumentError(100, f"time_dtype = {time_dtype!r}: expected 'float32' or 'int64'")
     spec = dict(json.loads(spec) if isinstance(spec, str) else spec)
     name = os.fspath(path)
-    kinds = {parameter.dtype for parameter in network.parameters() if parameter.dtype.is_floating_point}
-    if any(parameter.device.type == "meta" for parameter in network.parameters()):
+    weights = [*network.parameters()] or [*network.buffers()]
+    kinds = {weight.dtype for weight in weights if weight.dtype.is_floating_point}
+    if any(weight.device.type == "meta" for weight in weights):
         raise psld.ArgumentError(100, "network: its parameters are on the device `meta`, without values")
     if kinds - {torch.float16, torch.float32}:
         network = copy.deepcopy(network).float()
@@ -60,7 +61,7 @@ def export(
     half = torch.float16 in kinds
     if tolerance is None:
         tolerance = 2e-2 if half else 1e-4
-    device = next((parameter.device for parameter in network.parameters()), "cpu")
+    device = weights[0].device if weights else "cpu"
 
     class Plain(torch.nn.Module):  # type: ignore[misc]
         """Tensors in, one tensor out."""
@@ -88,6 +89,9 @@ def export(
     def evaluate(*inputs: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             out: np.ndarray = plain(*tensors(*inputs)).float().cpu().numpy()
+        given = inputs[0].shape
+        if out.ndim != len(given) or (out.shape[0], *out.shape[2:]) != (given[0], *given[2:]):
+            raise psld.ModelError(203, f"{name}: the network returned {list(out.shape)} for a state of {list(given)}")
         return out
 
     modes = [(module, module.training) for module in network.modules()]

@@ -187,6 +187,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         unset = sorted(name for name in own if own[name] == default[name])
         if own["spec"] is None:
             config = {**({"num_train_timesteps": 1000, "shift": 1.0} if _is_flow(config) else _NETWORK), **config}
+        if not keywords.get("_quiet"):
+            given = {name: value for name, value in config.items() if name not in keywords.get("_use_default_values", ())}
+            _name_others({**given, **more, "sampler": sampler, "options": options}, {}, 3)
         self.register_to_config(**own, **_plain(config), **({"_use_default_values": unset} if unset else {}))
         self._told: list[float] = []
         self._built: Optional[dict[str, Any]] = None
@@ -224,8 +227,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         keywords.update(arguments)
         if "sampler" not in given:
             known = {*_CONFIG, *own, *unset}
-            _name_others(keywords, {name: v for name, v in given.items() if name not in known and not name.startswith("_")})
-        scheduler = cls(**keywords)
+            unknown = {name: v for name, v in given.items() if name not in known and not name.startswith("_")}
+            _name_others(keywords, unknown, 3)
+        scheduler = cls(_quiet=True, **keywords)
         # What this class makes nothing of goes on to the next, as among diffusers' own.
         made = dict(scheduler.config)
         made.update({name: value for name, value in given.items() if name not in {*made, *_KINDS, *unset}})
@@ -773,7 +777,7 @@ def _refuse(config: Mapping[str, Any]) -> None:
             raise ArgumentError(100, f"config: {name} = {config[name]!r}: expected {expected}")
 
 
-def _name_others(keywords: Mapping[str, Any], unknown: Mapping[str, Any]) -> None:
+def _name_others(keywords: Mapping[str, Any], unknown: Mapping[str, Any], level: int) -> None:
     """Warns of what was set of another scheduler's steps that these do not do."""
     options = {**(keywords.get("options") or {}), **keywords}
     sampler = options.get("sampler", "auto")
@@ -794,7 +798,7 @@ def _name_others(keywords: Mapping[str, Any], unknown: Mapping[str, Any]) -> Non
         warnings.warn(
             f"psld.diffusers.Scheduler does not do what this configuration says of {listed}: its steps are those of its own "
             "sampler, chosen by `sampler`, `time_grid`, `order` and the like",
-            stacklevel=3,
+            stacklevel=level,
         )
 
 

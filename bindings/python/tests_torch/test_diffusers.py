@@ -250,13 +250,21 @@ def test_every_table_of_diffusers(name):
 def test_what_is_not_done_is_named(config, said):
     for theirs in ({**TABLE, **config}, {**DDPMScheduler().config, **config}):
         theirs["_use_default_values"] = [name for name in theirs.get("_use_default_values", []) if name not in config]
-        with pytest.warns(UserWarning, match=said):
+        with pytest.warns(UserWarning, match=said) as warned:
             scheduler = Scheduler.from_config(theirs)
+        assert [w.filename for w in warned] == [__file__]
         # It goes on to the next scheduler, and is not said again.
         assert all(scheduler.config[name] == value for name, value in config.items())
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             Scheduler.from_config(scheduler.config)
+
+
+def test_what_is_not_done_is_named_by_keyword():
+    for config in ({"timestep_spacing": "trailing"}, dict(DDIMScheduler(timestep_spacing="trailing").config)):
+        with pytest.warns(UserWarning, match="timestep_spacing = 'trailing'") as warned:
+            Scheduler(**config)
+        assert [w.filename for w in warned] == [__file__]
 
 
 def test_what_is_done_is_not_named():

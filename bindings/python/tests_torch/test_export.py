@@ -62,6 +62,8 @@ def embedded(net, z, t):
         (lambda net, z, t: F.dropout(scaled(net, z, t)), "gives other values each time"),
         (lambda net, z, t: scaled(net, z, t) + torch.randn_like(z), "gives other values each time"),
         (lambda net, z, t: F.batch_norm(scaled(net, z, t), None, None, training=True), "depends on the samples beside it"),
+        (lambda net, z, t: scaled(net, z, t).squeeze(0), r"returned \[3, 8, 8\] for a state of \[1, 3, 8, 8\]"),
+        (lambda net, z, t: scaled(net, z, t).mean((2, 3)), r"returned \[1, 3\]"),
         (lambda net, z, t: net.conv(z) * t[0], "takes the time of one sample for all"),
         (lambda net, z, t, y: scaled(net, z, t) + net.classes.weight[int(y[0])][:, None, None], "for labels .* is baked in"),
         (lambda net, z, t, y: scaled(net, z, t) + net.classes(y[:1])[..., None, None], "takes the label of one sample for all"),
