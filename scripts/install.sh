@@ -10,24 +10,31 @@ soversion=${version%%.*}
 minor=${version%.*}
 
 install -d "$prefix"/{bin,include,lib/pkgconfig,lib/cmake/psld,share/doc/psld}
+# Without symbols and line tables, which are three quarters of the files; a build has them for profiles and backtraces.
+strip=${STRIP:-strip}
 install -m 755 "$build/psld" "$prefix/bin/"
+"$strip" --strip-all "$prefix/bin/psld"
 install -m 644 include/psld.h include/psld.hpp "$prefix/include/"
 install -m 644 LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$prefix/share/doc/psld/"
 install -m 644 "$build/libpsld.a" "$prefix/lib/"
+"$strip" --strip-debug "$prefix/lib/libpsld.a"
 
-# Linked here and not by cargo, whose libpsld.so has no SONAME: programs in the source tree are linked with that file.
+# Linked here and not by cargo, whose libpsld.so has no SONAME: programs in the source tree are linked with that file. It stays
+# in memory when a host unloads it: see src/pin.rs.
 exports=$(mktemp)
 trap 'rm -f "$exports"' EXIT
 echo '{ global: psld_*; local: *; };' > "$exports"
 rm -f "$prefix"/lib/libpsld.so*
 "${CC:-cc}" -shared -o "$prefix/lib/libpsld.so.$version" -Wl,-soname,"libpsld.so.$soversion" \
   -Wl,--version-script="$exports" -Wl,--whole-archive "$build/libpsld.a" -Wl,--no-whole-archive \
-  -Wl,--gc-sections,--as-needed,-z,relro,-z,now,-z,defs,--strip-debug -lgcc_s -lpthread -ldl -lm -lrt
+  -Wl,--gc-sections,--as-needed,-z,relro,-z,now,-z,defs,-z,nodelete,--strip-all -lgcc_s -lpthread -ldl -lm -lrt
 ln -s "libpsld.so.$version" "$prefix/lib/libpsld.so.$soversion"
 ln -s "libpsld.so.$soversion" "$prefix/lib/libpsld.so"
 
 fill() { sed -e "s/@VERSION@/$version/g" -e "s/@SOVERSION@/$soversion/g" -e "s/@MINOR@/$minor/g" "$1" > "$2"; }
-fill bindings/c/psld.pc.in "$prefix/lib/pkgconfig/psld.pc"
+for name in psld psld-static-first psld-static psld-shared; do
+  fill "bindings/c/$name.pc.in" "$prefix/lib/pkgconfig/$name.pc"
+done
 fill bindings/c/cmake/psld-config.cmake.in "$prefix/lib/cmake/psld/psld-config.cmake"
 fill bindings/c/cmake/psld-config-version.cmake.in "$prefix/lib/cmake/psld/psld-config-version.cmake"
 echo "psld $version: $prefix"

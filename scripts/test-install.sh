@@ -50,9 +50,15 @@ export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
 # Spaces in the prefix come out escaped: the shell has to read the words again.
 eval "c++ -std=c++17 bindings/cpp/examples/sample.cpp -o '$work/pc-shared' $(pkg-config --cflags --libs psld) '-Wl,-rpath,$prefix/lib'"
 runs "$work/pc-shared" shared
-eval "c++ -std=c++17 bindings/cpp/examples/sample.cpp -o '$work/pc-static' $(pkg-config --cflags psld) '$prefix/lib/libpsld.a' \
-  $(pkg-config --static --libs-only-l psld | sed 's/-lpsld//')"
+eval "c++ -std=c++17 bindings/cpp/examples/sample.cpp -o '$work/pc-static' $(pkg-config --static --cflags --libs psld)"
 runs "$work/pc-static" static
+
+# What is shipped has no symbols but the exports, and stays in memory when a host unloads it.
+for file in bin/psld lib/libpsld.so; do
+  [[ $(readelf -SW "$prefix/$file") != *.debug_* && $(readelf -SW "$prefix/$file") != *.symtab* ]] || fail "$file is not stripped"
+done
+[[ $(readelf -SW "$prefix/lib/libpsld.a") != *.debug_* ]] || fail "libpsld.a is not stripped"
+[[ $(readelf -dW "$prefix/lib/libpsld.so") == *NODELETE* ]] || fail "libpsld.so may be unloaded"
 
 tarball=$(scripts/dist.sh "$build" "$onnxruntime" "$work/dist" | tail -1)
 mkdir "$work/elsewhere"

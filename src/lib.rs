@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod evaluation;
 mod exec;
+mod fork;
 pub mod grid;
 mod guidance;
 pub mod io;
@@ -17,6 +18,7 @@ mod model;
 pub mod network;
 pub mod noise;
 pub mod onnx;
+mod pin;
 pub mod plan;
 #[cfg(feature = "plot")]
 pub mod plot;

@@ -328,6 +328,8 @@ fn given_state_and_noise() {
     let args = [
         "sample",
         "image.json",
+        "--sampler",
+        "em",
         "--steps",
         "4",
         "--out",
@@ -350,7 +352,8 @@ fn given_state_and_noise() {
         fill_f32(20 + (i % 3) as u64, Purpose::Solver, (i / 3) as u32, 0, out);
     }
     NewFile::write_with(&folder.path("own.npy"), |out| npy::write(out, &[4, 3, 6, 4, 4], &own)).unwrap();
-    let own = ["sample", "image.json", "--steps", "4", "--out", "x.npy", "--init", "z0.npy", "--seed", "20"];
+    let own = "sample image.json --sampler em --steps 4 --out x.npy --init z0.npy --seed 20";
+    let own: Vec<_> = own.split(' ').collect();
     folder.psld(own).success();
     let drawn = values(&folder.path("x.npy")).1;
     folder.psld(own.iter().chain(&["--noise", "own.npy"])).success();
@@ -381,7 +384,7 @@ fn configuration_files() {
         (&report["sampler"], &report["nfe"], &report["next_seed"]),
         (&"euler".into(), &3.into(), &10.into())
     );
-    fs::write(folder.path("nfe.json"), r#"{"sampler": {"nfe": 50, "denoise": true}}"#).unwrap();
+    fs::write(folder.path("nfe.json"), r#"{"sampler": {"kind": "em", "nfe": 50, "denoise": true}}"#).unwrap();
     let report = json(&["--config", "nfe.json", "--steps", "6", "--no-denoise"]);
     assert_eq!((&report["sampler"], &report["nfe"]), (&"em".into(), &6.into()));
 }
@@ -684,7 +687,7 @@ fn bench() {
     assert!(seconds("median", "total") <= seconds("worst", "total"));
     let rate = json["samples_per_second"].as_f64().unwrap();
     assert!((rate * seconds("median", "total") - 5.0).abs() < 1e-9);
-    let table = psld("bench image.json --nfe 4").success().stdout;
+    let table = psld("bench image.json --sampler em --nfe 4").success().stdout;
     assert!(
         table.contains("sampler       em, 4 network calls\nsamples       16 a round, 16 a network call\n"),
         "{table}"

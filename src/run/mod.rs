@@ -26,6 +26,7 @@ pub use sample::{
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known, Measured};
+use crate::fork;
 use crate::guidance::{self, GUIDE};
 use crate::network::{Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
@@ -114,6 +115,9 @@ enum Asked {
 struct Calls {
     decoder: Decoder,
     labels: Option<Vec<i64>>,
+    /// Number of each sample as networks are told it, and the run's tag.
+    indices: Vec<i64>,
+    tag: u64,
     guide: Option<Guide>,
     /// State and time of the model's last call.
     seen: (usize, f64),
@@ -275,7 +279,17 @@ impl Run {
             Rows::Adaptive(o) => (adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.first_time()),
         };
         Ok(Self {
-            calls: Calls { decoder, labels, guide, seen: (0, t), projected, x0, seconds: Duration::ZERO },
+            calls: Calls {
+                decoder,
+                labels,
+                indices: gather::indices(first_sample, n, None).unwrap_or_default(),
+                tag: options.tag,
+                guide,
+                seen: (0, t),
+                projected,
+                x0,
+                seconds: Duration::ZERO,
+            },
             own: None,
             network: network.clone(),
             sampler: sampler.clone(),
@@ -309,7 +323,9 @@ impl Run {
             guide: guide.map(|guide| guide.network().evaluator()).transpose()?,
             size,
             times: vec![0.0; size],
+            tags: vec![self.calls.tag; size],
             twice,
+            process: fork::process(),
         })
     }
 
@@ -480,6 +496,9 @@ impl Run {
 
     /// Fails where the token or the deadline says so.
     pub(crate) fn interrupted(&self) -> Result<()> {
+        if self.own.as_ref().is_some_and(|own| own.process != fork::process()) {
+            return Err(Error::forked("the run"));
+        }
         if self.cancel.as_ref().is_some_and(Watch::is_cancelled) {
             return Err(Error::new(
                 Status::Cancelled,

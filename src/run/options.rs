@@ -183,6 +183,9 @@ pub struct RunOptions {
     /// Whether the deadline leaves the best data estimate so far ([`Status::Partial`]) instead of nothing; at least one
     /// network call is made then. Implies [`previews`](Self::previews).
     pub anytime: bool,
+    /// A number of the caller's, which networks are told with each sample ([`Rows`](crate::network::Rows)): it tells the
+    /// requests of an engine apart.
+    pub tag: u64,
 }
 
 impl RunOptions {
@@ -206,6 +209,7 @@ impl RunOptions {
             guide: None,
             previews: false,
             anytime: false,
+            tag: 0,
         }
     }
 

@@ -48,7 +48,7 @@ fn files_that_are_no_models() {
 
     [ModelInvalid] DIR/model.onnx: the ONNX model is truncated or damaged: failed to decode Protobuf message: ModelProto.graph: buffer underflow
 
-    [ReadFailed] / is not a file
+    [ReadFailed] /: the model cannot be read: it is not a file
     ");
 }
 
@@ -230,8 +230,13 @@ fn providers() {
     unknown provider `rocm`
     hint: known: cpu, cuda, tensorrt
     ");
+    insta::assert_snapshot!("CUDAExecutionProvidr".parse::<Provider>().unwrap_err(), @"
+    unknown provider `CUDAExecutionProvidr`
+    hint: did you mean `CUDAExecutionProvider`?
+    ");
     for provider in Provider::ALL {
         assert_eq!(provider.to_string().parse::<Provider>().unwrap(), provider);
+        assert_eq!(provider.onnxruntime_name().parse::<Provider>().unwrap(), provider);
     }
 }
 
@@ -264,7 +269,7 @@ fn backend_and_hash() {
 
     std::fs::write(&path, &bytes[1..]).unwrap();
     let error = format!("{:?}", file.hash().unwrap_err());
-    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"[ReadFailed] DIR/model.onnx: the model cannot be hashed: the file changed since it was loaded");
+    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"[ReadFailed] DIR/model.onnx: the model cannot be hashed: DIR/model.onnx changed since it was loaded");
 }
 
 #[test]
@@ -283,7 +288,7 @@ fn weights_in_a_file_beside_the_model() {
     std::fs::write(&path, model.to_bytes()).unwrap();
 
     let without = OnnxNetwork::from_file(runtime(), &path, &OnnxOptions::default()).unwrap_err();
-    assert_eq!(without.status(), Status::ModelInvalid);
+    assert_eq!(without.status(), Status::ReadFailed);
     assert!(without.to_string().contains("weights.bin"), "{without}");
     std::fs::write(folder.path().join("weights.bin"), data).unwrap();
     OnnxNetwork::from_file(runtime(), &path, &OnnxOptions::default()).unwrap();

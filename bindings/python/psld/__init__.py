@@ -17,6 +17,7 @@ import contextlib
 import ctypes as c
 import glob
 import importlib.util
+import inspect
 import itertools
 import json
 import os
@@ -319,14 +320,23 @@ def _caller(network: Network, spec: Any) -> Any:
             blocks = elements // (e.n * int(np.prod(data)))
             yield flat.reshape(e.n, blocks * data[0], *data[1:])
 
+    # Asked for by name: a network that wants none of them is called as ever.
+    try:
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = {name for name, p in inspect.signature(network).parameters.items() if p.kind in kinds}
+    except (TypeError, ValueError):
+        parameters = set()
+    wanted = [name for name in ("indices", "tags") if name in parameters]
+
     def evaluate(_: Any, pointer: int) -> int:
         try:
             e = _abi.Evaluation.from_address(pointer)
             z, out = arrays(e)
             given = [z, *(np.ctypeslib.as_array(array, (e.n,)) for array in (e.t, e.labels) if array)]
-            for array in given:
+            named = {name: np.ctypeslib.as_array(getattr(e, name), (e.n,)) for name in wanted}
+            for array in (*given, *named.values()):
                 array.flags.writeable = False
-            made = np.asarray(network(*given))
+            made = np.asarray(network(*given, **named))
             if made.shape != out.shape:
                 raise ValueError(f"the network returned an array of {made.shape}: expected {out.shape}")
             out[...] = made
@@ -352,6 +362,9 @@ class Model(_Handle):
 
     Or a function ``network(z, t)``, with ``spec``: of ``z``, ``[n, k*C, ...]``, and the times ``t``, ``[n]``, as the spec says
     that the network takes them (and labels ``y``, ``[n]``, where it has them), it returns what the spec says that it predicts.
+    A network with a parameter ``indices`` is told by it which samples these are, ``[n]``: their numbers when the run (or
+    :meth:`sample`, whatever its ``batch``; or the engine's request) was started, by which it looks up conditions of its own; and
+    one with a parameter ``tags``, ``[n]``, the ``tag=`` of each sample's run, which tells an engine's requests apart.
     The arrays are the library's: to be read, through the call. What it raises, the call that sampled raises. ``name`` tells it from
     others in plans and saved runs: change it with the weights.
 
@@ -674,6 +687,8 @@ class Model(_Handle):
         guide: Optional[Model],
     ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
         """The sampler, the C struct, and what the struct points to."""
+        options = dict(options)
+        tag = int(_whole(options.pop("tag", 0), np.uint64, "tag"))
         if isinstance(sampler, Sampler):
             seed = int(options.get("seed", 0))
             unknown = set(options) - {"seed"}
@@ -688,6 +703,7 @@ class Model(_Handle):
         fields = _abi.struct(_abi.RunOptions, "run_options")
         keep: list[Any] = []
         fields.n, fields.seed, fields.precision = n, seed, _dtype(dtype)
+        fields.tag = tag
         fields.batch, fields.max_memory, fields.deadline_seconds = batch, max_memory, deadline
         fields.previews, fields.anytime = int(previews), int(anytime)
         if cancel is not None:
@@ -863,7 +879,11 @@ class Engine(_Handle):
     [1, 2, 3]
     """
 
-    _free = lib.psld_engine_free
+    @staticmethod
+    def _free(handle: Any) -> int:
+        # Also what its tickets wait for: who leaves `with`, or Python, is done with it.
+        lib.psld_engine_close(handle, None)
+        return int(lib.psld_engine_free(handle))
 
     def __init__(self, model: Model, *, max_batch: int = 0, queue: int = 0, max_wait: float = 0.0) -> None:
         options = _abi.struct(_abi.EngineOptions, "engine_options")

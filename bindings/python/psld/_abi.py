@@ -65,6 +65,8 @@ class Evaluation(c.Structure):
         ("out_elements", c.c_size_t),
         ("message", c.c_void_p),
         ("message_capacity", c.c_size_t),
+        ("indices", c.POINTER(c.c_int64)),
+        ("tags", c.POINTER(c.c_uint64)),
     ]
 
 
@@ -131,6 +133,7 @@ class RunOptions(c.Structure):
         ("from_image", c.POINTER(Tensor)),
         ("measurement", c.POINTER(Tensor)),
         ("measurement_mask", c.POINTER(Tensor)),
+        ("tag", c.c_uint64),
     ]
 
 
@@ -267,6 +270,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     ],
     "psld_engine_create": [_handle, c.POINTER(EngineOptions), c.POINTER(_handle)],
     "psld_engine_submit": [_handle, _handle, c.POINTER(RunOptions), c.c_int32, c.POINTER(_handle)],
+    "psld_engine_close": [_handle],
     "psld_engine_stats_json": [_handle, *_query],
     "psld_ticket_wait": [_handle, c.c_double, c.POINTER(Progress)],
     "psld_ticket_id": [_handle, c.POINTER(c.c_uint64)],

@@ -322,7 +322,7 @@ pub struct SamplerArgs {
     /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub plan: Option<PathBuf>,
-    /// Which sampler; `psld samplers` lists them [default: em; to encode unipc, for likelihoods gddim]
+    /// Which sampler; `psld samplers` lists them [default: auto; to encode unipc, for likelihoods gddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
     /// Solver steps, instead of --nfe
@@ -335,7 +335,7 @@ pub struct SamplerArgs {
     /// [default: quadratic]
     #[arg(long, value_name = "GRID")]
     pub grid: Option<String>,
-    /// Forward time at which sampling starts [default: 1]
+    /// Forward time at which sampling starts [default: 1; of tables of betas see `psld info`]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub t_start: Option<f64>,
     /// Forward time at which the solver's steps end [default: 0.001]
