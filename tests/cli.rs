@@ -357,7 +357,7 @@ fn given_state_and_noise() {
     NewFile::write_with(&folder.path("own.npy"), |out| npy::write(out, &[4, 3, 6, 4, 4], &own)).unwrap();
     let own = "sample image.json --sampler em --steps 4 --out x.npy --init z0.npy --seed 20";
     let own: Vec<_> = own.split(' ').collect();
-    folder.psld(own).success();
+    folder.psld(&own).success();
     let drawn = values(&folder.path("x.npy")).1;
     folder.psld(own.iter().chain(&["--noise", "own.npy"])).success();
     assert_eq!(values(&folder.path("x.npy")).1, drawn);

@@ -54,9 +54,8 @@ fn set(level: i32, callback: psld_log_callback, user: *mut c_void) -> Result<()>
     let sink = callback.map(|callback| Sink { level, callback, user });
     #[cfg(feature = "onnxruntime")]
     forward_onnxruntime(sink.is_some());
-    *SINK.write() = sink;
     forward_warnings(sink.is_some());
-
+    *SINK.write() = sink;
     Ok(())
 }
 
