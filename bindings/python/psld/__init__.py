@@ -954,7 +954,7 @@ class Model(_Handle):
         fields.precision = _code(_arguments.dtype(dtype))
         fields.batch = _arguments.whole(batch, "batch")
         fields.max_memory = _arguments.whole(max_memory, "max_memory", _arguments.U64)
-        fields.deadline_seconds = _arguments.number(deadline, "deadline")
+        fields.deadline_seconds = _arguments.seconds(deadline, "deadline")
         fields.previews = int(_arguments.flag(previews, "previews"))
         fields.anytime = int(_arguments.flag(anytime, "anytime"))
         if token is not None:
@@ -1202,7 +1202,7 @@ class Run(_Handle):
 
     def resume(self, *, deadline: float = 0.0, cancel: Optional[Cancel] = None) -> None:
         """Another deadline and token for an interrupted run."""
-        seconds, token = _arguments.number(deadline, "deadline"), Cancel._of_call(cancel)
+        seconds, token = _arguments.seconds(deadline, "deadline"), Cancel._of_call(cancel)
         call(lib.psld_run_resume, self._open, token._open, seconds)
         self._watch(cancel, token, seconds)
 
@@ -1233,7 +1233,7 @@ class Engine(_Handle):
         options = _abi.struct(_abi.EngineOptions, "engine_options")
         options.max_batch = _arguments.whole(max_batch, "max_batch", _arguments.I32)
         options.queue = _arguments.whole(queue, "queue", _arguments.I32)
-        options.max_wait_seconds = _arguments.number(max_wait, "max_wait")
+        options.max_wait_seconds = _arguments.seconds(max_wait, "max_wait")
         # Its own, which stays when the caller's is closed.
         self._model = _arguments.instance(model, Model, "model")._twin()
         # Those of guides join them: it may call them as long as it lives.
@@ -1346,9 +1346,7 @@ class Ticket(_Handle):
     def wait(self, timeout: Optional[float] = None) -> Progress:
         """Waits for its end, for ``timeout`` seconds at most: ``done`` says whether it came. Raises what it ended with otherwise,
         such as :class:`Cancelled`, also where the engine was closed. Ctrl+C ends the wait, and not the request."""
-        if timeout is not None and not _arguments.number(timeout, "timeout") >= 0.0:
-            _arguments.refuse("timeout", timeout, "at least 0 seconds")
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + _arguments.seconds(timeout, "timeout")
         progress = _abi.struct(_abi.Progress, "progress")
         while True:
             left = _DEAF_SECONDS if end is None else end - time.monotonic()

@@ -61,6 +61,15 @@ def number(value: Any, name: str, finite: bool = False) -> float:
     refuse(name, value, "a finite number" if finite else "a number")
 
 
+def seconds(value: Any, name: str) -> float:
+    """A time to wait, or to take."""
+    made = number(value, name)
+    # NaN is not, either.
+    if not made >= 0.0:
+        refuse(name, value, "seconds, at least 0")
+    return made
+
+
 def flag(value: Any, name: str) -> bool:
     """True or False; 1 and 0 are meant so, too."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1)):

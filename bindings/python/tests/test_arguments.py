@@ -116,7 +116,7 @@ def test_whole_numbers(model):
 def test_other_types(model, vp):
     image = np.zeros((1, 3, 2, 2))
     calls = {
-        "deadline": (lambda v: model.sample(1, deadline=v), ["1", None, [1], True, 1j]),
+        "deadline": (lambda v: model.sample(1, deadline=v), ["1", None, [1], True, 1j, -1, -0.5, float("nan")]),
         "guidance_rescale": (lambda v: model.sampler("em", guidance_rescale=v), ["1", None, [1.0]]),
         "guidance_interval": (lambda v: model.sampler("em", guidance_interval=v), ["ab", 1, (1,), (0, 1, 2)]),
         "previews": (lambda v: model.start(1, previews=v), ["no", 2, None, 0.5]),
@@ -147,7 +147,7 @@ def test_other_types(model, vp):
         "spec": (lambda v: psld.Model(normal, spec=v), [5, ["a"], "a\0b", {"format": float("nan")}, {"format": object()}]),
         "name": (lambda v: psld.Model(normal, spec=SPEC, name=v), [5, b"x", "a\0b", "\ud800"]),
         "providers": (lambda v: psld.Model(MIXTURE, providers=v), [5, "a\0b", b"cpu"]),
-        "max_wait": (lambda v: psld.Engine(model, max_wait=v), ["1", None]),
+        "max_wait": (lambda v: psld.Engine(model, max_wait=v), ["1", None, -1, float("nan")]),
         "timeout": (lambda v: ticket.wait(v), ["1", -1, float("nan"), [1]]),
         "path": (lambda v: psld.load_runtime(v), [5, "a\0b", b"/a\0b"]),
     }
