@@ -191,6 +191,14 @@ class OnnxRuntimeError(PsldError, RuntimeError):
     """ONNX Runtime is missing, unsuitable, or failed (3xx)."""
 
 
+class OnnxRuntimeMissing(OnnxRuntimeError, FileNotFoundError):
+    """There is no library of ONNX Runtime where one was looked for."""
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(status, message, hint)
+        self.errno, self.strerror = errno.ENOENT, os.strerror(errno.ENOENT)
+
+
 class NumericError(PsldError, ArithmeticError):
     """A value became non-finite, or a computation is not possible (4xx)."""
 
@@ -228,14 +236,17 @@ class OutOfMemory(PsldError, MemoryError):
 
 
 for _class in (
-    PsldError, ArgumentError, FileMissing, ModelError, OnnxRuntimeError, NumericError, RunError, Cancelled, DeadlineExceeded,
-    Partial, QueueFull, CheckpointError, InternalError, OutOfMemory,
+    PsldError, ArgumentError, FileMissing, ModelError, OnnxRuntimeError, OnnxRuntimeMissing, NumericError, RunError, Cancelled,
+    DeadlineExceeded, Partial, QueueFull, CheckpointError, InternalError, OutOfMemory,
 ):  # fmt: skip
     # Where they are found, and what tracebacks show.
     _class.__module__ = __package__
 
 _BLOCKS = {1: ArgumentError, 2: ModelError, 3: OnnxRuntimeError, 4: NumericError, 5: RunError, 9: InternalError}
-_STATUSES = {500: Cancelled, 502: DeadlineExceeded, 504: CheckpointError, 505: Partial, 506: QueueFull, 902: OutOfMemory}
+_STATUSES = {
+    300: OnnxRuntimeMissing, 500: Cancelled, 502: DeadlineExceeded, 504: CheckpointError, 505: Partial, 506: QueueFull,
+    902: OutOfMemory,
+}  # fmt: skip
 
 
 def _load() -> c.CDLL:

@@ -180,6 +180,16 @@ def test_missing_files(model, tmp_path):
         assert isinstance(failed.value, psld.FileMissing) and isinstance(failed.value, psld.ArgumentError)
         assert isinstance(failed.value, psld.PsldError) and failed.value.errno == 2 and str(tmp_path) in str(failed.value)
         assert repr(failed.value).startswith("FileMissing(")
+    program = """
+import psld
+for call in (lambda: psld.load_runtime("/nowhere/libonnxruntime.so"), lambda: psld.Model("models/cifar10-exact.onnx")):
+    try: call()
+    except FileNotFoundError as e: assert isinstance(e, psld.OnnxRuntimeMissing) and isinstance(e, psld.OnnxRuntimeError), e
+    else: raise AssertionError
+"""
+    environment = {**os.environ, "PSLD_ONNXRUNTIME": "/nowhere/libonnxruntime.so"}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_hints_know_the_function_s_own_arguments(model):

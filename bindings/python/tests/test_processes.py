@@ -312,7 +312,7 @@ def test_what_is_not_copied(model):
 
 
 def test_errors_and_values_are_pickled(model):
-    made = [psld.ArgumentError(100, "what"), psld.FileMissing(108, "where", "look"), psld.OutOfMemory(902, "how much", "less")]
+    made = [psld.ArgumentError(100, "what"), psld.FileMissing(108, "where", "look"), psld.OnnxRuntimeMissing(300, "none"), psld.OutOfMemory(902, "how much", "less")]
     for wrong in (dict(nfe=-1), dict(sampler="huen"), dict(deadline=1e-9, nfe=5000), dict(max_memory=1)):
         with pytest.raises(psld.PsldError) as failed:
             model.sample(1, **wrong)
