@@ -899,7 +899,7 @@ fn a_saved_run_is_loaded() {
 #[test]
 fn memory_is_told_before_a_run() {
     let model = load();
-    let sampler = compile(model, |o| o.steps = 5);
+    let sampler = compile(model, |o| (o.sampler, o.steps) = (c"euler".as_ptr(), 5));
     let mut o = options(psld_run_options_init);
     o.n = 7;
     let mut bytes = 0;
@@ -1033,7 +1033,7 @@ fn messages_name_their_run() {
         LINES.lock().unwrap().push(unsafe { CStr::from_ptr(message) }.to_str().unwrap().to_owned());
     }
     let model = load();
-    let sampler = compile(model, |o| o.steps = 2);
+    let sampler = compile(model, |o| (o.sampler, o.steps) = (c"em".as_ptr(), 2));
     ok(psld_set_log_callback(psld_log::Debug as i32, Some(listen), null_mut()));
     let run = start(model, sampler, &options(psld_run_options_init));
     ok(psld_run_step(run, 9, null_mut(), null_mut()));
