@@ -68,10 +68,10 @@ fn paths_of_all_bytes() {
         for error in [
             psld::Model::from_file(&named(name), Default::default()).unwrap_err(),
             OnnxNetwork::from_file(runtime(), &named(name), &OnnxOptions::default()).unwrap_err(),
-            psld::Model::read_spec(&named(name)).unwrap_err(),
+            psld::Model::read_spec(&named(name), None).unwrap_err(),
         ] {
             assert_eq!(error.status(), Status::ReadFailed, "{error}");
-            assert!(error.to_string().contains("nul byte"), "{error}");
+            assert!(error.to_string().contains("NUL byte"), "{error}");
         }
     }
 }
