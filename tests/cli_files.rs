@@ -549,7 +549,8 @@ fn a_folder_holds_one_run() {
     assert_eq!(folder.names("all"), ["0.png", "1.png", "cat.png", "notes.txt"]);
 
     // Said before anything is drawn; a run that is stopped changes nothing, and is resumed into the folder on request.
-    let long = "sample image.json -n 3 --steps 100000 --deadline 0.2 --checkpoint saved --out old";
+    let long =
+        "sample image.json -n 3 --sampler em --steps 100000 --deadline 0.2 --checkpoint saved --out old";
     sample("-n 5 --out old/").success();
     assert_eq!(psld(&folder, long).code, Some(2));
     assert!(!folder.path("saved").exists());
