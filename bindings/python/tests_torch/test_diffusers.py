@@ -414,6 +414,17 @@ def test_times_that_are_none(arguments, said):
         Scheduler(**TABLE).set_timesteps(**arguments)
 
 
+def test_a_spec_under_a_configuration():
+    """The network is as the spec says, the rest as configured."""
+    own = DDIMScheduler(clip_sample_range=0.5, beta_end=0.5)
+    scheduler = Scheduler.from_config(own.config, spec=SPEC, sampler="unipc")
+    assert scheduler._spec["process"] == SPEC["process"] and scheduler._options == {"clip": True, "lower_order_final": True}
+    assert steps(scheduler, network=lambda z, t: -z)[-1].abs().max() <= 0.5
+    scheduler = Scheduler(SPEC, sampler="unipc")
+    assert scheduler._options == {"lower_order_final": False} and scheduler.config.num_train_timesteps == 1000
+    assert np.isfinite(text_to_image(Scheduler({**SPEC, "data": {"shape": [4, 8, 8]}}))).all()
+
+
 @pytest.mark.parametrize("variance", ["learned", "learned_range"])
 def test_a_learned_variance_is_left_alone(variance):
     scheduler, plain = Scheduler(**TABLE, variance_type=variance), Scheduler(**TABLE)
