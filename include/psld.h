@@ -1137,9 +1137,9 @@ int32_t psld_model_load_memory(const struct psld_runtime *runtime,
                                struct psld_error **err);
 
 /**
- * All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
- * runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model; with external data, of
- * the hashes of its files). Size-query form.
+ * All about a model, as a JSON object: `spec` (with the defaults filled in), `given` (the spec as it was given, of which
+ * hashes are), `k` (blocks of a state), `backend` (what runs it: name, version, the provider really used, library) and `hash`
+ * (SHA-256 of the model; with external data, of the hashes of its files). Size-query form.
  *
  * Threads: any.
  *
@@ -1753,6 +1753,43 @@ int32_t psld_likelihood(const struct psld_model *model,
                         psld_progress_callback progress,
                         void *user,
                         struct psld_error **err);
+
+/**
+ * Chooses sampler, order and grid for a model: tries some sixty on a few starts against a converged solution, and gives the
+ * options with the best filled in, as the JSON that psld_sampler_options.options_json takes. Size-query form: the model keeps
+ * the answer, so that the second call, as any with the same question, gives it at once.
+ *
+ * Threads: any. It takes as long as some tens of network calls on 64 samples for each 10 of `nfe`.
+ *
+ * @param[in]  model         a model.
+ * @param[in]  options_json  options of the sampler as a JSON object: `nfe` or `steps`, and what else the samples will be drawn
+ *                           with. Of sampler, order and grid, what is given is kept. NULL: none, as in
+ *                           psld_sampler_options.
+ * @param[in]  labels        classes of the starts, which take them in turn; NULL: the null class.
+ * @param[in]  labels_len    number of labels.
+ * @param[in]  cancel        a token that stops it with PSLD_STATUS_CANCELLED; NULL: none.
+ * @param[in]  progress      NULL, or is called after each step of each candidate: `fraction`, and as `nfe` the network calls so
+ *                           far, of one sample each. A return value other than 0 stops the probe with
+ *                           PSLD_STATUS_CANCELLED.
+ * @param[in]  user          passed to `progress`.
+ * @param[out] buffer        receives the text with its NUL; or NULL.
+ * @param[in]  capacity      bytes in `buffer`; 0 with NULL.
+ * @param[out] needed        NULL, or receives the bytes needed, the NUL included.
+ * @param[out] err           NULL, or receives the error.
+ * @return PSLD_STATUS_OK, PSLD_STATUS_BUFFER_TOO_SMALL, PSLD_STATUS_CANCELLED, PSLD_STATUS_INVALID_ARGUMENT for a sampler that
+ *         is no candidate, or as psld_sampler_create and psld_run_step.
+ */
+int32_t psld_model_probe(const struct psld_model *model,
+                         const char *options_json,
+                         const int64_t *labels,
+                         size_t labels_len,
+                         const struct psld_cancel *cancel,
+                         psld_progress_callback progress,
+                         void *user,
+                         char *buffer,
+                         size_t capacity,
+                         size_t *needed,
+                         struct psld_error **err);
 
 /**
  * Fills `options` with the defaults.

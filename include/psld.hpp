@@ -623,6 +623,11 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
     });
   }
 
+  /* Sampler, order and grid for this network, as JSON for SamplerOptions::options_json: psld_model_probe. `options_json` says the
+   * number of calls, {"nfe": 10}, and what else the samples are drawn with. */
+  Outcome<std::string> probe(const std::string &options_json, View<const std::int64_t> labels = {},
+                             const OnProgress &progress = nullptr, const psld_cancel *cancel = nullptr) const;
+
   /* The shape of one sample, [C, ...] or [k*C, ...]. */
   Outcome<std::vector<std::int64_t>> shape(std::int32_t what = PSLD_OUTPUT_DATA) const {
     return detail::sizes([&](std::int64_t *b, std::size_t c, std::size_t *n, psld_error **e) {
@@ -1006,6 +1011,18 @@ Outcome<Likelihood> Model::likelihood(const Array<T> &images, std::int32_t probe
   listener.rethrow();
   if (e) return detail::fail<Likelihood>(std::move(*e));
   return out;
+}
+
+inline Outcome<std::string> Model::probe(const std::string &options_json, View<const std::int64_t> labels,
+                                         const OnProgress &progress, const psld_cancel *cancel) const {
+  detail::Listener listener;
+  listener.progress = &progress;
+  auto made = detail::text([&](char *b, std::size_t c, std::size_t *n, psld_error **e) {
+    return psld_model_probe(get(), options_json.c_str(), labels.data(), labels.size(), cancel,
+                            progress ? detail::on_progress : nullptr, &listener, b, c, n, e);
+  });
+  listener.rethrow();
+  return made;
 }
 
 template <class T>

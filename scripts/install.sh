@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts program, libraries, headers, pkg-config and CMake files into PREFIX; all of them are found relative to each other, so
+# Puts program, libraries, headers, pkg-config and CMake files, manual pages and shell completions into PREFIX; all of them are found relative to each other, so
 # the tree may be moved. Usage: install.sh BUILD PREFIX, with BUILD the folder that cargo built in (target/release).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,12 @@ install -d "$prefix"/{bin,include,lib/pkgconfig,lib/cmake/psld,share/doc/psld}
 strip=${STRIP:-strip}
 install -m 755 "$build/psld" "$prefix/bin/"
 "$strip" --strip-all "$prefix/bin/psld"
+# By the program itself: they say what it takes. Each shell looks here.
+"$build/psld" man --out "$prefix/share/man/man1"
+install -d "$prefix"/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+"$build/psld" completions bash > "$prefix/share/bash-completion/completions/psld"
+"$build/psld" completions zsh > "$prefix/share/zsh/site-functions/_psld"
+"$build/psld" completions fish > "$prefix/share/fish/vendor_completions.d/psld.fish"
 install -m 644 include/psld.h include/psld.hpp "$prefix/include/"
 install -m 644 LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$prefix/share/doc/psld/"
 install -m 644 "$build/libpsld.a" "$prefix/lib/"

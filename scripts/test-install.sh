@@ -24,6 +24,11 @@ foreign=$(nm -D --defined-only "$prefix/lib/libpsld.so" | awk '$3 !~ /^psld_/ { 
 [ -z "$foreign" ] || fail "exports $foreign"
 "$prefix/bin/psld" sample "$model" -n 2 --nfe 4 --quiet --out "$work/a.npy"
 
+bash -c "source '$prefix/share/bash-completion/completions/psld' && complete -p psld" > /dev/null || fail "completions for bash"
+for file in man/man1/psld.1 man/man1/psld-sample.1 zsh/site-functions/_psld fish/vendor_completions.d/psld.fish; do
+  [ -s "$prefix/share/$file" ] || fail "share/$file"
+done
+
 runs() { # FILE KIND: sixteen numbers, and linked as it should be
   [ "$("$1" "$model" | grep -c .)" = 16 ] || fail "$1"
   # Not `| grep -q`: it closes the pipe at the first match, which ldd may then fail of.

@@ -14,6 +14,7 @@ pub mod grid;
 mod guidance;
 pub mod io;
 pub mod isa;
+pub mod log;
 mod model;
 pub mod network;
 pub mod noise;

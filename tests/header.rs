@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// In the header's order.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "error",
     "capi/types",
     "capi/version",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 11] = [
     "capi/network",
     "capi/sampler",
     "capi/run",
+    "capi/probe",
     "capi/engine",
     "capi/noise",
 ];

@@ -54,6 +54,7 @@ fn set(level: i32, callback: psld_log_callback, user: *mut c_void) -> Result<()>
     let sink = callback.map(|callback| Sink { level, callback, user });
     #[cfg(feature = "onnxruntime")]
     forward_onnxruntime(sink.is_some());
+    forward_warnings(sink.is_some());
     *SINK.write() = sink;
     Ok(())
 }
@@ -70,6 +71,12 @@ fn forward_onnxruntime(wanted: bool) {
         emit(level, || format!("ONNX Runtime: {message}"));
     });
     set_log_sink(wanted.then_some(sink));
+}
+
+/// Warnings of the core.
+fn forward_warnings(wanted: bool) {
+    let sink: crate::log::Sink = std::sync::Arc::new(|message| emit(psld_log::Warn, || message.to_owned()));
+    crate::log::set_sink(wanted.then_some(sink));
 }
 
 /// Says something, if anyone listens. What is said while the callback runs on this thread is lost.

@@ -126,9 +126,9 @@ pub extern "C" fn psld_model_load_memory(
     })
 }
 
-/// All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
-/// runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model; with external data, of
-/// the hashes of its files). Size-query form.
+/// All about a model, as a JSON object: `spec` (with the defaults filled in), `given` (the spec as it was given, of which
+/// hashes are), `k` (blocks of a state), `backend` (what runs it: name, version, the provider really used, library) and `hash`
+/// (SHA-256 of the model; with external data, of the hashes of its files). Size-query form.
 ///
 /// Threads: any.
 ///
@@ -150,6 +150,7 @@ pub extern "C" fn psld_model_info_json(
         let model = handle::get(model, "model")?;
         let info = serde_json::json!({
             "spec": model.spec().filled(),
+            "given": model.spec(),
             "k": model.spec().process()?.k(),
             "backend": model.backend(),
             "hash": model.hash()?,

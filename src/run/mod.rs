@@ -18,7 +18,7 @@ pub use cancel::Cancel;
 pub(crate) use cancel::Watch;
 pub use latents::interpolate;
 pub use likelihood::{Estimate, Likelihood, SAMPLER as LIKELIHOOD_SAMPLER, likelihood};
-pub use options::{Inpaint, Measurement, RunOptions, Tensor};
+pub use options::{Inpaint, Measurement, RunOptions, Tensor, warn_of_range};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
     shape,
@@ -144,11 +144,13 @@ impl Run {
     /// [`Status::InvalidArgument`] or [`Status::ShapeMismatch`] naming the option; [`Status::MemoryLimit`] or
     /// [`Status::OutOfMemory`] where memory does not suffice.
     pub fn start(model: &Model, sampler: &Arc<Sampler>, options: RunOptions) -> Result<Self> {
+        options.warn_of_range(sampler);
         Self::start_at(0, model, sampler, options)
     }
 
     /// [`Self::start`] for an engine, which makes the network calls.
     pub(crate) fn hosted(model: &Model, sampler: &Arc<Sampler>, options: RunOptions) -> Result<Self> {
+        options.warn_of_range(sampler);
         Self::prepare(0, model, sampler, options)
     }
 

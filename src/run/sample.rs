@@ -228,6 +228,7 @@ impl<'a> Sampling<'a> {
                 "anytime: what a deadline leaves is an estimate of the data, not a state",
             ));
         }
+        options.warn_of_range(sampler);
         Ok(Self {
             model,
             sampler,

@@ -8,8 +8,14 @@
 //!
 //! Coefficients are k x k blocks that all elements of all samples share: some tens of numbers from millions of
 //! equations, so that a few dozen starts do not overfit. [`Report`] holds the errors on other starts.
+//!
+//! [`probe`] is the cheaper thing: it only chooses sampler, order and grid.
 
 mod fit;
+mod probe;
+
+pub(crate) use probe::Kept;
+pub use probe::{ProbeOptions, Probed, Probing, Tried, listed, probe};
 
 use crate::network::Precision;
 use crate::plan::{Plan, Row, Update};
@@ -339,14 +345,7 @@ impl<'a> Tuner<'a> {
     }
 
     fn apart(&self, a: &[f32], b: &[f32]) -> Distance {
-        let mut each: Vec<f64> = a
-            .chunks(self.d)
-            .zip(b.chunks(self.d))
-            .map(|(a, b)| {
-                let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b) * f64::from(a - b)).sum();
-                libm::sqrt(sum / self.d as f64)
-            })
-            .collect();
+        let mut each: Vec<f64> = a.chunks(self.d).zip(b.chunks(self.d)).map(|(a, b)| rms(a, b)).collect();
         each.sort_by(f64::total_cmp);
         let middle = each.len() / 2;
         let median = if each.len() % 2 == 1 { each[middle] } else { 0.5 * (each[middle - 1] + each[middle]) };
@@ -422,6 +421,12 @@ impl<'a> Tuner<'a> {
         chosen[0] = 0;
         chosen
     }
+}
+
+/// Root of the mean square of the difference.
+fn rms(a: &[f32], b: &[f32]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b) * f64::from(a - b)).sum();
+    libm::sqrt(sum / a.len() as f64)
 }
 
 /// The numbers of the rows that end a step in state 0.

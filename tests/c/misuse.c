@@ -29,6 +29,9 @@ static void nulls(const char *path) {
   NULL_POINTER(psld_model_shape(NULL, 0, NULL, 0, NULL, NULL));
   NULL_POINTER(psld_model_shape(model, 0, NULL, 3, NULL, NULL));
   OK(psld_model_shape(model, 0, NULL, 0, NULL, NULL));
+  NULL_POINTER(psld_model_probe(NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL));
+  NULL_POINTER(psld_model_probe(model, NULL, NULL, 2, NULL, NULL, NULL, NULL, 0, NULL, NULL));
+  ARGUMENT(psld_model_probe(model, "{\"sampler\": \"em\"}", NULL, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL));
   NULL_POINTER(psld_sampler_options_init(NULL, sizeof(psld_sampler_options)));
   OK(psld_samplers_json(NULL, 0, NULL, NULL));
   NULL_POINTER(psld_sampler_create(NULL, NULL, &other, NULL));

@@ -27,6 +27,7 @@ exports! {
     fn psld_model_free(model: *mut psld_model) -> i32;
     fn psld_model_create(network: psld_network_callback, user: *mut c_void, release: psld_release_callback, name: *const c_char, options: *const psld_model_options, out: *mut *mut psld_model, err: *mut *mut psld_error) -> i32;
     fn psld_noise_fill(seed: u64, purpose: i32, draw: u32, first: u64, dtype: i32, buffer: *mut c_void, elements: usize, err: *mut *mut psld_error) -> i32;
+    fn psld_model_probe(model: *const psld_model, options_json: *const c_char, labels: *const i64, labels_len: usize, cancel: *const psld_cancel, progress: psld_progress_callback, user: *mut c_void, buffer: *mut c_char, capacity: usize, needed: *mut usize, err: *mut *mut psld_error) -> i32;
     fn psld_run_options_init(options: *mut psld_run_options, struct_size: usize) -> i32;
     fn psld_cancel_create(out: *mut *mut psld_cancel, err: *mut *mut psld_error) -> i32;
     fn psld_cancel_cancel(cancel: *const psld_cancel) -> i32;

@@ -14,10 +14,11 @@ use psld::plan::{MapKind, Plan, Row};
 use psld::plot::{self, Axis, Canvas, Panel, Point, Series, Style};
 use psld::run::{Overall, Tensor};
 use psld::solver;
-use psld::spec::{DataSpec, OneOrMany};
+use psld::spec::{DataSpec, Grid, OneOrMany};
 #[cfg(feature = "onnxruntime")]
 use psld::study::Features;
 use psld::study::{Figures, Solution, Study, StudyOptions};
+use psld::tune::{ProbeOptions, listed, probe};
 use psld::{Error, Model, ModelSpec, Result, Sampler, SamplerSpec, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -40,6 +41,8 @@ struct Entry {
     /// The number of calls that was asked for; `None` where the sampler has its own.
     calls: Option<u32>,
     sampler: Arc<Sampler>,
+    /// Whether it is only there to find the best (`--ratios`): it has no line in table, plot and grid.
+    listed: bool,
 }
 
 pub fn run(args: Box<StudyArgs>) -> Result<()> {
@@ -69,10 +72,13 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     let model_options = args.model.options()?;
     let folder = Folder::new(&args.out)?;
     if !args.quiet {
-        report::forward_runtime_log();
+        report::forward_log();
     }
     let model = Model::from_file(&args.model.model, model_options)?;
-    let entries = entries(&model, &named, &calls, &args.plan)?;
+    let mut entries = entries(&model, &named, &calls, &args.plan)?;
+    if args.ratios {
+        entries.extend(rivals(&model, &options, &calls)?);
+    }
     let study = Study::new(&model, &options)?;
     let mut judge = Judge::new(&args, &model.spec().data)?;
 
@@ -111,7 +117,8 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         }
     };
     let done = |entry: &Entry| {
-        state.cells.contains_key(&entry.sampler.hash()) && (!image || folder.pictures(entry).is_file())
+        state.cells.contains_key(&entry.sampler.hash())
+            && (!image || entry.listed || folder.pictures(entry).is_file())
     };
     let before = entries.iter().filter(|entry| done(entry)).count();
     if !args.quiet && before > 0 {
@@ -127,6 +134,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         let info = entry.sampler.info();
         let made = match study.draw(&entry.sampler, |overall| bar.show(overall)) {
             Ok(made) => made,
+            Err(e) if e.status() == Status::NonFinite && entry.listed => continue,
             Err(e) if e.status() == Status::NonFinite => {
                 failed.push(format!("{}: {}", entry.label(), e.message()));
                 continue;
@@ -141,6 +149,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
         };
         let figures = match judge.figures(&study, &made, &converged, info.stochastic, &bar) {
             Ok(figures) if figures.finite() => figures,
+            _ if entry.listed => continue,
             Ok(_) => {
                 failed.push(format!("{}: samples too far away to be measured", entry.label()));
                 continue;
@@ -151,7 +160,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
             }
             Err(e) => return Err(e.context(entry.label())),
         };
-        if image {
+        if image && !entry.listed {
             folder.keep_pictures(entry, &model.spec().data, &made)?;
         }
         let cell = Cell { nfe: made.nfe, sampler: info.name.into(), stochastic: info.stochastic, figures };
@@ -161,8 +170,9 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     drop(polled);
     bar.0.finish_and_clear();
 
-    let rows: Vec<(&Entry, &Cell)> =
+    let all: Vec<(&Entry, &Cell)> =
         entries.iter().filter_map(|entry| Some((entry, state.cells.get(&entry.sampler.hash())?))).collect();
+    let rows: Vec<_> = all.iter().copied().filter(|(entry, _)| !entry.listed).collect();
     let failures = || {
         Error::new(
             Status::NonFinite,
@@ -177,13 +187,16 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     if rows.is_empty() {
         return Err(failures());
     }
-    folder.file("study.csv", |out| out.write_all(csv(&rows, &state).as_bytes()))?;
+    folder.file("study.csv", |out| out.write_all(csv(&all, &state).as_bytes()))?;
     folder.file("study.png", |out| chart(&rows, &state, &calls).write(out))?;
     if image {
         let grid = grid(&folder, &rows, &calls)?;
         folder.file("grid.png", |out| grid.write(out))?;
     }
     report::stdout(&table(&args, &study, &rows, &state))?;
+    if args.ratios {
+        report::stdout(&ratios(&all, &calls))?;
+    }
     if !args.quiet {
         let pictures = if image { ", grid.png" } else { "" };
         let out = args.out.display();
@@ -247,7 +260,7 @@ fn entries(
                 Some(calls) => e.context(format_args!("{name}, {calls} calls")),
                 None => e.context(name),
             })?;
-            Ok(Entry { name: (*name).to_owned(), calls, sampler })
+            Ok(Entry { name: (*name).to_owned(), calls, sampler, listed: false })
         };
         let adaptive = solver::list().any(|info| info.adaptive && info.name == spec.name());
         match adaptive {
@@ -263,7 +276,7 @@ fn entries(
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let taken = entries.iter().any(|entry: &Entry| entry.name == stem);
         let name = if taken { path.display().to_string() } else { stem };
-        entries.push(Entry { name, calls: None, sampler: Arc::new(sampler) });
+        entries.push(Entry { name, calls: None, sampler: Arc::new(sampler), listed: false });
     }
     for Entry { name, sampler, .. } in &entries {
         if sampler.encodes() {
@@ -278,6 +291,69 @@ fn entries(
         }
     }
     Ok(entries)
+}
+
+/// What a probe chooses at each number of calls, from starts of its own, and all that it chooses from.
+fn rivals(model: &Model, options: &StudyOptions, calls: &[u32]) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let compile = |spec: &SamplerSpec| Sampler::compile(model.spec(), spec, None).map(Arc::new);
+    for calls in calls.iter().copied() {
+        let spec = SamplerSpec { nfe: Some(calls), ..SamplerSpec::default() };
+        for spec in listed(model, &spec)? {
+            let order = spec.order.map(|order| format!(":order={order}")).unwrap_or_default();
+            let grid = match &spec.time_grid {
+                Some(Grid::Name(grid)) => format!(":grid={grid}"),
+                _ => String::new(),
+            };
+            let name = format!("{}{order}{grid}", spec.name());
+            entries.push(Entry { name, calls: Some(calls), sampler: compile(&spec)?, listed: true });
+        }
+        // None of the study's starts.
+        let spec = SamplerSpec { seed: Some(options.seed.wrapping_add(1 << 32)), ..spec };
+        let probing =
+            ProbeOptions { labels: options.labels.clone(), batch: options.batch, ..ProbeOptions::new(spec) };
+        let chosen = probe(model, &probing, |_| match interrupt::requested() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
+        let chosen = SamplerSpec { seed: None, ..chosen.options };
+        entries.push(Entry {
+            name: "probe".into(),
+            calls: Some(calls),
+            sampler: compile(&chosen)?,
+            listed: false,
+        });
+    }
+    Ok(entries)
+}
+
+/// At each number of calls the best of all, and how many times its error others have.
+fn ratios(rows: &[(&Entry, &Cell)], calls: &[u32]) -> String {
+    let mut out = "\nRMS (median) at each number of calls: the best of all listed samplers, and how many times that the others have\n"
+        .to_owned();
+    for calls in calls {
+        let of: Vec<_> = rows
+            .iter()
+            .filter(|(entry, _)| entry.calls == Some(*calls))
+            .filter_map(|(entry, cell)| Some((entry, cell.figures.rms?.value)))
+            .collect();
+        let listed = || of.iter().filter(|(entry, _)| entry.listed);
+        let Some((best, least)) = listed().min_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
+        let others: Vec<_> = of
+            .iter()
+            .filter(|(entry, _)| !entry.listed)
+            .map(|(entry, rms)| format!("{} {:.2}", entry.name, rms / least))
+            .collect();
+        let _ = writeln!(
+            out,
+            "{calls:>4}  {} {} (of {})  {}",
+            best.name,
+            digits(*least),
+            listed().count(),
+            others.join("  ")
+        );
+    }
+    out
 }
 
 impl Entry {
@@ -403,7 +479,7 @@ impl Folder {
     fn write_pictures(&self, name: &str, data: &DataSpec, made: &Solution) -> Result<()> {
         let len: usize = data.shape.iter().product();
         let first = &made.data[..made.data.len().min(IMAGES * len)];
-        self.file(name, |out| png::write_grid(out, data, first))
+        self.file(name, |out| png::write_grid(out, data, first, None))
     }
 }
 
@@ -464,7 +540,7 @@ impl Judge {
         }
         let mut train = None;
         if let Some(path) = &args.train {
-            let images = io::read_images(path, data)?;
+            let images = io::read_images(path, data)?.into_f32();
             about["train"] = sha256(&images).into();
             let features = network.features(&images, Self::BATCH, |_| ())?;
             let points = Points::new(&features, network.width())?;
@@ -643,28 +719,32 @@ fn grid(folder: &Folder, rows: &[(&Entry, &Cell)], calls: &[u32]) -> Result<Canv
     let left = names.iter().map(|name| Canvas::text_size(1, name).0).max().unwrap_or(0);
     let left = left.max(Canvas::text_size(1, "converged").0) + 2 * GAP;
     let column = wide.max(Canvas::text_size(1, "own calls").0) + GAP;
-    let top = plot::GLYPH + 2 * GAP;
+    // The converged solution stands above the numbers of calls, of which it has none of.
+    let heads = GAP + high + 2 * GAP;
+    let top = heads + plot::GLYPH + GAP;
     let mut canvas =
-        Canvas::new(left + columns.len() as u32 * column, top + (names.len() as u32 + 1) * (high + GAP));
-    let mut show = |path: &Path, row: usize, at: usize| -> Result<()> {
+        Canvas::new(left + columns.len() as u32 * column, top + names.len() as u32 * (high + GAP));
+    let y_of = |row: usize| top + row as u32 * (high + GAP);
+    let mut show = |path: &Path, y: u32, at: usize| -> Result<()> {
         let pixels = png::read(path, height, width)?;
-        let (x, y) = (left + at as u32 * column, top + row as u32 * (high + GAP));
-        canvas.image((x as i32, y as i32), width, zoom, pixels.channels, &pixels.levels);
+        let x = left + at as u32 * column;
+        canvas.image((x as i32, y as i32), width, zoom, pixels.channels, &pixels.bytes());
         Ok(())
     };
-    show(&folder.0.join("converged.png"), 0, 0)?;
+    show(&folder.0.join("converged.png"), GAP, 0)?;
     for (entry, _) in rows {
         let row = names.iter().position(|name| *name == entry.name).unwrap_or(0);
         let at = columns.iter().position(|calls| *calls == entry.calls).unwrap_or(0);
-        show(&folder.pictures(entry), row + 1, at)?;
+        show(&folder.pictures(entry), y_of(row), at)?;
     }
-    for (row, name) in ["converged"].iter().chain(&names).enumerate() {
-        let y = top + row as u32 * (high + GAP) + high / 2 - plot::GLYPH / 2;
-        canvas.text(GAP as i32, y as i32, 1, [0; 3], false, name);
+    let of_names = names.iter().enumerate().map(|(row, name)| (y_of(row), *name));
+    for (y, name) in [(GAP, "converged")].into_iter().chain(of_names) {
+        let middle = y + high / 2 - plot::GLYPH / 2;
+        canvas.text(GAP as i32, middle as i32, 1, [0; 3], false, name);
     }
     for (at, calls) in columns.iter().enumerate() {
         let text = calls.map_or_else(|| "own calls".into(), |calls| format!("{calls} calls"));
-        canvas.text((left + at as u32 * column) as i32, GAP as i32, 1, [0; 3], false, &text);
+        canvas.text((left + at as u32 * column) as i32, heads as i32, 1, [0; 3], false, &text);
     }
     Ok(canvas)
 }

@@ -27,11 +27,17 @@ pub fn run(args: TuneArgs) -> Result<()> {
     if config.plan.is_some() {
         return Err(Error::argument("plan: what is tuned is a sampler; name it with --sampler"));
     }
+    if args.probe {
+        return crate::probe::run(&args, config.sampler);
+    }
     let options = args.model.options()?;
-    psld::io::check_writable(&args.out, 0)?;
+    let Some(out) = args.out.as_deref() else {
+        return Err(Error::argument("--out: a plan is written to a file"));
+    };
+    psld::io::check_writable(out, 0)?;
     let model = Model::from_file(&args.model.model, options)?;
     let mut options = TuneOptions {
-        samples: args.samples,
+        samples: args.samples.unwrap_or(64),
         held_out: args.held_out,
         teacher_steps: args.teacher_steps,
         evaluations: args.evaluations,
@@ -39,7 +45,7 @@ pub fn run(args: TuneArgs) -> Result<()> {
         labels: args.label.clone(),
         ..TuneOptions::new(config.sampler)
     };
-    let mut diary = Diary::read(&args.out, &model, &options)?;
+    let mut diary = Diary::read(out, &model, &options)?;
     options.known = diary.known.clone();
     if !options.known.is_empty() && !args.quiet {
         report::stderr(&format!("going on: {} grids were tried before", options.known.len()));
@@ -79,11 +85,11 @@ pub fn run(args: TuneArgs) -> Result<()> {
         .hint("the same command goes on from there"),
         _ => e,
     })?;
-    NewFile::write_with(&args.out, |out| out.write_all(tuned.plan.to_json().as_bytes()))?;
+    NewFile::write_with(out, |out| out.write_all(tuned.plan.to_json().as_bytes()))?;
     diary.remove();
     if args.json {
         let line = json!({
-            "plan": args.out.display().to_string(),
+            "plan": out.display().to_string(),
             "plan_hash": tuned.plan.hash(),
             "model": tuned.plan.model,
             "sampler": tuned.plan.sampler,
@@ -93,7 +99,7 @@ pub fn run(args: TuneArgs) -> Result<()> {
         report::stdout(&format!("{line}\n"))?;
     }
     if !args.quiet {
-        report::stderr(&table(&args.out, &tuned.report, options.held_out));
+        report::stderr(&table(out, &tuned.report, options.held_out));
     }
     Ok(())
 }
@@ -112,7 +118,7 @@ fn table(out: &Path, report: &Report, held_out: usize) -> String {
     )
 }
 
-fn bar(quiet: bool) -> ProgressBar {
+pub fn bar(quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(1000), target);
     let style = ProgressStyle::with_template("{bar:40} {percent:>3}%  {msg}  {elapsed}");
@@ -132,9 +138,7 @@ struct Diary {
 
 impl Diary {
     fn read(out: &Path, model: &Model, options: &TuneOptions) -> Result<Self> {
-        let mut name = out.as_os_str().to_owned();
-        name.push(".trials");
-        let path = PathBuf::from(name);
+        let path = psld::io::beside(out, ".trials");
         let head = json!({
             "model": model.hash()?,
             "spec": model.spec(),

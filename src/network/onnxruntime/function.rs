@@ -90,6 +90,12 @@ impl Function {
             Some(spec) => ports_of(&graph, spec, &mut batch)?,
             None => (only_input(&graph, &mut batch)?, None, None),
         };
+        // The inside of a graph may fix the batch where its inputs leave it open: ONNX Runtime infers it for the output.
+        let outlet = outputs.iter().find(|outlet| outlet.name == output);
+        let size = outlet.and_then(|outlet| usize::try_from(*outlet.dims.first()?).ok());
+        if let Some(size) = size.filter(|size| *size > 0) {
+            batch.meet(format!("output `{output}`"), size)?;
+        }
         let batch = batch.fixed.map(|(_, size)| size);
         let tensors = |sample: &[usize]| Tensors::new(runtime.env(), sample).map_err(failed);
         Ok(Self {

@@ -1,0 +1,336 @@
+//! The probe: which sampler, order and grid are best for the network at hand, at one number of network calls.
+//!
+//! Deterministic samplers are tried against a converged solution from the same few starts. All of them go a first round; the
+//! better ones go on, with more starts each time, so that most of the work is spent on telling the best apart.
+
+use crate::run::{Cancel, RunOptions, What, sample};
+use crate::solver::Sampler;
+use crate::spec::{Grid, SamplerSpec};
+use crate::{Error, Model, Result, Status, grid};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is tried: sampler and order (0: it has none).
+const SAMPLERS: [(&str, u32); 12] = [
+    ("unipc", 2),
+    ("unipc", 3),
+    ("dpmpp", 2),
+    ("dpmpp", 3),
+    ("gddim", 1),
+    ("gddim", 2),
+    ("gddim", 3),
+    ("unipc", 1),
+    ("unipc", 4),
+    ("heun", 0),
+    ("exp_heun", 0),
+    ("rvv", 0),
+];
+
+/// Starts of each round, as shares of all, and how many of the candidates take part in the next.
+const ROUNDS: [(usize, usize); 3] = [(6, 12), (3, 4), (1, 1)];
+
+/// Calls of the converged solution for each call of the candidates, and at least.
+const TEACHER: (u32, u32) = (4, 64);
+
+/// What is probed, and how hard.
+#[derive(Clone, Debug)]
+pub struct ProbeOptions {
+    /// `nfe` or `steps`, and what else the samples will be drawn with (`clip`, `t_start`, ...). Of sampler, order and grid,
+    /// what is given is kept, and the rest is chosen.
+    pub sampler: SamplerSpec,
+    /// Starts, the seeds from `sampler.seed` on; `None`: 48, and more where the data have few elements.
+    pub starts: Option<usize>,
+    /// Samples of one network call; `None`: at most 64.
+    pub batch: Option<usize>,
+    /// Class of each start, one after another, from the beginning again where there are fewer than starts; empty:
+    /// the null class.
+    pub labels: Vec<i64>,
+    /// Stops it from another thread.
+    pub cancel: Option<Cancel>,
+}
+
+impl ProbeOptions {
+    /// The defaults for `sampler`.
+    pub fn new(sampler: SamplerSpec) -> Self {
+        Self { sampler, starts: None, batch: None, labels: Vec::new(), cancel: None }
+    }
+}
+
+/// How far a probe is.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing {
+    /// Share of the work that is done, 0 to 1.
+    pub fraction: f64,
+    /// Network calls so far, of one sample each.
+    pub calls: usize,
+}
+
+/// A candidate and its error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tried {
+    /// Its name.
+    pub sampler: String,
+    /// Its order, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<u32>,
+    /// The grid.
+    pub time_grid: Grid,
+    /// Starts that it was tried on.
+    pub starts: usize,
+    /// Mean over these of the root mean square distance to the converged solution.
+    pub error: f64,
+}
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probed {
+    /// The options as they were given, with sampler, order and grid filled in.
+    pub options: SamplerSpec,
+    /// The chosen one's error.
+    pub error: f64,
+    /// Network calls that it took, of one sample each.
+    pub calls: usize,
+    /// The candidates of the last rounds before the others, the best first.
+    pub tried: Vec<Tried>,
+}
+
+/// The results that a model keeps, by what was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<BTreeMap<String, Probed>>);
+
+/// What an answer depends on, beside the model.
+fn question(options: &ProbeOptions) -> Result<String> {
+    let ProbeOptions { sampler, starts, labels, .. } = options;
+    serde_json::to_string(&(sampler, starts, labels))
+        .map_err(|e| Error::new(Status::Internal, "probe: the question").source(e))
+}
+
+/// Chooses sampler, order and grid for `model`. Deterministic. The model keeps the answer: the same question is answered at
+/// once.
+///
+/// # Errors
+/// [`Status::InvalidArgument`] for options out of range or a sampler that is none of the candidates;
+/// [`Status::Cancelled`] where `observe` breaks; those of [`Sampler::compile`] and [`sample`].
+pub fn probe(
+    model: &Model,
+    options: &ProbeOptions,
+    observe: impl FnMut(Probing) -> ControlFlow<()>,
+) -> Result<Probed> {
+    let question = question(options)?;
+    let kept = || model.probed().0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept().get(&question) {
+        return Ok(known.clone());
+    }
+    let probed = Probe::new(model, options, observe)?.choose()?;
+    kept().insert(question, probed.clone());
+    Ok(probed)
+}
+
+struct Probe<'a, F> {
+    model: &'a Model,
+    options: &'a ProbeOptions,
+    observe: F,
+    /// Elements of one data sample.
+    d: usize,
+    starts: usize,
+    candidates: Vec<Candidate>,
+    teacher: Arc<Sampler>,
+    /// Calls so far, and in all.
+    calls: usize,
+    of: usize,
+}
+
+struct Candidate {
+    spec: SamplerSpec,
+    sampler: Arc<Sampler>,
+    /// Distance of each start so far.
+    apart: Vec<f64>,
+}
+
+impl Candidate {
+    fn error(&self) -> f64 {
+        self.apart.iter().sum::<f64>() / self.apart.len().max(1) as f64
+    }
+}
+
+impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
+    fn new(model: &'a Model, options: &'a ProbeOptions, observe: F) -> Result<Self> {
+        if options.sampler.encodes() {
+            return Err(Error::new(
+                Status::Unsupported,
+                "probe: what encodes has no solution to be held against",
+            ));
+        }
+        let d = model.spec().data_len();
+        // Each element of a sample tells of the error: of few elements, more samples must.
+        let starts = options.starts.unwrap_or_else(|| (2048 / d.max(1)).clamp(48, 256));
+        if starts == 0 {
+            return Err(Error::argument("starts = 0: expected at least 1"));
+        }
+        let candidates = candidates(model, &options.sampler)?;
+        let calls = candidates.iter().map(|c| calls(&c.sampler)).max().unwrap_or(1);
+        let teacher = SamplerSpec {
+            sampler: Some("auto".into()),
+            order: None,
+            steps: None,
+            nfe: Some(u32::try_from(calls).unwrap_or(u32::MAX).saturating_mul(TEACHER.0).max(TEACHER.1)),
+            time_grid: None,
+            variant: None,
+            published: None,
+            ..options.sampler.clone()
+        };
+        let teacher = Arc::new(Sampler::compile(model.spec(), &teacher, None)?);
+        let mut probe = Self { model, options, observe, d, starts, candidates, teacher, calls: 0, of: 0 };
+        let mut left = probe.candidates.len();
+        let mut before = 0;
+        for (share, keep) in ROUNDS {
+            let upto = probe.upto(share);
+            probe.of += (upto - before) * (calls * left + self::calls(&probe.teacher));
+            // Who goes on makes up for nothing: all have been on the starts before.
+            (left, before) = (left.min(keep), upto);
+        }
+        Ok(probe)
+    }
+
+    /// The number of starts after the round of `share`.
+    fn upto(&self, share: usize) -> usize {
+        self.starts.div_ceil(share)
+    }
+
+    fn choose(mut self) -> Result<Probed> {
+        let mut from = 0;
+        let mut out = Vec::new();
+        for (share, keep) in ROUNDS {
+            let upto = self.upto(share);
+            if upto > from {
+                let truth = self.solve(&Arc::clone(&self.teacher), from, upto)?;
+                for i in 0..self.candidates.len() {
+                    let made = match self.solve(&Arc::clone(&self.candidates[i].sampler), from, upto) {
+                        Ok(made) => made,
+                        // It is no candidate, and the others may be.
+                        Err(e) if e.status() == Status::NonFinite => vec![f32::INFINITY; truth.len()],
+                        Err(e) => return Err(e),
+                    };
+                    let apart = made.chunks(self.d).zip(truth.chunks(self.d)).map(|(a, b)| super::rms(a, b));
+                    self.candidates[i].apart.extend(apart);
+                }
+            }
+            from = upto;
+            // Stable: of equals the first listed.
+            self.candidates.sort_by(|a, b| a.error().total_cmp(&b.error()));
+            let others = self.candidates.split_off(keep.min(self.candidates.len()));
+            out.splice(0..0, others);
+        }
+        out.splice(0..0, self.candidates);
+        let Some(best) = out.first().filter(|best| best.error().is_finite()) else {
+            return Err(Error::new(
+                Status::NonFinite,
+                "probe: no sampler has finite samples at so few calls",
+            )
+            .hint("give them more calls: nfe"));
+        };
+        let tried = |c: &Candidate| Tried {
+            sampler: c.spec.name().to_owned(),
+            order: c.spec.order,
+            time_grid: c.spec.time_grid.clone().unwrap_or(Grid::Points(Vec::new())),
+            starts: c.apart.len(),
+            error: c.error(),
+        };
+        let (options, error) = (best.spec.clone(), best.error());
+        let finite = out.iter().filter(|c| c.error().is_finite());
+        Ok(Probed { options, error, calls: self.calls, tried: finite.map(tried).collect() })
+    }
+
+    /// The data that `sampler` makes of starts `from` to `upto`.
+    fn solve(&mut self, sampler: &Arc<Sampler>, from: usize, upto: usize) -> Result<Vec<f32>> {
+        let labels = &self.options.labels;
+        let n = upto - from;
+        let run = RunOptions {
+            seed: self.options.sampler.seed().wrapping_add(from as u64),
+            batch: self.options.batch,
+            labels: (!labels.is_empty()).then(|| (from..upto).map(|i| labels[i % labels.len()]).collect()),
+            cancel: self.options.cancel.clone(),
+            ..RunOptions::new(n)
+        };
+        let (before, of, all) = (self.calls, self.of.max(1), calls(sampler) * n);
+        let observe = &mut self.observe;
+        let made = sample::<f32>(self.model, sampler, &run, What::Data, |overall| {
+            let calls = before + (overall.fraction() * all as f64) as usize;
+            observe(Probing { fraction: (calls as f64 / of as f64).min(1.0), calls })
+        });
+        self.calls = before + all;
+        let cancelled = |e: Error| match e.status() {
+            Status::Cancelled => Error::new(Status::Cancelled, "the probe was cancelled"),
+            _ => e,
+        };
+        Ok(made.map_err(cancelled)?.values.into_raw_vec_and_offset().0)
+    }
+}
+
+/// Network calls of a sampler with fixed steps.
+fn calls(sampler: &Sampler) -> usize {
+    sampler.plan().map_or(0, |plan| plan.nfe)
+}
+
+/// What [`probe`] would choose from: every deterministic sampler with fixed steps, order and named grid that fits what is given;
+/// of those that make the same plan, the first.
+///
+/// # Errors
+/// Those of [`probe`] before its first network call.
+pub fn listed(model: &Model, given: &SamplerSpec) -> Result<Vec<SamplerSpec>> {
+    Ok(candidates(model, given)?.into_iter().map(|candidate| candidate.spec).collect())
+}
+
+fn candidates(model: &Model, given: &SamplerSpec) -> Result<Vec<Candidate>> {
+    let name = given.sampler.as_deref().filter(|name| *name != "auto");
+    if let Some(name) = name.filter(|name| !SAMPLERS.iter().any(|(own, _)| own == name)) {
+        let mut names: Vec<_> = SAMPLERS.iter().map(|(own, _)| *own).collect();
+        names.dedup();
+        return Err(Error::argument(format!("probe: `{name}` is none of the samplers that it chooses from"))
+            .hint(format!(
+                "leave it out, or name one of {}",
+                BTreeSet::from_iter(names).into_iter().collect::<Vec<_>>().join(", ")
+            )));
+    }
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut hashes = BTreeSet::new();
+    let mut failure = None;
+    let grids: Vec<Grid> = match &given.time_grid {
+        Some(grid) => vec![grid.clone()],
+        None => grid::NAMES.iter().map(|name| Grid::Name((*name).to_owned())).collect(),
+    };
+    let mut consider = |spec: SamplerSpec| match Sampler::compile(model.spec(), &spec, None) {
+        Ok(sampler) => {
+            if hashes.insert(sampler.hash()) {
+                found.push(Candidate { spec, sampler: Arc::new(sampler), apart: Vec::new() });
+            }
+        }
+        // Such as an order that so few steps do not reach, or a splitting where there is no momentum.
+        Err(e) => failure = failure.take().or(Some(e)),
+    };
+    for (sampler, order) in SAMPLERS {
+        let order = (order > 0).then_some(order);
+        if name.is_some_and(|name| name != sampler) || given.order.is_some() && given.order != order {
+            continue;
+        }
+        for grid in &grids {
+            consider(SamplerSpec {
+                sampler: Some(sampler.into()),
+                order,
+                time_grid: Some(grid.clone()),
+                ..given.clone()
+            });
+        }
+    }
+    match (found.is_empty(), failure) {
+        (false, _) => Ok(found),
+        (true, Some(e)) => Err(e.context("probe")),
+        (true, None) => {
+            Err(Error::argument("probe: no candidate has the sampler and the order that are given"))
+        }
+    }
+}
