@@ -342,10 +342,10 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ArgumentError(100, "set_timesteps: expected `timesteps` or `sigmas`, not both")
         points = exact = None
         if timesteps is not None:
-            exact = [float(time) for time in np.ravel(np.asarray(timesteps, np.float64))]
+            exact = [float(time) for time in np.ravel(np.asarray(_plain(timesteps), np.float64))]
             points = self._times_of("timesteps", exact, self._told_at)
         elif sigmas is not None:
-            values = [float(sigma) for sigma in np.ravel(np.asarray(sigmas, np.float64))]
+            values = [float(sigma) for sigma in np.ravel(np.asarray(_plain(sigmas), np.float64))]
             points = self._times_of_sigmas(values[:-1] if values and values[-1] == 0.0 else values)
         if self._flow:
             shifted = self._shift(points, num_inference_steps, mu)
@@ -547,7 +547,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             points, sigmas, moved = points[:1], sigmas[:1], moved[:1]
         # A grid of the sampler's own ends where it ends.
         moved[-1] = sigmas[-1] if ends and not terminal else moved[-1]
-        if terminal:
+        if terminal and len(moved) > 1:
             moved = 1.0 - (1.0 - moved) * (1.0 - terminal) / (1.0 - moved[-1])
         return self._times_of_sigmas(moved.tolist())
 

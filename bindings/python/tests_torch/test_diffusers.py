@@ -204,6 +204,13 @@ def test_the_number_of_steps_may_be_left_out():
     alpha = float(DDPMScheduler().alphas_cumprod[-1]) ** 0.5
     out = scheduler.step(0.1 * z, scheduler.timesteps[0], z).prev_sample
     assert torch.allclose(out, (z - 0.1 * (1 - alpha**2) ** 0.5 * z) / alpha, rtol=1e-3)
+    for config in ({"shift": 3.0}, {"shift": 3.0, "shift_terminal": 0.1}):
+        scheduler = Scheduler(**config)
+        for arguments in ({"num_inference_steps": 1}, {"sigmas": [1.0]}, {"sigmas": torch.tensor([1.0, 0.0])}):
+            scheduler.set_timesteps(**arguments)
+            assert len(scheduler.timesteps) == 1 and scheduler.timesteps[0] > 990
+            out = scheduler.step(0.1 * z, scheduler.timesteps[0], z).prev_sample
+            assert torch.allclose(out, z - 0.1 * z, rtol=1e-2)
     for n in (0, -1, 2.5):
         with pytest.raises(psld.ArgumentError, match="num_inference_steps"):
             scheduler.set_timesteps(n)
@@ -625,9 +632,9 @@ def replacing(own, **arguments):
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp", "unipc", "heun", "em", "auto"])
 def test_clipping_as_configured(sampler):
-    """Outputs that are far out end within the bounds; those of diffusers' DDIM are the same."""
-    for bound in (1.0, 0.5):
-        own = DDIMScheduler(clip_sample_range=bound)
+    """Outputs that are far out end within the bounds, also where a run starts with next to no signal."""
+    for bound, more in ((1.0, {}), (0.5, {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100})):
+        own = DDIMScheduler(clip_sample_range=bound, **more)
         scheduler = Scheduler.from_config(own.config, sampler=sampler)
         scheduler.set_timesteps(8)
         z = 3 * batch()
