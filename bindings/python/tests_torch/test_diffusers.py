@@ -421,6 +421,15 @@ def test_times_that_are_none(arguments, said):
         Scheduler(**TABLE).set_timesteps(**arguments)
 
 
+@pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"])
+def test_grids_as_diffusers(flag):
+    own = diffusers.DPMSolverMultistepScheduler(**{flag: True})
+    own.set_timesteps(8)
+    scheduler = Scheduler.from_config(own.config)
+    scheduler.set_timesteps(8)
+    assert np.allclose(scheduler._ratios_at(scheduler._plan["grid"]), own.sigmas[:-1], rtol=1e-4)
+
+
 def test_a_spec_under_a_configuration():
     """The network is as the spec says, the rest as configured."""
     own = DDIMScheduler(clip_sample_range=0.5, beta_end=0.5)
