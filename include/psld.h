@@ -71,6 +71,10 @@
  *          parent's handles a psld_runtime, a psld_sampler and a psld_error work in it; the others, which live by threads
  *          that it does not have, are PSLD_STATUS_FORKED at once, and a call that the child leaves its parent's callback
  *          into ends with that. Freeing them there is harmless, returns at once and does nothing to the parent's.
+ * Unload   What holds psld (libpsld.so, or a plugin that libpsld.a was linked into) stays in memory from the first call on,
+ *          whoever unloads it: threads on their way out and ONNX Runtime, which is never unloaded, would jump into nothing.
+ *          Loaded again it is what it was. Before you unload a plugin of yours take back your callbacks: free what holds
+ *          them, and call psld_set_log_callback(PSLD_LOG_OFF, NULL, NULL).
  * Numbers  n samples, C channels, k blocks of a state (1 VP, 2 position and momentum). Forward time t runs from 0
  *          (data) to 1 (noise): sampling goes from t_start down to t_end.
  */
@@ -609,11 +613,11 @@ typedef struct psld_sampler_options {
   size_t struct_size;
   /**
    * All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
-   * one in here.
+   * one in here. Only in here: "lower_order_final" (of "dpmpp" and "unipc", as diffusers has it; default false).
    */
   const char *options_json;
   /**
-   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "unipc".
+   * Name of the sampler, one of psld_samplers_json; NULL: "auto", with `encode` "unipc".
    */
   const char *sampler;
   /**
@@ -621,7 +625,7 @@ typedef struct psld_sampler_options {
    */
   int32_t steps;
   /**
-   * All network calls, the closing one included; 0: not given, which is 100 without `steps`.
+   * All network calls, the closing one included; 0: not given, which is 30 without `steps`, with `encode` 100.
    */
   int32_t nfe;
   /**
@@ -638,7 +642,8 @@ typedef struct psld_sampler_options {
    */
   size_t time_points_len;
   /**
-   * Forward time at which sampling starts, at most 1; NaN: 1.
+   * Forward time at which sampling starts, at most 1; NaN: 1, or the largest that the network knows. Of tables of betas with
+   * prediction epsilon or score it is the largest entry with alpha of at least 0.005 ("t_start" of `psld info --json`).
    */
   double t_start;
   /**
@@ -708,7 +713,8 @@ typedef struct psld_sampler_options {
    */
   const char *variant;
   /**
-   * Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
+   * Whether every data estimate is clipped to the data range, the closing one included, 0 or 1; -1: 0. Dynamic thresholding
+   * is said in `options_json`, as "clip": {"percentile": 0.995, "max": 1}. Not with `encode`, nor for likelihoods.
    */
   int32_t clip;
   /**

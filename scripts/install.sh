@@ -10,7 +10,7 @@ soversion=${version%%.*}
 minor=${version%.*}
 
 install -d "$prefix"/{bin,include,lib/pkgconfig,lib/cmake/psld,share/doc/psld}
-# Without symbols and line tables, which are three quarters of the files; a build has them for profiles and backtraces.
+# Without symbols and line tables, which a build has for profiles and backtraces.
 strip=${STRIP:-strip}
 install -m 755 "$build/psld" "$prefix/bin/"
 "$strip" --strip-all "$prefix/bin/psld"
@@ -23,7 +23,8 @@ install -d "$prefix"/share/{bash-completion/completions,zsh/site-functions,fish/
 install -m 644 include/psld.h include/psld.hpp "$prefix/include/"
 install -m 644 LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$prefix/share/doc/psld/"
 install -m 644 "$build/libpsld.a" "$prefix/lib/"
-"$strip" --strip-debug "$prefix/lib/libpsld.a"
+# Nor, in the archive, the bitcode that Rust keeps of its standard library.
+"$strip" --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd "$prefix/lib/libpsld.a"
 
 # Linked here and not by cargo, whose libpsld.so has no SONAME: programs in the source tree are linked with that file. It stays
 # in memory when a host unloads it: see src/pin.rs.

@@ -36,7 +36,7 @@ def metadata():
 
 
 def library():
-    """The library's bytes, without symbols and line tables: three quarters of the file that cargo builds."""
+    """The library's bytes, without the symbols and line tables that cargo builds."""
     folder = os.environ.get("PSLD_BUILD")
     if folder is None:
         subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, check=True)

@@ -34,8 +34,8 @@ pub(super) struct Gathered {
 pub(super) fn indices(first: usize, n: usize, history: Option<&History>) -> Option<Vec<i64>> {
     let count = history.map_or(n, |history| history.count);
     let number = |sample: usize| {
-        let gathered = history.into_iter().flat_map(|history| &history.gathered).rev();
-        let original = gathered.fold(Some(sample), |i, gathered| gathered.indices.get(i?).copied());
+        let mut gathered = history.into_iter().flat_map(|history| &history.gathered).rev();
+        let original = gathered.try_fold(sample, |i, gathered| gathered.indices.get(i).copied());
         i64::try_from(first.checked_add(original.filter(|i| *i < count)?)?).ok()
     };
     (0..n).map(number).collect()

@@ -97,6 +97,7 @@ pub struct Run {
     history: Option<History>,
 }
 
+#[allow(clippy::large_enum_variant)] // A run has one.
 enum Cursor {
     Planned { plan: Arc<Plan>, next: usize },
     Adaptive { solver: Rk45, asked: VecDeque<Asked> },

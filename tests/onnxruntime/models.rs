@@ -52,6 +52,30 @@ fn files_that_are_no_models() {
     ");
 }
 
+/// A path is bytes: those that are no UTF-8 are as good as others, and a NUL in one is an error that names it.
+#[cfg(unix)]
+#[test]
+fn paths_of_all_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = TempDir::new().unwrap();
+    let named = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    let path = named(b"m\xff\xfe.onnx");
+    std::fs::write(&path, Affine::default().model().to_bytes()).unwrap();
+    let model = psld::Model::from_file(&path, Default::default()).unwrap();
+    assert_eq!(model.hash().unwrap().len(), 64);
+    for name in [&b"m\0.onnx"[..], b"m.json\0", b"\0"] {
+        for error in [
+            psld::Model::from_file(&named(name), Default::default()).unwrap_err(),
+            OnnxNetwork::from_file(runtime(), &named(name), &OnnxOptions::default()).unwrap_err(),
+            psld::Model::read_spec(&named(name), None).unwrap_err(),
+        ] {
+            assert_eq!(error.status(), Status::ReadFailed, "{error}");
+            assert!(error.to_string().contains("NUL byte"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn a_model_that_onnx_runtime_cannot_run() {
     let mut model = Affine::default().model();

@@ -282,8 +282,7 @@ fn entries(
         if sampler.encodes() {
             return Err(Error::argument(format!("{name}: it leads to noise, and a study compares samples")));
         }
-        let conditions =
-            |row: &Row| matches!(row, Row::Map(map) if !matches!(map.kind, MapKind::Clip { .. }));
+        let conditions = |row: &Row| matches!(row, Row::Map(map) if !matches!(map.kind, MapKind::Clip { .. } | MapKind::Threshold(_)));
         if sampler.plan().is_some_and(|plan| plan.rows.iter().any(conditions)) {
             return Err(Error::argument(format!(
                 "{name}: a study has no guidance and no images to complete or restore"

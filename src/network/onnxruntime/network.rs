@@ -248,8 +248,8 @@ impl Files {
 
     /// That all are still what was loaded.
     fn check(&self) -> io::Result<()> {
-        let all = [&self.model].into_iter().chain(self.external.iter().map(|(_, file)| file));
-        all.map(|file| file.open().map(drop)).collect()
+        let mut all = [&self.model].into_iter().chain(self.external.iter().map(|(_, file)| file));
+        all.try_for_each(|file| file.open().map(drop))
     }
 }
 
