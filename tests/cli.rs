@@ -1085,6 +1085,17 @@ fn a_study_measures_what_is_sampled() {
         folder.names("d"),
         ["cells", "converged.npy", "converged.png", "grid.png", "study.csv", "study.json", "study.png"]
     );
+    // The converged solution (2 x 2 images, shown 60 pixels wide) stands above the numbers of calls: it is of none of them.
+    let (width, height) = psld::io::png::size(&folder.path("d/grid.png")).unwrap();
+    let pictures = psld::io::png::read(&folder.path("d/grid.png"), height, width).unwrap();
+    let kinds = |lines: std::ops::Range<usize>| {
+        let levels = &pictures.levels[lines.start * width * 3..lines.end * width * 3];
+        let is = |pixel: &[u16], level| pixel.iter().all(|x| *x == level);
+        let colours = levels.chunks_exact(3).filter(|pixel| !is(pixel, 0) && !is(pixel, 255)).count();
+        (levels.chunks_exact(3).any(|pixel| is(pixel, 0)), colours > 0)
+    };
+    assert_eq!([kinds(0..8), kinds(68..84), kinds(84..92)], [(false, false), (false, false), (true, false)]);
+    assert!(kinds(8..68).1 && kinds(100..160).1);
     let sampled = |more: &str| {
         let args = format!("sample image.json -n 15 --seed 3 --out x.npy --quiet {more}");
         folder.psld(args.split_whitespace()).success();

@@ -720,7 +720,7 @@ fn help_in_all_forms() {
         ("sample", "psld sample <MODEL> [OPTIONS]"),
         ("encode", "psld encode <MODEL> <IMAGES> --out <FILE.npy> [OPTIONS]"),
         ("study", "psld study <MODEL> --out <DIR> [OPTIONS]"),
-        ("tune", "psld tune <MODEL> --out <FILE.json> [OPTIONS]"),
+        ("tune", "psld tune <MODEL> [OPTIONS]"),
         ("plan", "psld plan <MODEL> [OPTIONS]"),
         ("info", "psld info <MODEL> [OPTIONS]"),
         ("bench", "psld bench <MODEL> [OPTIONS]"),
