@@ -2,7 +2,7 @@
 
 mod support;
 
-use psld::network::analytic::Mixture;
+use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::process::Process;
 use psld::run::What;
 use psld::solver;
@@ -87,6 +87,7 @@ fn ddim_takes_the_clipped_posterior() {
     let spec = spec(json!({ "kind": "ddpm", "entries": 20, "beta_max": 0.4 }), json!({}), &[2]);
     let mixture = mixture(&[0.5, 0.5], &[&[1.6, 0.2], &[-0.9, -1.5]], &[0.01, 0.09]);
     let (exact, process) = (model(&spec, &mixture), spec.process().unwrap());
+    let network = MixtureNetwork::new(spec.clone(), mixture).unwrap();
     let alpha = |t: f64| process.mean(t)[(0, 0)];
     let grid: Vec<f64> = (1..=20).rev().map(|i| f64::from(i) / 20.0).collect();
     for eta in [0.0, 1.0] {
@@ -100,7 +101,7 @@ fn ddim_takes_the_clipped_posterior() {
 
         let mut z = init;
         let estimate = |z: &[f64], t: f64| -> Vec<f64> {
-            let eps = call(exact_network(&spec, &mixture).as_ref(), z, &[t; 3], 2);
+            let eps = call(&network, z, &[t; 3], 2);
             let (a, s) = (alpha(t), libm::sqrt(1.0 - alpha(t) * alpha(t)));
             z.iter().zip(eps).map(|(z, eps)| ((z - s * eps) / a).clamp(-1.0, 1.0)).collect()
         };
@@ -121,10 +122,6 @@ fn ddim_takes_the_clipped_posterior() {
         }
         assert_close(&got, &estimate(&z, grid[19]), 1e-9, &format!("eta {eta}"));
     }
-}
-
-fn exact_network(spec: &ModelSpec, mixture: &Mixture) -> std::sync::Arc<dyn psld::network::Network> {
-    std::sync::Arc::new(psld::network::analytic::MixtureNetwork::new(spec.clone(), mixture.clone()).unwrap())
 }
 
 /// Dynamic thresholding of one estimate, by its definition: percentiles are interpolated as numpy and torch do it.
@@ -285,7 +282,7 @@ fn errors_of_the_network_do_not_grow_at_the_end_of_a_table() {
         let table = json!({ "kind": "ddpm", "schedule": "cosine", "entries": n });
         for (process, network) in [(table.clone(), json!({})), (psld(), json!({ "process": table }))] {
             let spec = spec(process, network, &[8]);
-            let off = psld::Model::new(std::sync::Arc::new(Louder(exact_network(&spec, &unit))), 1).unwrap();
+            let off = altered(&spec, &unit, |t| t, 1.01);
             for name in ["auto", "unipc", "ancestral", "dpmpp", "gddim"] {
                 let json = with(named(name), json!({ "nfe": 20 }));
                 let (states, _) = finish(&off, &sampler(&spec, json), f64_run(200));
@@ -295,48 +292,5 @@ fn errors_of_the_network_do_not_grow_at_the_end_of_a_table() {
                 assert!((0.6..3.0).contains(&std), "{name}, {n} entries: standard deviation {std}");
             }
         }
-    }
-}
-
-/// A network whose outputs are one per cent too large.
-struct Louder(std::sync::Arc<dyn psld::network::Network>);
-
-impl psld::network::Network for Louder {
-    fn spec(&self) -> &ModelSpec {
-        self.0.spec()
-    }
-    fn output_precision(&self, state: psld::network::Precision) -> psld::network::Precision {
-        self.0.output_precision(state)
-    }
-    fn backend(&self) -> psld::network::Backend {
-        self.0.backend()
-    }
-    fn hash(&self) -> psld::Result<String> {
-        self.0.hash()
-    }
-    fn evaluator(&self) -> psld::Result<Box<dyn psld::network::Evaluator>> {
-        Ok(Box::new(LouderEvaluator(self.0.evaluator()?)))
-    }
-}
-
-struct LouderEvaluator(Box<dyn psld::network::Evaluator>);
-
-impl psld::network::Evaluator for LouderEvaluator {
-    fn evaluate(
-        &mut self,
-        inputs: psld::network::Inputs<'_>,
-        mut out: psld::network::ValuesMut<'_>,
-    ) -> psld::Result<()> {
-        use psld::network::ValuesMut::{F32, F64};
-        let again = match &mut out {
-            F32(out) => F32(out),
-            F64(out) => F64(out),
-        };
-        self.0.evaluate(inputs, again)?;
-        match out {
-            F32(out) => out.iter_mut().for_each(|x| *x *= 1.01),
-            F64(out) => out.iter_mut().for_each(|x| *x *= 1.01),
-        }
-        Ok(())
     }
 }

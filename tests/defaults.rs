@@ -3,12 +3,10 @@
 
 mod support;
 
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
 use psld::plan::{Plan, Row};
 use psld::solver::Times;
 use psld::{Model, ModelSpec, Sampler, Status};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use support::*;
 
 /// A spec whose network is told whole numbers, as the graph of an ONNX file with an int64 input says.
@@ -86,10 +84,8 @@ fn whole_times_spare_the_rounding() {
     let process = json!({ "kind": "ddpm" });
     let (rounding, plain) = (whole(process.clone(), json!({})), spec(process, json!({}), &[2]));
     let exact = model(&plain, &plane());
-    let rounded = |spec: &ModelSpec| {
-        let network = psld::network::analytic::MixtureNetwork::new(spec.clone(), plane()).unwrap();
-        Model::new(Arc::new(Rounding { network, spec: spec.clone() }), 1).unwrap()
-    };
+    let nearest = |t: f64| (t * 1000.0).round_ties_even() / 1000.0;
+    let rounded = |spec: &ModelSpec| altered(spec, &plane(), nearest, 1.0);
     let json = json!({ "sampler": "unipc", "steps": 60, "order": 3, "time_grid": "order2.5" });
     let run = |model: &Model, spec: &ModelSpec| finish(model, &sampler(spec, json.clone()), f64_run(16)).0;
     let converged =
@@ -101,39 +97,6 @@ fn whole_times_spare_the_rounding() {
     };
     let (snapped, asked) = (rms(&run(&rounded(&rounding), &rounding)), rms(&run(&rounded(&plain), &plain)));
     assert!(snapped < 0.5 * asked, "{snapped:e} on entries, {asked:e} between them");
-}
-
-/// The exact network of a mixture at the entry nearest to the time that is asked for.
-struct Rounding {
-    network: psld::network::analytic::MixtureNetwork,
-    spec: ModelSpec,
-}
-
-impl Network for Rounding {
-    fn spec(&self) -> &ModelSpec {
-        &self.spec
-    }
-    fn output_precision(&self, state: Precision) -> Precision {
-        self.network.output_precision(state)
-    }
-    fn backend(&self) -> Backend {
-        self.network.backend()
-    }
-    fn hash(&self) -> psld::Result<String> {
-        self.network.hash()
-    }
-    fn evaluator(&self) -> psld::Result<Box<dyn Evaluator>> {
-        Ok(Box::new(RoundingEvaluator(self.network.evaluator()?)))
-    }
-}
-
-struct RoundingEvaluator(Box<dyn Evaluator>);
-
-impl Evaluator for RoundingEvaluator {
-    fn evaluate(&mut self, inputs: Inputs<'_>, out: ValuesMut<'_>) -> psld::Result<()> {
-        let t: Vec<f64> = inputs.t.iter().map(|t| (t * 1000.0).round_ties_even() / 1000.0).collect();
-        self.0.evaluate(Inputs { t: &t, ..inputs }, out)
-    }
 }
 
 /// The last update of state 0 in each step: how many network calls it is made of.

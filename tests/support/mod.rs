@@ -6,7 +6,7 @@ pub mod moments;
 
 use ndarray::{ArrayD, IxDyn};
 use psld::network::analytic::{Mixture, MixtureNetwork};
-use psld::network::{Inputs, Network, Precision, Values, ValuesMut};
+use psld::network::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
 use psld::run::{Progress, Tensor, What};
 use psld::{Model, ModelSpec, Run, RunOptions, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Value, json};
@@ -153,4 +153,50 @@ pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let worst = |worst: f64, d: f64| if d.is_nan() { f64::INFINITY } else { worst.max(d) };
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, worst)
+}
+
+/// The exact network of a mixture, asked at other times and with outputs of another size.
+pub fn altered(spec: &ModelSpec, mixture: &Mixture, time: fn(f64) -> f64, gain: f64) -> Model {
+    let network = MixtureNetwork::new(spec.clone(), mixture.clone()).unwrap();
+    Model::new(Arc::new(Altered { network, time, gain }), 1).unwrap()
+}
+
+struct Altered<N> {
+    network: N,
+    time: fn(f64) -> f64,
+    gain: f64,
+}
+
+impl Network for Altered<MixtureNetwork> {
+    fn spec(&self) -> &ModelSpec {
+        self.network.spec()
+    }
+    fn backend(&self) -> Backend {
+        self.network.backend()
+    }
+    fn output_precision(&self, state: Precision) -> Precision {
+        self.network.output_precision(state)
+    }
+    fn hash(&self) -> psld::Result<String> {
+        self.network.hash()
+    }
+    fn evaluator(&self) -> psld::Result<Box<dyn Evaluator>> {
+        Ok(Box::new(Altered { network: self.network.evaluator()?, time: self.time, gain: self.gain }))
+    }
+}
+
+impl Evaluator for Altered<Box<dyn Evaluator>> {
+    fn evaluate(&mut self, inputs: Inputs<'_>, mut out: ValuesMut<'_>) -> psld::Result<()> {
+        let t: Vec<f64> = inputs.t.iter().map(|t| (self.time)(*t)).collect();
+        let again = match &mut out {
+            ValuesMut::F32(out) => ValuesMut::F32(out),
+            ValuesMut::F64(out) => ValuesMut::F64(out),
+        };
+        self.network.evaluate(Inputs { t: &t, ..inputs }, again)?;
+        match out {
+            ValuesMut::F32(out) => out.iter_mut().for_each(|x| *x *= self.gain as f32),
+            ValuesMut::F64(out) => out.iter_mut().for_each(|x| *x *= self.gain),
+        }
+        Ok(())
+    }
 }
