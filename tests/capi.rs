@@ -1060,7 +1060,7 @@ fn resident() -> usize {
 fn memory_stays_flat() {
     let model = load();
     let cycle = |i: u64| {
-        let sampler = compile(model, |o| o.steps = 1);
+        let sampler = compile(model, |o| (o.sampler, o.steps) = (c"em".as_ptr(), 1));
         let mut o = options(psld_run_options_init);
         (o.n, o.seed) = (2, i);
         let mut cancel = null_mut();
