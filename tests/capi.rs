@@ -1006,7 +1006,7 @@ fn an_anytime_call_is_partial() {
         std::thread::sleep(std::time::Duration::from_millis(5));
         0
     });
-    let sampler = compile(model, |o| o.steps = 1000);
+    let sampler = compile(model, |o| (o.sampler, o.steps) = (c"em".as_ptr(), 1000));
     let mut o = options(psld_run_options_init);
     (o.n, o.batch, o.anytime, o.deadline_seconds) = (4, 2, 1, 0.05);
     let mut out = [f32::NAN; 16];

@@ -250,13 +250,13 @@ fn anytime() {
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         (report, ran.stderr, values(&folder.path("x.npy")).1)
     };
-    let (report, stderr, estimates) = run("--steps 100000 --deadline 0.3 --anytime");
+    let (report, stderr, estimates) = run("--sampler em --steps 100000 --deadline 0.3 --anytime");
     assert_eq!((&report["status"], &report["estimates"]), (&"partial".into(), &5.into()));
     assert!(report["nfe"].as_u64().unwrap() < 100_000);
     assert!(stderr.contains("the deadline passed: 5 of 5 samples are estimates\n"), "{stderr}");
     assert!(estimates.iter().all(|x| x.is_finite() && x.abs() < 2.0), "{estimates:?}");
     // One call each at least, whatever the deadline.
-    assert_eq!(run("--steps 100000 --deadline 0 --anytime").0["nfe"], 1);
+    assert_eq!(run("--sampler em --steps 100000 --deadline 0 --anytime").0["nfe"], 1);
     // In time, and it changes nothing.
     let (report, stderr, samples) = run("--steps 10 --deadline 1000 --anytime");
     assert_eq!((&report["status"], &report["estimates"]), (&"complete".into(), &0.into()));
@@ -490,7 +490,7 @@ fn restoring_images() {
     );
 
     // An interrupted command goes on with the measurement that it began with, and with no other.
-    let slow = "sample image.json --restore average:2 --measurement y.npy --steps 100000 --deadline 0.2 --checkpoint saved";
+    let slow = "sample image.json --restore average:2 --measurement y.npy --sampler em --steps 100000 --deadline 0.2 --checkpoint saved";
     assert_eq!(folder.psld(slow.split_whitespace()).code, Some(1));
     for (of, code) in [("y.npy", 1), ("noisy.npy", 2)] {
         let resume = [
@@ -987,7 +987,20 @@ fn handles_interrupts(pid: u32) -> bool {
 #[test]
 fn an_interrupt_finishes_the_step() {
     let folder = folder();
-    let args = ["sample", "image.json", "-n", "2000", "--batch", "2000", "--nfe", "20000", "--out", "x.npy"];
+    let args = [
+        "sample",
+        "image.json",
+        "-n",
+        "2000",
+        "--batch",
+        "2000",
+        "--sampler",
+        "em",
+        "--nfe",
+        "20000",
+        "--out",
+        "x.npy",
+    ];
     // Into the sampling: before it, an interrupt ends the program at once (with the same code). How long the way there
     // is depends on the machine.
     let interrupted = |wait: u64| {
@@ -1072,6 +1085,17 @@ fn a_study_measures_what_is_sampled() {
         folder.names("d"),
         ["cells", "converged.npy", "converged.png", "grid.png", "study.csv", "study.json", "study.png"]
     );
+    // The converged solution (2 x 2 images, shown 60 pixels wide) stands above the numbers of calls: it is of none of them.
+    let (width, height) = psld::io::png::size(&folder.path("d/grid.png")).unwrap();
+    let pictures = psld::io::png::read(&folder.path("d/grid.png"), height, width).unwrap();
+    let kinds = |lines: std::ops::Range<usize>| {
+        let levels = &pictures.levels[lines.start * width * 3..lines.end * width * 3];
+        let is = |pixel: &[u16], level| pixel.iter().all(|x| *x == level);
+        let colours = levels.chunks_exact(3).filter(|pixel| !is(pixel, 0) && !is(pixel, 255)).count();
+        (levels.chunks_exact(3).any(|pixel| is(pixel, 0)), colours > 0)
+    };
+    assert_eq!([kinds(0..8), kinds(68..84), kinds(84..92)], [(false, false), (false, false), (true, false)]);
+    assert!(kinds(8..68).1 && kinds(100..160).1);
     let sampled = |more: &str| {
         let args = format!("sample image.json -n 15 --seed 3 --out x.npy --quiet {more}");
         folder.psld(args.split_whitespace()).success();
@@ -1277,8 +1301,7 @@ fn a_checkpoint_is_resumed() {
 #[test]
 fn checkpoints_that_do_not_fit() {
     let folder = folder();
-    let deadline =
-        "sample image.json -n 4 --seed 3 --steps 100000 --deadline 0.2 --checkpoint saved --out x.npy";
+    let deadline = "sample image.json -n 4 --seed 3 --sampler em --steps 100000 --deadline 0.2 --checkpoint saved --out x.npy";
     let ran = folder.psld(deadline.split(' '));
     assert_eq!(ran.code, Some(1), "{ran}");
     assert!(ran.stderr.contains("0 of 4 samples were finished, saved in saved"), "{ran}");
@@ -1300,7 +1323,7 @@ fn checkpoints_that_do_not_fit() {
         said += &format!("{args}\n{ran}");
     }
     // A plan of the caller's stands in the checkpoint.
-    let plan = folder.psld("plan image.json --steps 20000 --json".split(' ')).success().stdout;
+    let plan = folder.psld("plan image.json --sampler em --steps 20000 --json".split(' ')).success().stdout;
     fs::write(folder.path("plan.json"), plan).unwrap();
     let deadline = "sample image.json -n 4 --plan plan.json --deadline 0.2 --checkpoint own --out x.npy";
     assert_eq!(folder.psld(deadline.split(' ')).code, Some(1));
@@ -1314,6 +1337,7 @@ fn checkpoints_that_do_not_fit() {
         assert!(ran.stderr.contains("checkpoint: of another"), "{ran}");
     }
     snapshot!("checkpoints_that_do_not_fit", said);
-    let ran = folder.psld("sample image.json --checkpoint no/saved --steps 100000 -n 64".split(' '));
+    let ran =
+        folder.psld("sample image.json --checkpoint no/saved --sampler em --steps 100000 -n 64".split(' '));
     assert!(ran.code == Some(1) && ran.stderr.contains("no/saved"), "{ran}");
 }

@@ -103,6 +103,28 @@ fn arrays_that_are_none() {
             refused(shape, &[shown]);
         }
     }
+    // As many samples as are asked for, or one for all where that makes sense.
+    for (shape, reader) in [
+        ([3, 6, 4, 4], "sample image.json -n 2 --nfe 3 --out o.npy --init x.npy"),
+        ([3, 3, 4, 4], "sample image.json -n 2 --nfe 3 --out o.npy --from-image x.npy"),
+        (
+            [3, 3, 4, 4],
+            "sample image.json -n 2 --nfe 3 --out o.npy --inpaint-image x.npy --inpaint-mask mask.npy",
+        ),
+        (
+            [3, 1, 4, 4],
+            "sample image.json -n 2 --nfe 3 --out o.npy --inpaint-image image.npy --inpaint-mask x.npy",
+        ),
+        ([3, 3, 2, 2], "sample image.json -n 2 --nfe 3 --out o.npy --restore average:2 --measurement x.npy"),
+    ] {
+        array(&folder, "x.npy", &shape, |_| 0.5);
+        let ran = psld(&folder, reader);
+        assert_eq!(ran.code, Some(2), "{reader}\n{ran}");
+        assert!(
+            ran.stderr.contains("x.npy: expected ") && ran.stderr.contains(&format!("{shape:?}")),
+            "{ran}"
+        );
+    }
     // More than there is, and more than any file could hold.
     raw(&folder, "x.npy", 1, "<f4", false, "(1, 3, 4, 4)", &bytes(47));
     refused("short", &["truncated", "[1, 3, 4, 4]"]);
@@ -549,7 +571,8 @@ fn a_folder_holds_one_run() {
     assert_eq!(folder.names("all"), ["0.png", "1.png", "cat.png", "notes.txt"]);
 
     // Said before anything is drawn; a run that is stopped changes nothing, and is resumed into the folder on request.
-    let long = "sample image.json -n 3 --steps 100000 --deadline 0.2 --checkpoint saved --out old";
+    let long =
+        "sample image.json -n 3 --sampler em --steps 100000 --deadline 0.2 --checkpoint saved --out old";
     sample("-n 5 --out old/").success();
     assert_eq!(psld(&folder, long).code, Some(2));
     assert!(!folder.path("saved").exists());
@@ -697,7 +720,7 @@ fn help_in_all_forms() {
         ("sample", "psld sample <MODEL> [OPTIONS]"),
         ("encode", "psld encode <MODEL> <IMAGES> --out <FILE.npy> [OPTIONS]"),
         ("study", "psld study <MODEL> --out <DIR> [OPTIONS]"),
-        ("tune", "psld tune <MODEL> --out <FILE.json> [OPTIONS]"),
+        ("tune", "psld tune <MODEL> [OPTIONS]"),
         ("plan", "psld plan <MODEL> [OPTIONS]"),
         ("info", "psld info <MODEL> [OPTIONS]"),
         ("bench", "psld bench <MODEL> [OPTIONS]"),

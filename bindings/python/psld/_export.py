@@ -126,7 +126,8 @@ def export(
             traced = [w for w in said if issubclass(w.category, torch.jit.TracerWarning)]
             with psld.Model(file, spec=alone) as exported, psld.Model(evaluate, spec=alone, name="torch") as original:
                 classes = exported.info["spec"]["network"].get("classes", 0)
-                _check(psld, name, exported, original, classes if "y" in options else None, tolerance, _hint(traced))
+                labels = classes if "y" in options else None
+                _check(psld, name, exported, original, labels, str(device) == "cpu", tolerance, _hint(traced))
                 alike.check_beside(_once(psld, spec, _TIMES[1])[1][1], classes)
             with open(file, "ab") as onnx:
                 onnx.write(_metadata("psld.spec", json.dumps(spec)))
@@ -219,7 +220,9 @@ def _keep_inputs(file: str, names: list[str], example: tuple[Any, ...]) -> None:
     onnx.save(model, file)
 
 
-def _check(psld: Any, name: str, exported: Any, original: Any, classes: Optional[int], tolerance: float, hint: str) -> None:
+def _check(
+    psld: Any, name: str, exported: Any, original: Any, classes: Optional[int], on_cpu: bool, tolerance: float, hint: str
+) -> None:
     """Compares single evaluations, first where the network was traced, then with one thing changed at a time."""
 
     def state(seeds: list[int]) -> np.ndarray:
@@ -233,6 +236,9 @@ def _check(psld: Any, name: str, exported: Any, original: Any, classes: Optional
     checks += [(f" at t = {t}: the time of the example, {_TIME}, is baked in", here, t, label) for t in _TIMES]
     if classes is not None:
         checks += [(f" for labels {others}: the label of the example, {_LABEL}, is baked in", here, _TIME, others)]
+        # The null class of guidance, of a network that has it. On a GPU a label that it lacks would end the process.
+        if on_cpu and _takes(original, here, classes):
+            checks += [(" for the null class: another label is baked in", here, _TIME, [_LABEL, classes])]
     checks += [
         (f" in a batch of {n}: the batch of the example, {_BATCH}, is baked in", state(list(range(n))), _TIME, [_LABEL] * n)
         for n in _BATCHES
@@ -251,6 +257,14 @@ def _check(psld: Any, name: str, exported: Any, original: Any, classes: Optional
         if not off <= tolerance:
             message = f"{name}: outputs through ONNX Runtime {_DIFFER} by {off:.1e} of their size{what}"
             raise psld.ModelError(203, message, hint)
+
+
+def _takes(model: Any, states: np.ndarray, label: int) -> bool:
+    try:
+        _output(model, states, _TIME, [label] * len(states))
+    except Exception:  # Whatever a network of the caller's raises.
+        return False
+    return True
 
 
 def _output(model: Any, states: np.ndarray, t: float, labels: Optional[list[int]]) -> np.ndarray:

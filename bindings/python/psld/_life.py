@@ -7,6 +7,7 @@ under way: what is, is cancelled and waited for, and nothing new begins but on t
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import ctypes as c
 import os
@@ -63,8 +64,17 @@ class Owner:
 
     # Its own references: at the end of the interpreter the modules' are gone.
     def __del__(self, getpid: Callable[[], int] = os.getpid, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self.handle and not finalizing() and self.process == getpid():
-            self.free(self.handle)
+        try:
+            if self.handle and not finalizing() and self.process == getpid():
+                self.free(self.handle)
+        except KeyboardInterrupt:
+            # Nothing can be raised in here: it comes again when this is over.
+            _thread.start_new_thread(_interrupt_soon, ())
+
+
+def _interrupt_soon() -> None:
+    time.sleep(0.001)
+    _thread.interrupt_main()
 
 
 def for_ever(callback: Any) -> int:

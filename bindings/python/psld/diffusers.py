@@ -52,6 +52,8 @@ _NETWORK = {
     "lower_order_final": True,
     "steps_offset": 1,
 }
+# Of those, what pipelines look for whatever the network.
+_SEEN = {name: _NETWORK[name] for name in ("num_train_timesteps", "clip_sample", "steps_offset")}
 # Those that only a network of flow matching is told.
 _FLOW = {
     "shift": 1.0,
@@ -163,7 +165,8 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """
 
     order = 1
-    _compatibles = list(_TABLES)
+    # The rest takes no configuration but its own.
+    _compatibles = [name for name in _TABLES if "Parallel" not in name and name != "SASolverScheduler"]
 
     def __init__(
         self,
@@ -185,8 +188,13 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         }
         default = {"spec": None, "process": None, "sampler": "auto", "options": None}
         unset = sorted(name for name in own if own[name] == default[name])
-        if own["spec"] is None:
-            config = {**({"num_train_timesteps": 1000, "shift": 1.0} if _is_flow(config) else _NETWORK), **config}
+        if own["spec"] is not None:
+            described: Mapping[str, Any] = _SEEN
+        elif _is_flow(config):
+            described = {"num_train_timesteps": 1000, "shift": 1.0}
+        else:
+            described = _NETWORK
+        config = {**described, **config}
         if not keywords.get("_quiet"):
             given = {name: value for name, value in config.items() if name not in keywords.get("_use_default_values", ())}
             _name_others({**given, **more, "sampler": sampler, "options": options}, {}, 3)
@@ -213,7 +221,9 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if not isinstance(config, Mapping):
             raise ArgumentError(100, f"config = {config!r}: expected a mapping", "from_pretrained takes a folder")
         given = {name: value for name, value in config.items() if name != "_use_default_values"}
-        if "sampler" in given and given.get("options"):
+        own = ("spec", "process", "sampler", "options")
+        theirs = not set(own) & set(given)
+        if given.get("options"):
             # Options by name go before those that were saved.
             arguments = {**given.pop("options"), **arguments.pop("options", {}), **arguments}
         unset = set(config.get("_use_default_values", ()))
@@ -222,10 +232,11 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if "steps_offset" in unset:
             keywords.pop("steps_offset", None)
         keywords.update({name: value for name, value in given.items() if name in {*_OPTIONS, *_OTHERS} - unset})
-        own = ("spec", "process", "sampler", "options")
         keywords.update({name: given[name] for name in own if name in given and name not in unset})
+        if theirs:
+            keywords.setdefault("lower_order_final", True)
         keywords.update(arguments)
-        if "sampler" not in given:
+        if theirs:
             known = {*_CONFIG, *own, *unset}
             unknown = {name: v for name, v in given.items() if name not in known and not name.startswith("_")}
             _name_others(keywords, unknown, 3)
@@ -331,10 +342,10 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ArgumentError(100, "set_timesteps: expected `timesteps` or `sigmas`, not both")
         points = exact = None
         if timesteps is not None:
-            exact = [float(time) for time in np.ravel(np.asarray(timesteps, np.float64))]
+            exact = [float(time) for time in np.ravel(np.asarray(_plain(timesteps), np.float64))]
             points = self._times_of("timesteps", exact, self._told_at)
         elif sigmas is not None:
-            values = [float(sigma) for sigma in np.ravel(np.asarray(sigmas, np.float64))]
+            values = [float(sigma) for sigma in np.ravel(np.asarray(_plain(sigmas), np.float64))]
             points = self._times_of_sigmas(values[:-1] if values and values[-1] == 0.0 else values)
         if self._flow:
             shifted = self._shift(points, num_inference_steps, mu)
@@ -536,7 +547,7 @@ class Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             points, sigmas, moved = points[:1], sigmas[:1], moved[:1]
         # A grid of the sampler's own ends where it ends.
         moved[-1] = sigmas[-1] if ends and not terminal else moved[-1]
-        if terminal:
+        if terminal and len(moved) > 1:
             moved = 1.0 - (1.0 - moved) * (1.0 - terminal) / (1.0 - moved[-1])
         return self._times_of_sigmas(moved.tolist())
 
@@ -817,23 +828,24 @@ def _option_of(name: str, config: Mapping[str, Any]) -> Any:
 def _network(config: Mapping[str, Any]) -> _Network:
     """The network that such a scheduler is for, and the options of a sampler that its configuration stands for."""
     options = dict(config["options"] or {})
-    if config["spec"] is not None:
-        return _Network(json.loads(json.dumps(config["spec"])), options, False)
-    _refuse(config)
     for name, (option, _) in _OPTIONS.items():
         value = _option_of(name, config)
         if value is not None:
             options.setdefault(option, value)
     if config["sampler"] in ("dpmpp", "unipc"):
-        options.setdefault("lower_order_final", bool(config.get("lower_order_final", True)))
-    spec: dict[str, Any] = {"format": 1}
+        # As diffusers does by default; a network that a spec describes comes without a word on it.
+        options.setdefault("lower_order_final", bool(config.get("lower_order_final", config["spec"] is None)))
+    spec: dict[str, Any] = {"format": 1} if config["spec"] is None else json.loads(json.dumps(config["spec"]))
     if config.get("thresholding"):
         dynamic = {"percentile": config.get("dynamic_thresholding_ratio", 0.995), "max": config.get("sample_max_value", 1.0)}
         options.setdefault("clip", dynamic)
     elif config.get("clip_sample"):
         options.setdefault("clip", True)
         bound = float(config.get("clip_sample_range", 1.0))
-        spec["data"] = {"range": [-bound, bound]}
+        spec["data"] = {**spec.get("data", {}), "range": [-bound, bound]}
+    if config["spec"] is not None:
+        return _Network(spec, options, False)
+    _refuse(config)
     entries = int(config.get("num_train_timesteps", 1000))
     if _is_flow(config):
         if config["process"] is None:

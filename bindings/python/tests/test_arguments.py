@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -357,7 +358,7 @@ def test_what_a_network_returns():
 def test_what_objects_say_of_themselves(model, vp):
     assert repr(model) == "<psld.Model: 'tests/data/capi/mixture.json', samples of [3, 2, 2]>"
     assert repr(vp) == "<psld.Model: normal, samples of [2, 3]>"
-    with psld.Model(b" " + open(MIXTURE, "rb").read()) as other:
+    with psld.Model(b" " + Path(MIXTURE).read_bytes()) as other:
         assert re.fullmatch(r"<psld.Model: \d+ bytes, samples of \[3, 2, 2\]>", repr(other))
     with model.sampler("em", nfe=5) as sampler, model.sampler("rk45") as adaptive:
         assert (repr(sampler), repr(adaptive)) == ("<psld.Sampler: em, 5 network calls>", "<psld.Sampler: rk45, adaptive>")

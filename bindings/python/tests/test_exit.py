@@ -310,7 +310,7 @@ for what in (lambda: psld.Model(network, spec=SPEC), lambda: mixture.sample(1, p
     except psld.ArgumentError as e: assert "sub-interpreter" in str(e)
     else: raise AssertionError
 assert mixture.sample(1, sampler=pickle.loads(pickle.dumps(mixture.sampler(nfe=5)))).shape == (1, 3, 2, 2)
-engine = psld.Engine(mixture); ticket = engine.submit(3, sampler="em", nfe=50000)
+engine = psld.Engine(mixture); ticket = engine.submit(3, sampler="em", nfe=9000)
 until(lambda: ticket.progress.nfe > 5)
 ''')
 except interpreters.RunFailedError as e: assert "ImportError" in str(e), e
@@ -319,3 +319,28 @@ if ENDED: interpreters.destroy(one)
     for ended in (True, False):
         ran = python(f"HEAD, ENDED = {HEAD!r}, {ended}\n" + program)
         assert (ran.stdout, ran.returncode) == ("", 0) and "Fatal" not in ran.stderr, ran.stderr
+
+
+def test_under_pytest(tmp_path):
+    """Whose modules and fixtures hold what they made until the end, and whose frames do after a failure."""
+    (tmp_path / "test_it.py").write_text(
+        HEAD.replace('"tests/data', f'"{os.getcwd()}/tests/data')
+        + """
+import pytest
+model = psld.Model(lambda z, t: z * 0, spec=SPEC)
+@pytest.fixture(scope="session")
+def engine():
+    yield psld.Engine(psld.Model(slow, spec=SPEC))
+def test_one(engine):
+    test_one.ticket = engine.submit(1, nfe=9000); until(lambda: calls)
+    assert model.sample(1).shape == (1, 2)
+@pytest.mark.xfail(strict=True)
+def test_two(engine):
+    mine, run = psld.Model(network, spec=SPEC), model.start(1)
+    in_the_background(psld.Model(slow, spec=SPEC).sample, 1, nfe=9000)
+    run.step(); raise LookupError
+"""
+    )
+    command = [sys.executable, "-X", "dev", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert ran.returncode == 0 and ran.stderr == "", (ran.stdout, ran.stderr)

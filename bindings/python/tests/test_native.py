@@ -19,7 +19,7 @@ POINTS = {
 
 
 def test_onnxruntime_does_not_phone_home(tmp_path):
-    program = "import psld, time; psld.Model('tests/data/onnxruntime/model.onnx').sample(1, nfe=3); time.sleep(3)"
+    program = "import psld, time; psld.Model('models/cifar10-exact.onnx').sample(1, nfe=3); time.sleep(3)"
     command = [sys.executable, "-c", program]
     trace = tmp_path / "trace"
     if shutil.which("strace"):
@@ -84,5 +84,5 @@ def test_only_who_asks_is_told():
 
 def test_providers_by_onnxruntime_s_names():
     for providers in ("CPUExecutionProvider", ["CUDAExecutionProvider", "CPUExecutionProvider"]):
-        with psld.Model("tests/data/onnxruntime/model.onnx", providers=providers) as model:
+        with psld.Model("models/cifar10-exact.onnx", providers=providers) as model:
             assert model.info["backend"]["provider"] == "cpu"

@@ -204,6 +204,13 @@ def test_the_number_of_steps_may_be_left_out():
     alpha = float(DDPMScheduler().alphas_cumprod[-1]) ** 0.5
     out = scheduler.step(0.1 * z, scheduler.timesteps[0], z).prev_sample
     assert torch.allclose(out, (z - 0.1 * (1 - alpha**2) ** 0.5 * z) / alpha, rtol=1e-3)
+    for config in ({"shift": 3.0}, {"shift": 3.0, "shift_terminal": 0.1}):
+        scheduler = Scheduler(**config)
+        for arguments in ({"num_inference_steps": 1}, {"sigmas": [1.0]}, {"sigmas": torch.tensor([1.0, 0.0])}):
+            scheduler.set_timesteps(**arguments)
+            assert len(scheduler.timesteps) == 1 and scheduler.timesteps[0] > 990
+            out = scheduler.step(0.1 * z, scheduler.timesteps[0], z).prev_sample
+            assert torch.allclose(out, z - 0.1 * z, rtol=1e-2)
     for n in (0, -1, 2.5):
         with pytest.raises(psld.ArgumentError, match="num_inference_steps"):
             scheduler.set_timesteps(n)
@@ -414,6 +421,26 @@ def test_times_that_are_none(arguments, said):
         Scheduler(**TABLE).set_timesteps(**arguments)
 
 
+@pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"])
+def test_grids_as_diffusers(flag):
+    own = diffusers.DPMSolverMultistepScheduler(**{flag: True})
+    own.set_timesteps(8)
+    scheduler = Scheduler.from_config(own.config)
+    scheduler.set_timesteps(8)
+    assert np.allclose(scheduler._ratios_at(scheduler._plan["grid"]), own.sigmas[:-1], rtol=1e-4)
+
+
+def test_a_spec_under_a_configuration():
+    """The network is as the spec says, the rest as configured."""
+    own = DDIMScheduler(clip_sample_range=0.5, beta_end=0.5)
+    scheduler = Scheduler.from_config(own.config, spec=SPEC, sampler="unipc")
+    assert scheduler._spec["process"] == SPEC["process"] and scheduler._options == {"clip": True, "lower_order_final": True}
+    assert steps(scheduler, network=lambda z, t: -z)[-1].abs().max() <= 0.5
+    scheduler = Scheduler(SPEC, sampler="unipc")
+    assert scheduler._options == {"lower_order_final": False} and scheduler.config.num_train_timesteps == 1000
+    assert np.isfinite(text_to_image(Scheduler({**SPEC, "data": {"shape": [4, 8, 8]}}))).all()
+
+
 @pytest.mark.parametrize("variance", ["learned", "learned_range"])
 def test_a_learned_variance_is_left_alone(variance):
     scheduler, plain = Scheduler(**TABLE, variance_type=variance), Scheduler(**TABLE)
@@ -614,9 +641,9 @@ def replacing(own, **arguments):
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp", "unipc", "heun", "em", "auto"])
 def test_clipping_as_configured(sampler):
-    """Outputs that are far out end within the bounds; those of diffusers' DDIM are the same."""
-    for bound in (1.0, 0.5):
-        own = DDIMScheduler(clip_sample_range=bound)
+    """Outputs that are far out end within the bounds, also where a run starts with next to no signal."""
+    for bound, more in ((1.0, {}), (0.5, {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100})):
+        own = DDIMScheduler(clip_sample_range=bound, **more)
         scheduler = Scheduler.from_config(own.config, sampler=sampler)
         scheduler.set_timesteps(8)
         z = 3 * batch()

@@ -66,6 +66,7 @@ def embedded(net, z, t):
         (lambda net, z, t: scaled(net, z, t).mean((2, 3)), r"returned \[1, 3\]"),
         (lambda net, z, t: net.conv(z) * t[0], "takes the time of one sample for all"),
         (lambda net, z, t, y: scaled(net, z, t) + net.classes.weight[int(y[0])][:, None, None], "for labels .* is baked in"),
+        (lambda net, z, t, y: net.conv(z) if (y > 3).any() else scaled(net, z, t) + spread(y), "for the null class"),
         (lambda net, z, t, y: scaled(net, z, t) + net.classes(y[:1])[..., None, None], "takes the label of one sample for all"),
     ],
 )

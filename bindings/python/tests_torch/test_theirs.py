@@ -81,6 +81,18 @@ class Ours(Common):
             self.check_over_forward(time_step=time)
 
 
+class OursForDdpm(Ours):
+    config = {**Ours.config, "variance_type": "fixed_small", "clip_sample": True}
+
+
+class OursForDpmSolver(Ours):
+    config = {
+        **Ours.config, "solver_order": 2, "thresholding": False, "sample_max_value": 1.0, "algorithm_type": "dpmsolver++",
+        "solver_type": "midpoint", "lower_order_final": False, "euler_at_final": False, "lambda_min_clipped": -float("inf"),
+        "variance_type": None, "final_sigmas_type": "sigma_min",
+    }  # fmt: skip
+
+
 class OursAlongFlow(Ours):
     config = {"num_train_timesteps": 1000, "shift": 3.0}
 

@@ -35,7 +35,7 @@ pub enum Command {
     /// Say what a model is: process, data, inputs, what runs it.
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Check that a model computes here what it computed where it was trained.
     #[cfg(feature = "onnxruntime")]
     Verify(VerifyArgs),

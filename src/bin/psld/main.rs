@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Command::Likelihood(args) => likelihood::run(*args),
         Command::Measure(args) => measure::run(args),
         Command::Info(args) => info::run(args),
-        Command::Plan(args) => plan::run(args),
+        Command::Plan(args) => plan::run(*args),
         #[cfg(feature = "onnxruntime")]
         Command::Verify(args) => verify::run(args),
         #[cfg(feature = "onnxruntime")]

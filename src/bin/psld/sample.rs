@@ -108,11 +108,6 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let noise = args.noise.as_deref();
     let noise = noise.map(|path| read_states(path, "noise", &["draws", "n"], state)).transpose()?;
     let from_image = args.from_image.as_deref().map(|path| read_images(path, data)).transpose()?;
-    let of_arrays =
-        [init.as_ref().and_then(|t| t.shape().first()), noise.as_ref().and_then(|t| t.shape().get(1))];
-    // One image is for all samples; who encodes one wants one latent.
-    let of_images =
-        from_image.as_ref().map(|t| &t.shape()[0]).filter(|n| **n > 1 || config.sampler.encodes());
     let measurement = match (measured, sampler.measurement_shape()) {
         (None, _) | (_, None) => None,
         (Some((values, mask)), Some(shape)) => Some(Measurement {
@@ -120,22 +115,47 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
             mask: mask.map(|path| read_mask(path, data)).transpose()?,
         }),
     };
-    let of_measurement = measurement.as_ref().map(|m| &m.values.shape()[0]).filter(|n| **n > 1);
     let inpaint = match files {
         None => None,
         Some((image, mask)) => {
             Some(Inpaint { image: read_image(image, data)?, mask: read_mask(mask, data)? })
         }
     };
-    let of_known = [inpaint.as_ref().map(|known| &known.image), inpaint.as_ref().map(|known| &known.mask)];
-    let of_known = of_known.map(|array| array.map(|t| &t.shape()[0]).filter(|n| **n > 1));
-    let given =
-        of_arrays.into_iter().chain([of_images, of_measurement]).chain(of_known).flatten().next().copied();
+    // The arrays with the axis that counts samples. One image is for all of them; who encodes one wants one latent.
+    let [measured_values, measured_mask] = match measured {
+        Some((values, mask)) => [Some(values), mask],
+        None => [None; 2],
+    };
+    let measurements = measurement.as_ref();
+    let arrays = [
+        (args.init.as_deref(), init.as_ref(), 0, false),
+        (args.noise.as_deref(), noise.as_ref(), 1, false),
+        (args.from_image.as_deref(), from_image.as_ref(), 0, !config.sampler.encodes()),
+        (measured_values, measurements.map(|m| &m.values), 0, true),
+        (measured_mask, measurements.and_then(|m| m.mask.as_ref()), 0, true),
+        (files.map(|(image, _)| image), inpaint.as_ref().map(|known| &known.image), 0, true),
+        (files.map(|(_, mask)| mask), inpaint.as_ref().map(|known| &known.mask), 0, true),
+    ];
+    let given = arrays.iter().find_map(|(_, array, axis, shared)| {
+        array.map(|array| array.shape()[*axis]).filter(|n| *n > 1 || !shared)
+    });
     // A classifier's class means nothing to a model that it does not guide.
     let of_classifier = config.guidance.as_ref().is_some_and(|g| g.kind == Some(GuidanceKind::Classifier));
     let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
     let lists = Lists::of(label, config.guidance.as_ref().and_then(|guidance| guidance.scale.as_ref()));
-    let of_lists = lists.both();
+    let n = args.n.or(given).or(lists.both()).unwrap_or(64);
+    if resumed.is_none() && n > 0 {
+        for (path, array, axis, shared) in arrays {
+            let (Some(path), Some(array)) = (path, array) else { continue };
+            let rows = array.shape()[axis];
+            if rows != n && !(shared && rows == 1) {
+                let (one, got) = (if shared && n > 1 { "1 or " } else { "" }, array.shape());
+                let message =
+                    format!("{}: expected {one}{n} samples, got {rows}: shape {got:?}", path.display());
+                return Err(Error::new(Status::ShapeMismatch, message));
+            }
+        }
+    }
     let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
@@ -146,7 +166,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         guide,
         inpaint,
         measurement,
-        ..RunOptions::new(args.n.or(given).or(of_lists).unwrap_or(64))
+        ..RunOptions::new(n)
     };
     let label = label.filter(|_| conditioning.guidance.is_some() || !of_classifier);
     let scale = guided.and_then(|guidance| guidance.scale.as_ref());
