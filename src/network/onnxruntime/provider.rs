@@ -97,7 +97,7 @@ impl FromStr for Provider {
     fn from_str(name: &str) -> Result<Self> {
         let is = |provider: &Self| [provider.name(), provider.onnxruntime_name()].contains(&name);
         Self::ALL.into_iter().find(is).ok_or_else(|| {
-            let named = match name.ends_with("Provider") {
+            let named = match name.contains("Execution") {
                 true => Self::onnxruntime_name,
                 false => Self::name,
             };
