@@ -589,7 +589,7 @@ typedef struct psld_sampler_options {
    */
   const char *options_json;
   /**
-   * Name of the sampler, one of psld_samplers_json; NULL: "em", with `encode` "unipc".
+   * Name of the sampler, one of psld_samplers_json; NULL: "auto", with `encode` "unipc".
    */
   const char *sampler;
   /**
@@ -597,11 +597,11 @@ typedef struct psld_sampler_options {
    */
   int32_t steps;
   /**
-   * All network calls, the closing one included; 0: not given, which is 100 without `steps`.
+   * All network calls, the closing one included; 0: not given, which is 30 without `steps`, with `encode` 100.
    */
   int32_t nfe;
   /**
-   * Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "karras") or path of a grid file;
+   * Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "logistic", "karras") or path of a grid file;
    * NULL: "quadratic".
    */
   const char *time_grid;
@@ -614,7 +614,8 @@ typedef struct psld_sampler_options {
    */
   size_t time_points_len;
   /**
-   * Forward time at which sampling starts, at most 1; NaN: 1.
+   * Forward time at which sampling starts, at most 1; NaN: 1, or the largest that the network knows. Of tables of betas with
+   * prediction epsilon or score it is the largest entry with alpha of at least 0.005 ("t_start" of `psld info --json`).
    */
   double t_start;
   /**
@@ -684,7 +685,8 @@ typedef struct psld_sampler_options {
    */
   const char *variant;
   /**
-   * Whether the data estimate is clipped to the data range at each call, 0 or 1; -1: 0.
+   * Whether every data estimate is clipped to the data range, the closing one included, 0 or 1; -1: 0. Dynamic thresholding
+   * is said in `options_json`, as "clip": {"percentile": 0.995, "max": 1}. Not with `encode`, nor for likelihoods.
    */
   int32_t clip;
   /**

@@ -67,8 +67,8 @@ impl Paths {
             let middle = at(0.5 * (low + high));
             let even = 0.5 * (at(low) + at(high));
             if (middle - even).abs() < 0.1 * (at(low) - at(high)).abs() { Self::Ve } else { Self::Edm }
-        } else if process.log_snr(0.5) > -0.6 {
-            // VP has -1.2 there, the straight path and the cosine have 0.
+        } else if process.log_snr(0.5) > -0.25 {
+            // VP has -1.2 there, Stable Diffusion's table -0.5, the straight path and the cosine have 0.
             Self::Flow
         } else {
             Self::Vp
