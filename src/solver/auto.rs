@@ -112,7 +112,7 @@ use Size::{Few, Many};
 
 /// Measured at 5, 8, 10, 15, 20 and 30 calls (December 2026).
 #[rustfmt::skip]
-const TABLE: [Choice; 35] = [
+const TABLE: [Choice; 34] = [
     row(Vp, Many, 6, "dpmpp", 2, "order2"),
     row(Vp, Many, 9, "dpmpp", 3, "order2.5"),
     row(Vp, Many, 17, "unipc", 2, "logistic"),
@@ -122,11 +122,10 @@ const TABLE: [Choice; 35] = [
     row(Edm, Many, 12, "unipc", 2, "logistic"),
     row(Edm, Many, 24, "unipc", 3, "logistic"),
     row(Edm, Many, u32::MAX, "unipc", 3, "log_snr"),
-    row(Ve, Many, 6, "unipc", 2, "log_snr"),
+    row(Ve, Many, 6, "unipc", 2, "logistic"),
     row(Ve, Many, 9, "gddim", 3, "log_snr"),
     row(Ve, Many, 12, "gddim", 3, "karras"),
-    row(Ve, Many, 17, "unipc", 3, "log_snr"),
-    row(Ve, Many, 24, "gddim", 3, "karras"),
+    row(Ve, Many, 24, "unipc", 3, "logistic"),
     row(Ve, Many, u32::MAX, "unipc", 3, "log_snr"),
     row(Phase, Many, 6, "unipc", 1, "order2"),
     row(Phase, Many, 17, "unipc", 3, "order2.5"),
