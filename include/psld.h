@@ -629,7 +629,7 @@ typedef struct psld_sampler_options {
    */
   int32_t nfe;
   /**
-   * Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "karras") or path of a grid file;
+   * Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "logistic", "karras") or path of a grid file;
    * NULL: "quadratic".
    */
   const char *time_grid;

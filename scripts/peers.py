@@ -30,6 +30,8 @@ STUDY = pathlib.Path(__file__).resolve().parent.parent / "models" / "study"
 
 def k_diffusion():
     """Its samplers, without what else the package imports; None where it is not there."""
+    if "k_diffusion.sampling" in sys.modules:
+        return sys.modules["k_diffusion.sampling"]
     found = importlib.util.find_spec("k_diffusion")
     if found is None:
         return None

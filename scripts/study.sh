@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Measures the samplers at few network calls on six networks: the figures of the README's "Which sampler?".
+# Measures the samplers at few network calls: the figures of the README's "Which sampler?", and how far `auto` and the probe are from
+# the best (OUT/ratios.all).
 #
 #     scripts/study.sh PSLD OUT [STATS.npz]
 #
 # PSLD is the program, OUT a folder for the studies, which an interrupted run goes on with. Writes OUT/study.csv (all of
 # them) and OUT/study.png (the trained network). With STATS.npz, features of the Fashion-MNIST training set made by `psld fd --make-stats`
-# with models/fashion-classifier.onnx, also Frechet distances. Half an hour on one core of a shared machine, and with STATS.npz two
+# with models/fashion-classifier.onnx, also Frechet distances. An hour on one core of a shared machine, and with STATS.npz two
 # more.
 set -euo pipefail
 psld=$1 out=$2 stats=${3:-}
@@ -75,6 +76,27 @@ done
 study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$samplers,rk45:rtol=1e-2:atol=1e-2"
 study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference unipc:order=3:grid=order2:steps=149 \
   --samplers "$samplers,unipc:order=1:grid=order2,sde_dpmpp:grid=order2.5,sa_solver:grid=order2.5" "${plans[@]}"
+# How `auto` and what a probe chooses do beside the best of every deterministic sampler, order and grid: the small networks of
+# models/study/, each along its own path and others, and mixtures. digits-ddpm and mnist-edm took no part in the making of the table.
+ratios() { # NAME MODEL ARGUMENTS
+  study "$@" --samplers auto --ratios --resamples 0 --reference rk45:rtol=1e-6:atol=1e-6
+}
+for network in fashion-vp actions-cosine checkerboard-flow digits-ddpm mnist-edm; do
+  for path in own vp flow edm ve psld; do
+    spec=$out/$network-$path.json
+    "$psld" info "$models/study/$network.onnx" --json | python3 -c '
+import json, sys
+spec, path = json.load(sys.stdin)["spec"], sys.argv[1]
+if path != "own":
+    spec["network"]["process"], spec["process"] = spec["process"], {"kind": path}
+print(json.dumps(spec))' $path > "$spec"
+    ratios "$network-$path" "$models/study/$network.onnx" --spec "$spec" -n 64
+  done
+done
+for kind in psld vp flow edm ve; do
+  sed "s/\"kind\": \"psld\"/\"kind\": \"$kind\"/" "$out/wide.json" > "$out/wide-$kind.json"
+  ratios "wide-$kind" "$out/wide-$kind.json"
+done
 # Five sets of starts, none of which a plan was tuned on; an hour on a quiet core.
 if [ -n "$stats" ]; then
   for set in 1 2 3 4 5; do
@@ -83,6 +105,11 @@ if [ -n "$stats" ]; then
       --reference dpmpp:order=3:grid=order2:steps=199 --features "$models/fashion-classifier.onnx" --stats "$stats"
   done
 fi
+
+printf '\nauto and probe beside the best, by RMS (median)\n'
+for text in "$out"/*.txt; do
+  sed -n "/the best of all listed samplers/,\$s/^ /$(basename "$text" .txt) /p" "$text"
+done | tee "$out/ratios.all"
 
 first=1
 for name in wide low-rank low-rank-{cld,vp} 64-images fashion fashion-features-{1..5}; do

@@ -252,6 +252,76 @@ fn images_are_encoded_as_in_the_rust_api() {
     }
 }
 
+/// The probe through C: options that make a sampler, heard of once and then from memory, and stopped by callback and token.
+#[test]
+fn a_probe_chooses() {
+    extern "C" fn count(user: *mut c_void, progress: *const psld_progress) -> i32 {
+        // SAFETY: what is passed below, and what the library promises.
+        let (heard, progress) = unsafe { (&mut *user.cast::<i32>(), &*progress) };
+        assert!((0.0..=1.0).contains(&progress.fraction) && progress.nfe >= 0);
+        *heard += 1;
+        0
+    }
+    extern "C" fn stop(_: *mut c_void, _: *const psld_progress) -> i32 {
+        1
+    }
+    let model = load();
+    let asked = c"{\"nfe\": 6, \"t_end\": 0.01}".as_ptr();
+    let mut heard = 0;
+    let user = (&raw mut heard).cast::<c_void>();
+    let tell: psld_progress_callback = Some(count);
+    let ask = |b, c, n| psld_model_probe(model, asked, null(), 0, null(), tell, user, b, c, n, null_mut());
+    let first = text(ask);
+    assert!(heard > 100, "{heard}");
+    let before = heard;
+    assert_eq!((text(ask), heard), (first.clone(), before), "the model keeps the answer");
+    let chosen: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&chosen["nfe"], &chosen["t_end"]), (&6.into(), &0.01.into()));
+    assert!(chosen["sampler"].is_string() && chosen["time_grid"].is_string(), "{chosen}");
+    let made = CString::new(first).unwrap();
+    let sampler = compile(model, |o| o.options_json = made.as_ptr());
+    let mut nfe = 0;
+    ok(psld_sampler_nfe(sampler, &mut nfe, null_mut()));
+    assert_eq!(nfe, 6);
+
+    let another = c"{\"nfe\": 7}".as_ptr();
+    let none = null_mut();
+    let stopped = psld_model_probe(
+        model,
+        another,
+        null(),
+        0,
+        null(),
+        Some(stop),
+        none,
+        none.cast(),
+        0,
+        none.cast(),
+        none.cast(),
+    );
+    is(stopped, Status::Cancelled);
+    let mut cancel = null_mut();
+    ok(psld_cancel_create(&mut cancel, null_mut()));
+    ok(psld_cancel_cancel(cancel));
+    let stopped = psld_model_probe(
+        model,
+        another,
+        null(),
+        0,
+        cancel,
+        None,
+        none,
+        none.cast(),
+        0,
+        none.cast(),
+        none.cast(),
+    );
+    is(stopped, Status::Cancelled);
+    for status in [psld_cancel_free(cancel), psld_sampler_free(sampler), psld_model_free(model)] {
+        ok(status);
+    }
+}
+
 #[test]
 fn a_plan_makes_the_sampler_that_it_came_from() {
     let model = load();

@@ -9,6 +9,7 @@ mod harness;
 use harness::{Folder, Ran, values};
 use psld::io::{NewFile, npy};
 use psld::noise::{Purpose, fill_f32};
+use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -1206,6 +1207,56 @@ fn a_study_of_plans() {
     assert_eq!(rows[1]["rms"], rows[2]["rms"]);
     assert_ne!(rows[2]["rms"], rows[3]["rms"]);
     assert_eq!(folder.names("d/cells").len(), 2);
+}
+
+/// A probe's options are a configuration; a cache is where it was asked for, and nothing else is written anywhere.
+#[test]
+fn a_probe_is_a_configuration() {
+    let folder = folder();
+    let probe = |args: &str| {
+        let args = format!("tune --probe image.json --nfe 6 --samples 12 {args}");
+        let ran = folder.psld(args.split_whitespace()).success();
+        (ran.stdout, ran.stderr)
+    };
+    let before = folder.names(".");
+    let (stdout, _) = probe("--quiet");
+    assert_eq!(folder.names("."), before, "nothing is written that was not asked for");
+    let chosen: Value = serde_json::from_str(&stdout).unwrap();
+    let chosen = &chosen["sampler"];
+    assert_eq!(chosen["nfe"], 6);
+    assert!(chosen["kind"].is_string() && chosen["time_grid"].is_string(), "{chosen}");
+    assert_eq!(probe("--quiet -o best.json").0, "");
+    assert_eq!(fs::read_to_string(folder.path("best.json")).unwrap(), stdout);
+    let sample = "sample image.json -n 2 --config best.json --out x.npy --json --quiet";
+    let made: Value = serde_json::from_str(&folder.psld(sample.split(' ')).success().stdout).unwrap();
+    assert_eq!((&made["nfe"], &made["sampler"]), (&json!(6), &chosen["kind"]));
+
+    let cached = |args: &str| -> Value {
+        serde_json::from_str(&probe(&format!("--json --cache kept {args}")).0).unwrap()
+    };
+    let first = cached("");
+    assert_eq!((&first["cached"], &first["options"]["sampler"]), (&json!(false), &chosen["kind"]));
+    let again = cached("");
+    assert_eq!(
+        (&again["cached"], &again["options"], &again["tried"]),
+        (&json!(true), &first["options"], &first["tried"])
+    );
+    assert_eq!(cached("--t-end 0.01")["cached"], false, "another question");
+    assert_eq!(folder.names("kept").len(), 2);
+    // A torn file is made again.
+    for name in folder.names("kept") {
+        fs::write(folder.path("kept").join(name), "{").unwrap();
+    }
+    assert_eq!(cached("")["cached"], false);
+    for args in ["--evaluations 5", "--sampler em", "--plan best.json"] {
+        let args = format!("tune --probe image.json {args}");
+        assert_eq!(folder.psld(args.split(' ')).code, Some(2), "{args}");
+    }
+    // With the ratios, `auto` and the probe beside the best of all.
+    let study = "study image.json -n 8 --resamples 0 --samplers auto --ratios --nfe 5 --quiet -o s";
+    let out = folder.psld(study.split(' ')).success().stdout;
+    let line = out.lines().last().unwrap();
+    assert!(line.starts_with("   5  ") && line.contains("auto ") && line.contains("probe "), "{out}");
 }
 
 #[test]

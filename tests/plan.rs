@@ -48,19 +48,32 @@ fn listed_samplers() {
 /// `auto` is what its table says, option for option; a grid that is given stays.
 #[test]
 fn auto_takes_what_was_measured() {
-    let edm = spec(json!({ "kind": "edm" }), json!({}), &[2]);
-    for (spec, paths) in [(published(), (false, false)), (vp(), (true, false)), (edm, (true, true))] {
-        for nfe in 2..=130 {
-            let auto = sampler(&spec, json!({ "sampler": "auto", "nfe": nfe }));
-            let of = |row: &&solver::auto::Choice| (row.k1, row.explodes) == paths && nfe <= row.up_to;
-            let row = solver::auto::table().iter().find(of).unwrap();
-            let order = row.order.min(nfe - 1);
-            let explicit =
-                json!({ "sampler": row.sampler, "order": order, "time_grid": row.grid, "nfe": nfe });
-            let explicit = sampler(&spec, explicit);
-            assert_eq!(auto.hash(), explicit.hash(), "{nfe} calls");
-            assert_eq!((auto.info(), auto.options()), (explicit.info(), explicit.options()));
-            assert_eq!(auto.plan().unwrap().nfe, nfe as usize);
+    use solver::auto::{Choice, Paths, Size};
+    let kinds = [
+        (json!({ "kind": "vp" }), Paths::Vp),
+        (json!({ "kind": "ddpm" }), Paths::Vp),
+        (json!({ "kind": "ddpm", "schedule": "scaled_linear" }), Paths::Vp),
+        (json!({ "kind": "ddpm", "schedule": "cosine", "entries": 100 }), Paths::Flow),
+        (json!({ "kind": "flow" }), Paths::Flow),
+        (json!({ "kind": "edm" }), Paths::Edm),
+        (json!({ "kind": "ve" }), Paths::Ve),
+        (psld(), Paths::Phase),
+    ];
+    for (process, paths) in kinds {
+        for (shape, data) in [(&[2][..], Size::Few), (&[3, 4, 4], Size::Many)] {
+            let spec = spec(process.clone(), json!({}), shape);
+            for nfe in (2..=40).chain([90]) {
+                let auto = sampler(&spec, json!({ "sampler": "auto", "nfe": nfe }));
+                let of = |row: &&Choice| (row.paths, row.data) == (paths, data) && nfe <= row.up_to;
+                let row = solver::auto::table().iter().find(of).unwrap();
+                let order = row.order.min(nfe - 1);
+                let explicit =
+                    json!({ "sampler": row.sampler, "order": order, "time_grid": row.grid, "nfe": nfe });
+                let explicit = sampler(&spec, explicit);
+                assert_eq!(auto.hash(), explicit.hash(), "{process}, {nfe} calls");
+                assert_eq!((auto.info(), auto.options()), (explicit.info(), explicit.options()));
+                assert_eq!(auto.plan().unwrap().nfe, nfe as usize);
+            }
         }
     }
     let grid = json!([1.0, 0.5, 0.25, 0.001]);
@@ -496,12 +509,20 @@ fn named_grids() {
         let mix = |a: f64, b: f64, i: usize| a + (b - a) * i as f64 / n as f64;
         let remaining = |i: usize| (n - i) as f64 / n as f64;
         type Formula<'a> = Box<dyn Fn(usize) -> f64 + 'a>;
-        let formulas: [(&str, Formula<'_>); 6] = [
+        let share = |noise: f64| 1.0 / (1.0 + ((1.0 + noise.ln()) / 2.5).exp());
+        let formulas: [(&str, Formula<'_>); 7] = [
             ("uniform", Box::new(|i| mix(start, end, i))),
             ("quadratic", Box::new(|i| end + (start - end) * remaining(i).powi(2))),
             ("order2", Box::new(|i| mix(start.sqrt(), end.sqrt(), i).powi(2))),
             ("order2.5", Box::new(|i| mix(start.powf(0.4), end.powf(0.4), i).powf(2.5))),
             ("log_snr", Box::new(|i| time(mix(noise(start).ln(), noise(end).ln(), i).exp()))),
+            (
+                "logistic",
+                Box::new(|i| {
+                    let share = mix(share(noise(start)), share(noise(end)), i);
+                    time((-1.0 - 2.5 * (share / (1.0 - share)).ln()).exp())
+                }),
+            ),
             (
                 "karras",
                 Box::new(|i| time(mix(noise(start).powf(1.0 / 7.0), noise(end).powf(1.0 / 7.0), i).powi(7))),
@@ -611,9 +632,9 @@ fn grids_by_their_points() {
     "quadratc" [ReadFailed]: time_grid: no named grid, and no readable file: quadratc: No such file or directory (os error 2)
     hint: did you mean `quadratic`?
     "/no/such/file" [ReadFailed]: time_grid: no named grid, and no readable file: /no/such/file: No such file or directory (os error 2)
-    hint: known: uniform, quadratic, order2, order2.5, log_snr, karras
+    hint: known: uniform, quadratic, order2, order2.5, log_snr, logistic, karras
     "[DIR]" [ReadFailed]: time_grid: no named grid, and no readable file: [DIR]: Is a directory (os error 21)
-    hint: known: uniform, quadratic, order2, order2.5, log_snr, karras
+    hint: known: uniform, quadratic, order2, order2.5, log_snr, logistic, karras
     "#);
     assert_eq!(options(json!({ "time_grid": "karras" })).time_grid, Some(Grid::Name("karras".into())));
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use psld::plan::{Plan, Row};
-use psld::tune::{Event, Report, Trial, TuneOptions, Tuned, tune};
-use psld::{Model, Run, RunOptions, Sampler, Status};
+use psld::tune::{Event, ProbeOptions, Probed, Report, Trial, TuneOptions, Tuned, listed, probe, tune};
+use psld::{Model, Run, RunOptions, Sampler, SamplerSpec, Status};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -147,6 +147,127 @@ fn what_cannot_be_tuned() {
         refused(&TuneOptions { evaluations: 0, ..good() }),
         refused(&TuneOptions { teacher_steps: 15, ..good() }),
         refused(&TuneOptions { labels: vec![1], ..good() }),
+    ];
+    insta::assert_snapshot!(messages.join("\n"));
+}
+
+fn probed(model: &Model, sampler: Value) -> Probed {
+    probe(model, &ProbeOptions::new(options(sampler)), |_| ControlFlow::Continue(())).unwrap()
+}
+
+/// Median over 256 starts, none of them the probe's, of the root mean square distance to the converged solution.
+fn errors(model: &Model, all: &[SamplerSpec]) -> Vec<f64> {
+    let starts = RunOptions { seed: 1 << 40, ..RunOptions::new(256) };
+    let ends = |spec: &SamplerSpec| {
+        let sampler = Arc::new(Sampler::compile(model.spec(), spec, None).unwrap());
+        let mut run = Run::start(model, &sampler, starts.clone()).unwrap();
+        run.step(usize::MAX).unwrap();
+        let mut out = vec![0.0f64; 512];
+        run.read(psld::run::What::Data, &mut out).unwrap();
+        out
+    };
+    let truth = ends(&options(json!({ "sampler": "rk45", "rtol": 1e-7, "atol": 1e-7 })));
+    let error = |spec: &SamplerSpec| {
+        let made = ends(spec);
+        let pairs = truth.chunks(2).zip(made.chunks(2));
+        let mut each: Vec<f64> =
+            pairs.map(|(a, b)| (((a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2)) / 2.0).sqrt()).collect();
+        each.sort_by(f64::total_cmp);
+        each[128]
+    };
+    all.iter().map(error).collect()
+}
+
+/// On starts that it has not seen, what the probe chooses is next to the best that there is, along every kind of path.
+#[test]
+fn the_probe_finds_the_best() {
+    let paths = [psld(), json!({ "kind": "vp" }), json!({ "kind": "edm" }), json!({ "kind": "flow" })];
+    for process in paths {
+        let model = model(&spec(process.clone(), json!({}), &[2]), &plane());
+        for nfe in [6, 12] {
+            let asked = json!({ "nfe": nfe });
+            let chosen = probed(&model, asked.clone());
+            let all = listed(&model, &options(asked)).unwrap();
+            assert!(
+                all.len() > 20 && all.contains(&chosen.options),
+                "{process}, {nfe}: {:?}",
+                chosen.options
+            );
+            let best = errors(&model, &all).into_iter().fold(f64::INFINITY, f64::min);
+            let own = errors(&model, &[chosen.options.clone()])[0];
+            assert!(own <= 1.5 * best, "{process}, {nfe} calls: {own} of {best}, {:?}", chosen.options);
+        }
+    }
+}
+
+#[test]
+fn a_probe_keeps_what_is_given() {
+    let model = plane_model();
+    let found =
+        probed(&model, json!({ "sampler": "dpmpp", "nfe": 8, "t_end": 0.01, "clip": true, "seed": 9 }));
+    let chosen = serde_json::to_value(&found.options).unwrap();
+    assert_eq!(
+        (&chosen["sampler"], &chosen["t_end"], &chosen["clip"]),
+        (&json!("dpmpp"), &json!(0.01), &json!(true))
+    );
+    assert!(found.tried.iter().all(|tried| tried.sampler == "dpmpp"));
+    let found = probed(&model, json!({ "order": 2, "time_grid": "log_snr", "nfe": 8 }));
+    assert!(found.tried.len() > 2 && found.tried.iter().all(|tried| tried.order == Some(2)), "{found:?}");
+    let points = json!([1.0, 0.5, 0.2, 0.05, 0.001]);
+    let found = probed(&model, json!({ "time_grid": points }));
+    assert_eq!(serde_json::to_value(&found.options.time_grid).unwrap(), points);
+    // Least first, and those of the last round before the others.
+    let last: Vec<_> = found.tried.iter().filter(|tried| tried.starts == found.tried[0].starts).collect();
+    assert!(last.windows(2).all(|pair| pair[0].error <= pair[1].error) && last.len() > 1);
+    assert_eq!(found.error, found.tried[0].error);
+}
+
+/// The same question is answered from memory; another one, or another model, is not.
+#[test]
+fn a_model_keeps_its_answers() {
+    let model = plane_model();
+    let ask = |model: &Model, sampler: Value| {
+        let mut heard = 0;
+        let found = probe(model, &ProbeOptions::new(options(sampler)), |probing| {
+            heard += 1;
+            assert!((0.0..=1.0).contains(&probing.fraction));
+            ControlFlow::Continue(())
+        });
+        (found.unwrap(), heard)
+    };
+    let (first, heard) = ask(&model, json!({ "nfe": 6 }));
+    assert!(heard > 100, "{heard}");
+    assert_eq!(ask(&model.clone(), json!({ "nfe": 6 })), (first.clone(), 0));
+    assert!(ask(&model, json!({ "nfe": 7 })).1 > 100);
+    let (again, heard) = ask(&plane_model(), json!({ "nfe": 6 }));
+    assert!(heard > 100);
+    assert_eq!(again, first, "it is deterministic");
+}
+
+#[test]
+fn a_probe_stops_and_refuses() {
+    let model = plane_model();
+    let mut calls = 0;
+    let stopped = probe(&model, &ProbeOptions::new(options(json!({ "nfe": 6 }))), |probing| {
+        calls = probing.calls;
+        if calls > 500 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped.unwrap_err().status(), Status::Cancelled);
+    assert!(calls < 5000, "{calls}");
+    let cancel = psld::run::Cancel::new();
+    cancel.cancel();
+    let stopped = ProbeOptions { cancel: Some(cancel), ..ProbeOptions::new(options(json!({ "nfe": 6 }))) };
+    let go = |options: &ProbeOptions| probe(&model, options, |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(go(&stopped).status(), Status::Cancelled);
+    let refused = |sampler: Value| go(&ProbeOptions::new(options(sampler))).to_string();
+    let messages = [
+        refused(json!({ "sampler": "em", "nfe": 5 })),
+        refused(json!({ "sampler": "rk45" })),
+        refused(json!({ "nfe": 1 })),
+        refused(json!({ "order": 7, "nfe": 9 })),
+        refused(json!({ "encode": true, "nfe": 9 })),
+        go(&ProbeOptions { starts: Some(0), ..ProbeOptions::new(options(json!({ "nfe": 5 }))) }).to_string(),
+        go(&ProbeOptions { labels: vec![1], ..ProbeOptions::new(options(json!({ "nfe": 5 }))) }).to_string(),
     ];
     insta::assert_snapshot!(messages.join("\n"));
 }

@@ -30,7 +30,7 @@ pub struct psld_sampler_options {
     pub steps: i32,
     /// All network calls, the closing one included; 0: not given, which is 30 without `steps`, with `encode` 100.
     pub nfe: i32,
-    /// Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "karras") or path of a grid file;
+    /// Name of the time grid ("uniform", "quadratic", "order2", "order2.5", "log_snr", "logistic", "karras") or path of a grid file;
     /// NULL: "quadratic".
     pub time_grid: *const c_char,
     /// The time grid itself: decreasing forward times in [1e-7, 1]; NULL: not given. Excludes `time_grid`.

@@ -9,7 +9,7 @@ use crate::spec::{Grid, SamplerSpec};
 use crate::{Error, Result, Status};
 
 /// The named grids.
-pub const NAMES: [&str; 6] = ["uniform", "quadratic", "order2", "order2.5", "log_snr", "karras"];
+pub const NAMES: [&str; 7] = ["uniform", "quadratic", "order2", "order2.5", "log_snr", "logistic", "karras"];
 
 /// Network calls of a sampler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,19 @@ fn build(name: &str, process: &Process, n: usize, start: f64, end: f64) -> Vec<f
         "log_snr" => {
             let (a, b) = (process.log_snr(start), process.log_snr(end));
             (0..=n).map(|i| process.time_of_log_snr(b + (a - b) * remaining(i), end, start)).collect()
+        }
+        // The steps in log-SNR are shortest about 1, where images take shape, and grow towards both ends. For predictions that
+        // are corrected on paths that begin in much noise.
+        "logistic" => {
+            const MIDDLE: f64 = 1.0;
+            const WIDTH: f64 = 2.5;
+            let share = |t: f64| 1.0 / (1.0 + libm::exp((MIDDLE - process.log_snr(t)) / WIDTH));
+            let (a, b) = (share(start), share(end));
+            (0..=n)
+                .map(|i| b + (a - b) * remaining(i))
+                .map(|share| MIDDLE + WIDTH * libm::log(share / (1.0 - share)))
+                .map(|log_snr| process.time_of_log_snr(log_snr, end, start))
+                .collect()
         }
         "karras" => {
             // sigma^(1/7) uniform, sigma = exp(-log_snr) (arXiv 2206.00364, eq. 5).

@@ -1,7 +1,8 @@
 //! `auto`: a sampler, order and grid chosen by the number of network calls, from a table of measured errors.
 //!
-//! The table is measured with `tests/scripts/auto_table.py` on exact networks, and held against `psld study` on others
-//! (`scripts/study.sh`); `psld samplers --why` prints it.
+//! The table is measured with `tests/scripts/auto_table.py` on the small networks of `models/study/` and on exact mixtures, and
+//! held against others by `psld study --ratios` (`scripts/study.sh`); `psld samplers --why` prints it. What is best differs from
+//! network to network: `psld tune --probe` looks at the one at hand.
 
 use super::{SamplerInfo, Times};
 use crate::process::Process;
@@ -24,10 +25,10 @@ pub(crate) const INFO: SamplerInfo = SamplerInfo {
 /// What `auto` takes up to a number of network calls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Choice {
-    /// Whether the row is for k = 1, or for every larger k.
-    pub k1: bool,
-    /// Of k = 1: whether it is for the paths whose noise level spans decades, `ve` and `edm`, or for all others.
-    pub explodes: bool,
+    /// The paths that the row is for.
+    pub paths: Paths,
+    /// The data that the row is for.
+    pub data: Size,
     /// Network calls, the closing one included, up to which the row holds.
     pub up_to: u32,
     /// The sampler taken.
@@ -36,73 +37,116 @@ pub struct Choice {
     pub order: u32,
     /// Its grid, where none is given.
     pub grid: &'static str,
-    /// Calls at which it was measured.
-    pub measured_at: u32,
-    /// Its error there: root mean square distance to the converged solution from the same starts.
-    pub error: f64,
-    /// The best of the other samplers there, each on its best order and grid, and its error.
-    pub next: (&'static str, f64),
 }
 
-/// The paths that a row is for.
-#[derive(Clone, Copy)]
-enum Paths {
-    /// k = 1, but those of the next.
-    One,
-    /// `ve` and `edm`.
-    Exploding,
+/// Paths of one kind: the same times mean about the same noise levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Paths {
+    /// k = 1 with most of its time in noise, as `vp` and the linear tables of `ddpm`.
+    Vp,
+    /// k = 1 with as much signal as noise half way or before, as `flow` and the cosine tables.
+    Flow,
+    /// `edm`: the noise level is the time.
+    Edm,
+    /// `ve`: its logarithm is.
+    Ve,
     /// k > 1.
     Phase,
 }
 
-#[allow(clippy::too_many_arguments)] // A row of a table.
+impl Paths {
+    /// Those of `process`.
+    pub fn of(process: &Process) -> Self {
+        if process.k() > 1 {
+            Self::Phase
+        } else if process.explodes() {
+            // The middle of the time is the geometric mean of the noise levels, or the arithmetic one.
+            let at = |t: f64| process.log_snr(t);
+            let (low, high) = process.times();
+            let middle = at(0.5 * (low + high));
+            let even = 0.5 * (at(low) + at(high));
+            if (middle - even).abs() < 0.1 * (at(low) - at(high)).abs() { Self::Ve } else { Self::Edm }
+        } else if process.log_snr(0.5) > -0.25 {
+            // VP has -1.2 there, Stable Diffusion's table -0.5, the straight path and the cosine have 0.
+            Self::Flow
+        } else {
+            Self::Vp
+        }
+    }
+}
+
+/// How many elements a sample has: of few, solutions are far from smooth where a lone mode ends, and another sampler is best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// Fewer than [`FEW`].
+    Few,
+    /// As many or more.
+    Many,
+}
+
+/// Elements from which a sample has many.
+pub const FEW: usize = 16;
+
+impl Size {
+    /// That of samples of `elements`.
+    pub fn of(elements: usize) -> Self {
+        if elements < FEW { Self::Few } else { Self::Many }
+    }
+}
+
 const fn row(
     paths: Paths,
+    data: Size,
     up_to: u32,
     sampler: &'static str,
     order: u32,
     grid: &'static str,
-    measured_at: u32,
-    error: f64,
-    next: (&'static str, f64),
 ) -> Choice {
-    let (k1, explodes) = (!matches!(paths, Paths::Phase), matches!(paths, Paths::Exploding));
-    Choice { k1, explodes, up_to, sampler, order, grid, measured_at, error, next }
+    Choice { paths, data, up_to, sampler, order, grid }
 }
 
-use Paths::{Exploding, One, Phase};
+use Paths::{Edm, Flow, Phase, Ve, Vp};
+use Size::{Few, Many};
 
-/// Root mean square distances on 256 starts, the geometric mean over two mixtures under VP, under VE and EDM, and under PSLD
-/// (November 2026).
+/// Measured at 5, 8, 10, 15, 20 and 30 calls (December 2026).
 #[rustfmt::skip]
-const TABLE: [Choice; 24] = [
-    row(One, 6, "dpmpp", 3, "order2", 5, 0.0568, ("unipc", 0.123)),
-    row(One, 9, "dpmpp", 3, "order2.5", 8, 0.0202, ("gddim", 0.0431)),
-    row(One, 12, "dpmpp", 3, "order2.5", 10, 0.0126, ("gddim", 0.024)),
-    row(One, 17, "dpmpp", 3, "order2.5", 15, 0.00413, ("gddim", 0.00845)),
-    row(One, 24, "dpmpp", 3, "order2.5", 20, 0.00186, ("gddim", 0.00387)),
-    row(One, 38, "unipc", 3, "order2.5", 30, 0.000528, ("dpmpp", 0.000646)),
-    row(One, 70, "unipc", 3, "order2.5", 50, 6.38e-05, ("dpmpp", 0.000151)),
-    row(One, u32::MAX, "unipc", 3, "order2.5", 100, 4.06e-06, ("dpmpp", 1.89e-05)),
-    row(Exploding, 6, "unipc", 2, "log_snr", 5, 0.126, ("gddim", 0.221)),
-    // By 13 % not the least error; the order and grid of its neighbours.
-    row(Exploding, 9, "unipc", 2, "log_snr", 8, 0.0741, ("gddim", 0.0655)),
-    row(Exploding, 12, "unipc", 3, "log_snr", 10, 0.0357, ("gddim", 0.0425)),
-    row(Exploding, 17, "unipc", 3, "log_snr", 15, 0.0149, ("gddim", 0.0193)),
-    row(Exploding, 24, "unipc", 3, "log_snr", 20, 0.00409, ("dpmpp", 0.0101)),
-    row(Exploding, 38, "unipc", 3, "log_snr", 30, 0.000623, ("dpmpp", 0.00253)),
-    row(Exploding, 70, "unipc", 3, "log_snr", 50, 7.11e-05, ("dpmpp", 0.000494)),
-    row(Exploding, u32::MAX, "unipc", 3, "log_snr", 100, 4.18e-06, ("dpmpp", 5.78e-05)),
-    // Not the least error on the two mixtures: held against networks that the table is not made of (64 images, a mixture
-    // of rank 8 in 3072 dimensions, models/fashion-small.onnx), where gddim's at 5 calls is up to 100 times as large.
-    row(Phase, 6, "unipc", 1, "order2", 5, 0.588, ("gddim", 0.442)),
-    row(Phase, 9, "unipc", 3, "order2.5", 8, 0.238, ("dpmpp", 0.276)),
-    row(Phase, 12, "unipc", 3, "order2.5", 10, 0.101, ("dpmpp", 0.158)),
-    row(Phase, 17, "unipc", 3, "order2.5", 15, 0.0253, ("dpmpp", 0.0496)),
-    row(Phase, 24, "unipc", 3, "order2.5", 20, 0.0086, ("dpmpp", 0.0216)),
-    row(Phase, 38, "unipc", 3, "order2.5", 30, 0.00175, ("dpmpp", 0.00631)),
-    row(Phase, 70, "unipc", 3, "order2.5", 50, 0.000308, ("dpmpp", 0.00145)),
-    row(Phase, u32::MAX, "unipc", 3, "order2.5", 100, 2.09e-05, ("dpmpp", 0.000191)),
+const TABLE: [Choice; 34] = [
+    row(Vp, Many, 6, "dpmpp", 2, "order2"),
+    row(Vp, Many, 9, "dpmpp", 3, "order2.5"),
+    row(Vp, Many, 17, "unipc", 2, "logistic"),
+    row(Vp, Many, u32::MAX, "unipc", 3, "log_snr"),
+    row(Flow, Many, 17, "unipc", 2, "logistic"),
+    row(Flow, Many, u32::MAX, "unipc", 3, "log_snr"),
+    row(Edm, Many, 12, "unipc", 2, "logistic"),
+    row(Edm, Many, 24, "unipc", 3, "logistic"),
+    row(Edm, Many, u32::MAX, "unipc", 3, "log_snr"),
+    row(Ve, Many, 6, "unipc", 2, "logistic"),
+    row(Ve, Many, 9, "gddim", 3, "log_snr"),
+    row(Ve, Many, 12, "gddim", 3, "karras"),
+    row(Ve, Many, 24, "unipc", 3, "logistic"),
+    row(Ve, Many, u32::MAX, "unipc", 3, "log_snr"),
+    row(Phase, Many, 6, "unipc", 1, "order2"),
+    row(Phase, Many, 17, "unipc", 3, "order2.5"),
+    row(Phase, Many, 24, "unipc", 3, "order2"),
+    row(Phase, Many, u32::MAX, "unipc", 3, "order2.5"),
+    row(Vp, Few, 6, "dpmpp", 3, "order2.5"),
+    row(Vp, Few, 9, "dpmpp", 2, "order2.5"),
+    row(Vp, Few, 12, "dpmpp", 2, "order2"),
+    row(Vp, Few, 17, "dpmpp", 3, "order2.5"),
+    row(Vp, Few, 24, "dpmpp", 3, "order2"),
+    row(Vp, Few, u32::MAX, "unipc", 3, "order2.5"),
+    row(Flow, Few, 12, "dpmpp", 2, "order2"),
+    row(Flow, Few, 24, "unipc", 2, "quadratic"),
+    row(Flow, Few, u32::MAX, "unipc", 3, "order2.5"),
+    row(Edm, Few, 9, "unipc", 2, "log_snr"),
+    row(Edm, Few, u32::MAX, "unipc", 3, "log_snr"),
+    row(Ve, Few, 6, "unipc", 2, "log_snr"),
+    row(Ve, Few, 17, "gddim", 3, "log_snr"),
+    row(Ve, Few, u32::MAX, "unipc", 3, "log_snr"),
+    row(Phase, Few, 6, "unipc", 2, "order2"),
+    row(Phase, Few, u32::MAX, "unipc", 3, "order2.5"),
 ];
 
 /// The table, in the order in which it is searched.
@@ -110,12 +154,17 @@ pub fn table() -> &'static [Choice] {
     &TABLE
 }
 
-/// The options with sampler, order and grid filled in.
-pub(super) fn choose(options: &SamplerSpec, process: &Process, times: &Times) -> Result<SamplerSpec> {
+/// The options with sampler, order and grid filled in, for samples of `elements`.
+pub(super) fn choose(
+    options: &SamplerSpec,
+    process: &Process,
+    times: &Times,
+    elements: usize,
+) -> Result<SamplerSpec> {
     let steps = grid::resolve(options, process, times, 1)?.len() - 1;
     let calls = steps + usize::from(options.denoise.unwrap_or(true));
-    let (k1, explodes) = (process.k() == 1, process.explodes());
-    let rows = || TABLE.iter().filter(|row| (row.k1, row.explodes) == (k1, explodes));
+    let kind = (Paths::of(process), Size::of(elements));
+    let rows = || TABLE.iter().filter(|row| (row.paths, row.data) == kind);
     let row = rows().find(|row| calls <= row.up_to as usize).or(rows().next_back());
     let Some(row) = row else { return Ok(options.clone()) };
     Ok(SamplerSpec {

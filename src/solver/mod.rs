@@ -160,7 +160,10 @@ impl Sampler {
                 return Self::compile_for(model, &chosen, conditioning);
             }
             let process = model.process()?;
-            let chosen = auto::choose(options, &process, &Decoder::new(model)?.times(&process)?)?;
+            let chosen = {
+                let times = Decoder::new(model)?.times(&process)?;
+                auto::choose(options, &process, &times, model.data_len())?
+            };
             return Self::compile_for(model, &chosen, conditioning);
         }
         let process = model.process()?;

@@ -32,7 +32,7 @@ const SAMPLERS: [(&str, u32); 12] = [
 const ROUNDS: [(usize, usize); 3] = [(6, 12), (3, 4), (1, 1)];
 
 /// Calls of the converged solution for each call of the candidates, and at least.
-const TEACHER: (u32, u32) = (4, 64);
+const TEACHER: (u32, u32) = (4, 40);
 
 /// What is probed, and how hard.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ pub struct Tried {
     pub time_grid: Grid,
     /// Starts that it was tried on.
     pub starts: usize,
-    /// Mean over these of the root mean square distance to the converged solution.
+    /// Of the root mean square distances to the converged solution from these the geometric mean of mean and median.
     pub error: f64,
 }
 
@@ -152,8 +152,13 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// The geometric mean of mean and median: a few samples that land elsewhere count, and do not drown the others.
     fn error(&self) -> f64 {
-        self.apart.iter().sum::<f64>() / self.apart.len().max(1) as f64
+        let mut each = self.apart.clone();
+        each.sort_by(f64::total_cmp);
+        let (n, middle) = (each.len().max(1), each.len() / 2);
+        let median = each.get(middle).copied().unwrap_or(f64::INFINITY);
+        libm::sqrt(each.iter().sum::<f64>() / n as f64 * median)
     }
 }
 
@@ -167,7 +172,7 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
         }
         let d = model.spec().data_len();
         // Each element of a sample tells of the error: of few elements, more samples must.
-        let starts = options.starts.unwrap_or_else(|| (2048 / d.max(1)).clamp(48, 256));
+        let starts = options.starts.unwrap_or_else(|| (1024 / d.max(1)).clamp(48, 160));
         if starts == 0 {
             return Err(Error::argument("starts = 0: expected at least 1"));
         }
@@ -181,6 +186,7 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
             time_grid: None,
             variant: None,
             published: None,
+            lower_order_final: None,
             ..options.sampler.clone()
         };
         let teacher = Arc::new(Sampler::compile(model.spec(), &teacher, None)?);

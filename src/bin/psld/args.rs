@@ -363,7 +363,7 @@ pub struct SamplerArgs {
     /// All network calls, the closing one included [default: 30, to encode 100]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub nfe: Option<u32>,
-    /// Time grid: uniform, quadratic, order2, order2.5, log_snr, karras; a file of times; or times after commas
+    /// Time grid: uniform, quadratic, order2, order2.5, log_snr, logistic, karras; a file of times; or times after commas
     /// [default: quadratic]
     #[arg(long, value_name = "GRID")]
     pub grid: Option<String>,

@@ -51,7 +51,13 @@ pub fn run(args: &TuneArgs, sampler: SamplerSpec) -> Result<()> {
             probed
         }
     };
-    let options = format!("{}\n", json!(probed.options));
+    // As configuration files have it.
+    let mut sampler = json!(probed.options);
+    if let Some(fields) = sampler.as_object_mut() {
+        let kind = fields.remove("sampler").unwrap_or_default();
+        fields.insert("kind".into(), kind);
+    }
+    let options = format!("{}\n", json!({ "sampler": sampler }));
     if let Some(out) = &args.out {
         NewFile::write_with(out, |file| file.write_all(options.as_bytes()))?;
     }

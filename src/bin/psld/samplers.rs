@@ -2,6 +2,7 @@
 
 use crate::args::SamplersArgs;
 use crate::report;
+use psld::solver::auto::{FEW, Paths, Size};
 use psld::{Error, Result, Status, solver};
 use serde::Serialize;
 
@@ -33,30 +34,31 @@ fn why(json: bool) -> Result<()> {
     if json {
         return print_json(&choices);
     }
-    let head = ["K", "CALLS UP TO", "SAMPLER", "ORDER", "GRID", "ERROR", "AT CALLS", "BEST OTHER", "ERROR"];
+    let head = ["PATHS", "ELEMENTS", "CALLS UP TO", "SAMPLER", "ORDER", "GRID"];
     let mut rows = vec![head.map(String::from)];
     rows.extend(choices.iter().map(|row| {
         [
-            match (row.k1, row.explodes) {
-                (true, false) => "1",
-                (true, true) => "1: ve, edm",
-                (false, _) => "2 and more",
+            match row.paths {
+                Paths::Vp => "vp, ddpm linear",
+                Paths::Flow => "flow, ddpm cosine",
+                Paths::Edm => "edm",
+                Paths::Ve => "ve",
+                Paths::Phase => "psld, cld, recipe",
             }
             .into(),
+            match row.data {
+                Size::Few => format!("under {FEW}"),
+                Size::Many => format!("{FEW} or more"),
+            },
             if row.up_to == u32::MAX { "any".into() } else { row.up_to.to_string() },
             row.sampler.into(),
             row.order.to_string(),
             row.grid.into(),
-            row.error.to_string(),
-            row.measured_at.to_string(),
-            row.next.0.into(),
-            row.next.1.to_string(),
         ]
     }));
-    let how = "Errors: root mean square distance to the converged solution from the same 256 starts, on exact \
-               networks (VP; VE and EDM; PSLD), the geometric mean over two Gaussian mixtures; every sampler on its best order \
-               and grid. Measured with tests/scripts/auto_table.py, and held against `psld study` on networks of images, \
-               for which a row may take another sampler than the best here.\n";
+    let how = "Each row has the least distance to the converged solution over the networks of models/study and, for few elements, \
+               two Gaussian mixtures, at 5, 8, 10, 15, 20 and 30 calls (tests/scripts/auto_table.py). What is best differs between \
+               networks: `psld study --ratios` says by how much, and `psld tune --probe` finds the best for one.\n";
     report::stdout(&format!("{}{how}", table(&rows)))
 }
 

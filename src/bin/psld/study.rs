@@ -294,7 +294,8 @@ fn entries(
 
 /// What a probe chooses at each number of calls, from starts of its own, and all that it chooses from.
 fn rivals(model: &Model, options: &StudyOptions, calls: &[u32]) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+    // The listed come last: a plan that is also the probe's is measured as the probe's, with its pictures.
+    let (mut entries, mut all) = (Vec::new(), Vec::new());
     let compile = |spec: &SamplerSpec| Sampler::compile(model.spec(), spec, None).map(Arc::new);
     for calls in calls.iter().copied() {
         let spec = SamplerSpec { nfe: Some(calls), ..SamplerSpec::default() };
@@ -305,7 +306,7 @@ fn rivals(model: &Model, options: &StudyOptions, calls: &[u32]) -> Result<Vec<En
                 _ => String::new(),
             };
             let name = format!("{}{order}{grid}", spec.name());
-            entries.push(Entry { name, calls: Some(calls), sampler: compile(&spec)?, listed: true });
+            all.push(Entry { name, calls: Some(calls), sampler: compile(&spec)?, listed: true });
         }
         // None of the study's starts.
         let spec = SamplerSpec { seed: Some(options.seed.wrapping_add(1 << 32)), ..spec };
@@ -323,6 +324,7 @@ fn rivals(model: &Model, options: &StudyOptions, calls: &[u32]) -> Result<Vec<En
             listed: false,
         });
     }
+    entries.extend(all);
     Ok(entries)
 }
 
