@@ -421,9 +421,19 @@ fn calls() {
         let options = json!({ "sampler": name, "nfe": budget });
         assert_eq!(guided(&labelled, options, GuidanceKind::Cfg).plan().unwrap().nfe, nfe, "{name}");
     }
+    // `auto` is chosen by evaluations, and of an order that their steps reach.
+    for nfe in 4..30 {
+        let auto = guided(&labelled, json!({ "nfe": nfe }), GuidanceKind::Cfg);
+        let alone = support::sampler(&labelled, json!({ "nfe": nfe / 2 }));
+        assert_eq!(auto.info(), alone.info(), "{nfe} calls");
+        assert_eq!(
+            (auto.options().order, &auto.options().time_grid),
+            (alone.options().order, &alone.options().time_grid)
+        );
+    }
     let options = support::options(json!({ "nfe": 3 }));
     let guidance = Guidance::from(GuidanceKind::Cfg);
-    insta::assert_snapshot!(Sampler::compile(&labelled, &options, guidance).unwrap_err(), @"nfe = 3: sampler `em` takes 2 network call(s) a step and 2 to close, so at least 4 and at most 1000000 steps of them");
+    insta::assert_snapshot!(Sampler::compile(&labelled, &options, guidance).unwrap_err(), @"nfe = 3: sampler `auto` takes 2 network call(s) a step and 2 to close, so at least 4 and at most 1000000 steps of them");
 }
 
 /// A guided run that is saved and loaded goes on to the same bits, with the guidance network that it had and no other.

@@ -154,14 +154,16 @@ pub fn table() -> &'static [Choice] {
     &TABLE
 }
 
-/// The options with sampler, order and grid filled in, for samples of `elements`.
+/// The options with sampler, order and grid filled in, for samples of `elements` and evaluations of `each` network calls.
 pub(super) fn choose(
     options: &SamplerSpec,
     process: &Process,
     times: &Times,
     elements: usize,
+    each: u32,
 ) -> Result<SamplerSpec> {
-    let steps = grid::resolve(options, process, times, 1)?.len() - 1;
+    let steps =
+        grid::resolve_for(options, process, times, grid::Calls { step: each, closing: each })?.len() - 1;
     let calls = steps + usize::from(options.denoise.unwrap_or(true));
     let kind = (Paths::of(process), Size::of(elements));
     let rows = || TABLE.iter().filter(|row| (row.paths, row.data) == kind);

@@ -74,6 +74,11 @@ pub struct SamplerInfo {
 /// also those outside of the guidance interval: how many there are depends on the grid, which depends on the budget.
 pub(crate) const CALLS_OF_GUIDED: u32 = 2;
 
+/// Network calls of an evaluation.
+fn calls_of(conditioning: &Conditioning) -> u32 {
+    if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 }
+}
+
 /// A sampler that emits a plan.
 struct Solver {
     info: SamplerInfo,
@@ -160,10 +165,8 @@ impl Sampler {
                 return Self::compile_for(model, &chosen, conditioning);
             }
             let process = model.process()?;
-            let chosen = {
-                let times = Decoder::new(model)?.times(&process)?;
-                auto::choose(options, &process, &times, model.data_len())?
-            };
+            let (times, each) = (Decoder::new(model)?.times(&process)?, calls_of(&conditioning));
+            let chosen = auto::choose(options, &process, &times, model.data_len(), each)?;
             return Self::compile_for(model, &chosen, conditioning);
         }
         let process = model.process()?;
@@ -230,7 +233,7 @@ impl Sampler {
                     .hint(did_you_mean(name, list().map(|i| i.name).collect::<Vec<_>>().into_iter())));
             };
             special(options, &solver.info)?;
-            let each = if conditioning.guidance.is_some() { CALLS_OF_GUIDED } else { 1 };
+            let each = calls_of(&conditioning);
             // A path that is no recipe closes with an estimate, which no call leads back from.
             let closing = if options.encodes() && process.parameters().is_none() { 0 } else { each };
             let calls = grid::Calls { step: solver.info.nfe_per_step * resample * each, closing };
