@@ -27,10 +27,10 @@ endef
 
 .PHONY: help demo test test-core tests vector minimal networks test-training psld-training train-demo train-gpu check tools onnxruntime \
   libtorch venv header bench bench-core bench-guidance bench-networks study release install \
-  dist test-install test-python tools-aarch64 test-aarch64 test-races
+  dist test-install test-python test-python-torch tools-aarch64 test-aarch64 test-races
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 demo: onnxruntime ## sample 100 images from the bundled trained network into demo.png
 	cargo build --release --locked
@@ -59,15 +59,13 @@ networks: onnxruntime ## the training crate's networks in ONNX Runtime, without 
 	$(call stage,training: networks in ONNX Runtime,cargo test --locked -p psld-training --target-dir $(target)/training)
 
 # The crate is built twice: libtorch and ONNX Runtime never share a process.
-test-training: networks libtorch ## the training crate, with and without libtorch
+test-training: networks libtorch test-python-torch ## the training crate, with and without libtorch
 	$(call stage,training: lints,cargo clippy --locked -p psld-training --features torch --all-targets \
 	  --target-dir $(target)/training -- -D warnings)
 	$(call stage,training: tests with libtorch,cargo test --locked -p psld-training --features torch --no-fail-fast \
 	  --target-dir $(target)/training)
 	$(call stage,training: end to end,cargo build --locked && python3 training/tests/end_to_end/run.py \
 	  $(target)/training/debug/psld-training $(target)/debug/psld)
-	$(call stage,Python with PyTorch,cargo build --release --locked && scripts/test-python-torch.sh $(target)/release \
-	  $(libtorch) $(target)/venv-torch)
 
 psld-training: $(if $(TRAINING),,libtorch)
 	$(if $(TRAINING),,cargo build --release --locked -p psld-training --features torch --target-dir $(target)/training)
@@ -113,6 +111,9 @@ test-install: tools release onnxruntime ## install into a clean folder, and buil
 
 test-python: release ## the wheel, in a fresh environment
 	$(call stage,Python,scripts/test-python.sh $(target)/release $(target)/venv-python)
+
+test-python-torch: release libtorch ## the wheel with PyTorch and diffusers: fetches 0.6 GB, once
+	$(call stage,Python with PyTorch,scripts/test-python-torch.sh $(target)/release $(libtorch) $(target)/venv-torch)
 
 tools-aarch64:
 	@missing=; for pair in aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user; do \

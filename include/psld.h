@@ -47,7 +47,11 @@
  * Rules
  *
  * Status   Functions return an int32_t: PSLD_STATUS_OK (0) or another value of psld_status. Outputs are written on
- *          success only, except that a buffer too small still learns the size needed.
+ *          success only, with two exceptions: a buffer too small still learns the size needed, and a psld_progress is
+ *          written whenever the run or request can be read afterwards. That is with every status (PSLD_STATUS_CANCELLED,
+ *          PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL, PSLD_STATUS_NON_FINITE, a failure of the network, ...) but
+ *          those of a call that is refused (PSLD_STATUS_NULL_POINTER, PSLD_STATUS_INVALID_HANDLE, PSLD_STATUS_FORKED,
+ *          PSLD_STATUS_INVALID_ARGUMENT, PSLD_STATUS_BUSY), and PSLD_STATUS_PANIC of a run.
  * Errors   The last argument `err` may be NULL. Otherwise a failure writes a new psld_error to *err, which you free;
  *          success leaves *err alone. Nothing is printed, and no error ends the process: a defect of the library is
  *          PSLD_STATUS_PANIC, and where a function has no status, "" or 0.
@@ -62,7 +66,15 @@
  * Arrays   Dense and row-major, channels first; counts are of elements, not of bytes. Arrays and strings that you
  *          pass are not needed after the call.
  * Threads  Each function says so in one line. A run is one thread at a time; all else may be shared. Callbacks
- *          must return: no exception, no longjmp. A child after fork() must not use the handles of its parent.
+ *          must return: no exception, no longjmp.
+ * Fork     A child of fork() loads models and makes what it needs itself, also where its parent has used ONNX Runtime. Of its
+ *          parent's handles a psld_runtime, a psld_sampler and a psld_error work in it; the others, which live by threads
+ *          that it does not have, are PSLD_STATUS_FORKED at once, and a call that the child leaves its parent's callback
+ *          into ends with that. Freeing them there is harmless, returns at once and does nothing to the parent's.
+ * Unload   What holds psld (libpsld.so, or a plugin that libpsld.a was linked into) stays in memory from the first call on,
+ *          whoever unloads it: threads on their way out and ONNX Runtime, which is never unloaded, would jump into nothing.
+ *          Loaded again it is what it was. Before you unload a plugin of yours take back your callbacks: free what holds
+ *          them, and call psld_set_log_callback(PSLD_LOG_OFF, NULL, NULL).
  * Numbers  n samples, C channels, k blocks of a state (1 VP, 2 position and momentum). Forward time t runs from 0
  *          (data) to 1 (noise): sampling goes from t_start down to t_end.
  */
@@ -140,6 +152,10 @@ enum psld_status
    * The combination is valid but this build does not offer it.
    */
   PSLD_STATUS_UNSUPPORTED = 110,
+  /**
+   * The object is of the process that this one was forked from.
+   */
+  PSLD_STATUS_FORKED = 111,
   /**
    * The model file is not an ONNX model, or is damaged.
    */
@@ -485,7 +501,8 @@ typedef struct psld_model_options {
    */
   const char *spec_json;
   /**
-   * Execution providers in order of preference, such as "cuda" or "cuda,cpu"; default NULL: "cpu". The model runs on
+   * Execution providers in order of preference, such as "cuda" or "cuda,cpu", by these names or by ONNX
+   * Runtime's ("CUDAExecutionProvider"); default NULL: "cpu". The model runs on
    * the first, or loading fails: a fallback is only what is listed behind it.
    */
   const char *providers;
@@ -559,6 +576,17 @@ typedef struct psld_evaluation {
    * Bytes of `message`, the NUL included.
    */
   size_t message_capacity;
+  /**
+   * Which samples these are, [n]: of each the number that its sample had, from 0, when its run was started (of psld_sample
+   * and psld_likelihood: among all `n`, whatever the batch). So conditions of the caller's own are looked up: a sample keeps
+   * its number when psld_run_gather moves or copies it, and when the run is saved and loaded; one that is evaluated with
+   * its class and without in one call comes twice.
+   */
+  const int64_t *indices;
+  /**
+   * The psld_run_options.tag of each sample's run, [n]: it tells the requests apart that an engine has in one call.
+   */
+  const uint64_t *tags;
 } psld_evaluation;
 
 /**
@@ -585,7 +613,7 @@ typedef struct psld_sampler_options {
   size_t struct_size;
   /**
    * All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
-   * one in here.
+   * one in here. Only in here: "lower_order_final" (of "dpmpp" and "unipc", as diffusers has it; default false).
    */
   const char *options_json;
   /**
@@ -829,6 +857,10 @@ typedef struct psld_run_options {
    * For "mask", which elements were measured: [n or 1, 1 or C, H, W], 1 measured, 0 not.
    */
   const struct psld_tensor *measurement_mask;
+  /**
+   * A number of the caller's, which a psld_network_callback is told with each sample (psld_evaluation.tags); default 0.
+   */
+  uint64_t tag;
 } psld_run_options;
 
 /**
@@ -957,7 +989,7 @@ int32_t psld_abi_version(void);
 const char *psld_status_name(int32_t status);
 
 /**
- * The number of handles that were given out and not freed yet, for leak checks in tests.
+ * The number of handles that this process gave out and that were not freed yet, for leak checks in tests.
  *
  * Threads: any.
  */
@@ -1009,6 +1041,11 @@ int32_t psld_error_free(struct psld_error *error);
  *
  * With `path` NULL these places are looked at, and the first that names a library decides: the environment variables
  * PSLD_ONNXRUNTIME and ORT_DYLIB_PATH, the folder of this library, the system's loader.
+ *
+ * ONNX Runtime 1.29 and later write below the home folder and send events to its makers as soon as they are loaded. So this
+ * sets the environment variable ORT_DISABLE_TELEMETRY to 1 just before, unless it is set to anything (also to nothing)
+ * already. setenv() races with another thread's getenv(): a host whose threads read the environment at that time exports
+ * the variable itself, before it starts them, and then nothing is set here.
  *
  * Threads: any.
  *
@@ -1070,7 +1107,8 @@ int32_t psld_model_options_init(struct psld_model_options *options, size_t struc
  *
  * @param[in]  runtime  a runtime; or NULL for the one that is loaded already, or that psld_runtime_load(NULL)
  *                      would find.
- * @param[in]  path     the file, UTF-8. External data of an ONNX model is looked for beside it.
+ * @param[in]  path     the file, UTF-8. External data of an ONNX model is looked for beside it; files that are
+ *                      missing or too short are PSLD_STATUS_READ_FAILED.
  * @param[in]  options  NULL for the defaults.
  * @param[out] out      the model; free it with psld_model_free.
  * @param[out] err      NULL, or receives the error.
@@ -1084,7 +1122,8 @@ int32_t psld_model_load_file(const struct psld_runtime *runtime,
                              struct psld_error **err);
 
 /**
- * Loads a model from memory; as psld_model_load_file, but an ONNX model cannot have external data.
+ * Loads a model from memory; as psld_model_load_file, but an ONNX model cannot have external data
+ * (PSLD_STATUS_MODEL_INVALID).
  *
  * Threads: any.
  *
@@ -1104,8 +1143,9 @@ int32_t psld_model_load_memory(const struct psld_runtime *runtime,
                                struct psld_error **err);
 
 /**
- * All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
- * runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model). Size-query form.
+ * All about a model, as a JSON object: `spec` (with the defaults filled in), `given` (the spec as it was given, of which
+ * hashes are), `k` (blocks of a state), `backend` (what runs it: name, version, the provider really used, library) and `hash`
+ * (SHA-256 of the model; with external data, of the hashes of its files). Size-query form.
  *
  * Threads: any.
  *
@@ -1425,8 +1465,8 @@ int32_t psld_run_id(const struct psld_run *run, uint64_t *id, struct psld_error 
  *
  * @param[in]  run        a run.
  * @param[in]  max_steps  at least 0; 0 only tells how far the run is.
- * @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
- *                        after the last step.
+ * @param[out] progress   NULL, or receives how far the run is, also where it was interrupted or failed ("Status" above); its
+ *                        struct_size must be set. `progress->done` is 1 after the last step.
  * @param[out] err        NULL, or receives the error.
  * @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED, PSLD_STATUS_DEADLINE_EXCEEDED or PSLD_STATUS_PARTIAL (the run can be
  *         read and saved, and continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
@@ -1482,7 +1522,8 @@ int32_t psld_observer_init(struct psld_observer *observer, size_t struct_size);
  *
  * @param[in]  run       a run.
  * @param[in]  observer  NULL, or who is told.
- * @param[out] progress  NULL, or receives how far the run is, also where it was interrupted; its struct_size must be set.
+ * @param[out] progress  NULL, or receives how far the run is, also where it was interrupted or failed ("Status" above); its
+ *                       struct_size must be set.
  * @param[out] err       NULL, or receives the error.
  * @return as psld_run_step; PSLD_STATUS_CANCELLED also where a callback returns another value than 0;
  *         PSLD_STATUS_RUN_STATE where previews are wanted of a run that makes none.
@@ -1662,7 +1703,7 @@ int32_t psld_run_free(struct psld_run *run);
  * @param[out] buffer    receives the samples, [n, C, ...] or [n, k*C, ...] row-major. After an error it holds the
  *                       batches that were finished, and is otherwise as it was.
  * @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
- * @param[in]  progress  NULL, or is called after each step.
+ * @param[in]  progress  NULL, or is called after each step; not where the sampling fails or is interrupted.
  * @param[in]  user      passed to `progress`.
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK; PSLD_STATUS_PARTIAL where the deadline of an anytime call passed and `buffer` holds data
@@ -1698,7 +1739,7 @@ int32_t psld_sample(const struct psld_model *model,
  * @param[in]  probes      random directions at each time, of two network calls each, at least 1.
  * @param[in]  dequantise  1: the images' values are levels of 0 to 255 over the data range, each is spread over its bin of
  *                         256, and the bits are those of 8-bit images; 0: of the density.
- * @param[out] bits        `n` numbers.
+ * @param[out] bits        `n` numbers; after an error as they were.
  * @param[out] errors      NULL, or `n` numbers: the standard error of each by the directions; needs two probes or more.
  * @param[in]  n           psld_run_options.n.
  * @param[in]  progress    NULL, or is called after each step.
@@ -1808,7 +1849,7 @@ int32_t psld_engine_create(const struct psld_model *model,
  * @param[out] out       the ticket; free it with psld_ticket_free.
  * @param[out] err       NULL, or receives the error.
  * @return PSLD_STATUS_OK; PSLD_STATUS_QUEUE_FULL (submit again when a request has ended); as psld_run_start;
- *         PSLD_STATUS_CANCELLED where another thread is freeing the engine.
+ *         PSLD_STATUS_CANCELLED where the engine is closed.
  */
 int32_t psld_engine_submit(const struct psld_engine *engine,
                            const struct psld_sampler *sampler,
@@ -1838,9 +1879,23 @@ int32_t psld_engine_stats_json(const struct psld_engine *engine,
                                struct psld_error **err);
 
 /**
- * Frees an engine, also while it works: the network call in flight is ended, where ONNX Runtime runs it between two nodes
- * of its graph, the tickets of requests that have not ended end with PSLD_STATUS_CANCELLED, and this returns when the
- * engine's thread is gone. Tickets stay, and can be read and freed.
+ * Ends an engine, also while it works: the network call in flight is ended, where ONNX Runtime runs it between two nodes of
+ * its graph, the tickets of requests that have not ended end with PSLD_STATUS_CANCELLED, and this returns when the engine's
+ * thread is gone (called on that thread, by a network, it returns before). More requests are refused with
+ * PSLD_STATUS_CANCELLED; tickets stay, and can be read and freed.
+ *
+ * Threads: any.
+ *
+ * @param[in]  engine  an engine.
+ * @param[out] err     NULL, or receives the error.
+ * @return PSLD_STATUS_OK or an error.
+ */
+int32_t psld_engine_close(const struct psld_engine *engine,
+                          struct psld_error **err);
+
+/**
+ * Frees an engine. Its tickets keep it at work: requests that were submitted go on to their ends (psld_engine_close ends them
+ * at once). Without tickets this returns when the engine's thread is gone; otherwise the last psld_ticket_free does.
  *
  * Threads: any.
  *
@@ -1860,7 +1915,7 @@ int32_t psld_engine_free(struct psld_engine *engine);
  *                              `progress->done` is 1 where it is complete, and 0 where the time is over.
  * @param[out] err              NULL, or receives the error.
  * @return PSLD_STATUS_OK (complete, or not yet: see `progress`); why the request ended otherwise, the same at each call:
- *         PSLD_STATUS_CANCELLED (also where the engine was freed), PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL (of
+ *         PSLD_STATUS_CANCELLED (also by psld_engine_close), PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL (of
  *         an `anytime` request: read PSLD_OUTPUT_X0), PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE, or what a network call
  *         failed with; PSLD_STATUS_INVALID_ARGUMENT for a negative time.
  */
@@ -1956,7 +2011,7 @@ int32_t psld_ticket_provenance_json(const struct psld_ticket *ticket,
 
 /**
  * Frees a ticket, and what its request holds. A request that has not ended is cancelled; a thread that waits for it is told
- * so.
+ * so. The last ticket of an engine that was freed before waits for the network call in flight.
  *
  * Threads: any.
  *

@@ -222,19 +222,149 @@ struct RunOptions : psld_run_options {
   RunOptions() : psld_run_options() { psld_run_options_init(this, sizeof(psld_run_options)); }
   explicit RunOptions(std::int64_t samples) : RunOptions() { n = samples; }
   /* Of a sampler with `guidance`: class and scale of each sample, or one for all, and a guidance network (Model::get) where
-   * the model is not its own. They are not copied: they live until the run has started. */
+   * the model is not its own, which lives until the run has started. Classes and scales are copied. */
   RunOptions &guided(View<const std::int64_t> classes, View<const double> weights, const psld_model *network = nullptr) {
-    labels = classes.data();
-    labels_len = classes.size();
-    scales = weights.data();
-    scales_len = weights.size();
+    auto own = std::make_shared<Conditions>();
+    own->classes.assign(classes.begin(), classes.end());
+    own->weights.assign(weights.begin(), weights.end());
+    labels = own->classes.data();
+    labels_len = own->classes.size();
+    scales = own->weights.data();
+    scales_len = own->weights.size();
     guide = network;
+    conditions_ = std::move(own);
     return *this;
   }
+
+ private:
+  struct Conditions {
+    std::vector<std::int64_t> classes;
+    std::vector<double> weights;
+  };
+  std::shared_ptr<const Conditions> conditions_;  // what labels and scales point to, in copies, too
 };
 
+namespace detail {
+
+/* Whether a text is JSON as it stands: a number, truth value, null, string, array or object, and nothing else. */
+class Json {
+ public:
+  static bool is(const char *text) {
+    Json json(text);
+    return json.value(0) && json.end();
+  }
+
+ private:
+  explicit Json(const char *text) : at_(text) {}
+  void space() {
+    while (*at_ == ' ' || *at_ == '\t' || *at_ == '\n' || *at_ == '\r') ++at_;
+  }
+  bool end() {
+    space();
+    return *at_ == 0;
+  }
+  bool is(char c) {
+    space();
+    if (*at_ != c) return false;
+    ++at_;
+    return true;
+  }
+  bool word(const char *word) {
+    const std::size_t length = std::strlen(word);
+    if (std::strncmp(at_, word, length) != 0) return false;
+    at_ += length;
+    return true;
+  }
+  bool digits() {
+    const char *from = at_;
+    while (*at_ >= '0' && *at_ <= '9') ++at_;
+    return at_ > from;
+  }
+  bool number() {
+    if (*at_ == '-') ++at_;
+    if (*at_ == '0') ++at_;
+    else if (!digits()) return false;
+    if (*at_ == '.' && (++at_, !digits())) return false;
+    if (*at_ == 'e' || *at_ == 'E') {
+      ++at_;
+      if (*at_ == '+' || *at_ == '-') ++at_;
+      return digits();
+    }
+    return true;
+  }
+  bool string() {
+    if (!is('"')) return false;
+    for (; *at_ != '"'; ++at_) {
+      if (static_cast<unsigned char>(*at_) < 0x20) return false;
+      if (*at_ != '\\') continue;
+      ++at_;
+      if (*at_ == 'u') {
+        for (int i = 0; i < 4; i++) {
+          ++at_;
+          const bool hex = (*at_ >= '0' && *at_ <= '9') || (*at_ >= 'a' && *at_ <= 'f') || (*at_ >= 'A' && *at_ <= 'F');
+          if (!hex) return false;
+        }
+      } else if (*at_ == 0 || !std::strchr("\"\\/bfnrt", *at_)) {
+        return false;
+      }
+    }
+    ++at_;
+    return true;
+  }
+  bool value(int depth) {
+    space();
+    /* As deep as the library reads. */
+    if (depth > 100) return false;
+    switch (*at_) {
+      case 't': return word("true");
+      case 'f': return word("false");
+      case 'n': return word("null");
+      case '"': return string();
+      case '[': return list(depth, ']', false);
+      case '{': return list(depth, '}', true);
+      default: return number();
+    }
+  }
+  bool list(int depth, char close, bool named) {
+    ++at_;
+    if (is(close)) return true;
+    do {
+      if (named && !(string() && is(':'))) return false;
+      if (!value(depth + 1)) return false;
+    } while (is(','));
+    return is(close);
+  }
+
+  const char *at_;
+};
+
+/* A text as a string of JSON. */
+inline std::string quoted(const std::string &text) {
+  static const char hex[] = "0123456789abcdef";
+  std::string quoted = "\"";
+  for (char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20) {
+      quoted += "\\u00";
+      quoted += hex[c >> 4];
+      quoted += hex[c & 15];
+      continue;
+    }
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
+/* A text that C would read only up to a NUL within it. */
+inline std::optional<Error> check(const std::string &text, const char *what) {
+  if (text.find('\0') == std::string::npos) return std::nullopt;
+  return Error(PSLD_STATUS_INVALID_ARGUMENT, std::string(what) + " has a NUL in it");
+}
+
+}  // namespace detail
+
 /* Options of a sampler: those of psld_sampler_options, or pairs of a JSON name and a value, such as {"sampler", "em"}
- * and {"nfe", "50"}. */
+ * and {"nfe", "50"}. A value that is JSON stands as it is; any other is a string. */
 struct SamplerOptions : psld_sampler_options {
   SamplerOptions() : psld_sampler_options() { psld_sampler_options_init(this, sizeof(psld_sampler_options)); }
   SamplerOptions(const psld_sampler_options &options) : psld_sampler_options(options) {}
@@ -242,26 +372,13 @@ struct SamplerOptions : psld_sampler_options {
     json_ = std::make_shared<std::string>("{");
     for (const auto &[name, value] : pairs) {
       if (json_->size() > 1) *json_ += ", ";
-      *json_ += quoted(name) + ": " + (bare(value) ? std::string(value) : quoted(value));
+      *json_ += detail::quoted(name) + ": " + (detail::Json::is(value) ? std::string(value) : detail::quoted(value));
     }
     *json_ += "}";
     options_json = json_->c_str();
   }
 
  private:
-  /* A number, a truth value or an array stands as it is. */
-  static bool bare(const std::string &value) {
-    if (value == "true" || value == "false") return true;
-    return !value.empty() && (value[0] == '-' || value[0] == '[' || (value[0] >= '0' && value[0] <= '9'));
-  }
-  static std::string quoted(const std::string &text) {
-    std::string quoted = "\"";
-    for (char c : text) {
-      if (c == '"' || c == '\\') quoted += '\\';
-      quoted += c;
-    }
-    return quoted + "\"";
-  }
   std::shared_ptr<std::string> json_;  // what options_json points to, in copies, too
 };
 
@@ -283,6 +400,8 @@ template <class T> struct Evaluation {
   View<const double> t;            /* [n] */
   View<const std::int64_t> labels; /* [n]; empty where the spec has no label input */
   View<T> out;                     /* receives what the spec says the network predicts */
+  View<const std::int64_t> indices; /* [n]: which sample of its run each row is, as that was started */
+  View<const std::uint64_t> tags;   /* [n]: RunOptions::tag of each row's run */
 };
 
 /* Is told of each step; `false` stops the work with PSLD_STATUS_CANCELLED. */
@@ -372,6 +491,8 @@ template <class T, class F> std::int32_t evaluate(F &network, const psld_evaluat
     given.t = View<const double>(e->t, n);
     if (e->labels) given.labels = View<const std::int64_t>(e->labels, n);
     given.out = View<T>(static_cast<T *>(e->out), e->out_elements);
+    given.indices = View<const std::int64_t>(e->indices, n);
+    given.tags = View<const std::uint64_t>(e->tags, n);
     constexpr bool nothing = std::is_void_v<std::invoke_result_t<F &, const Evaluation<T> &>>;
 #if defined(PSLD_NO_EXCEPTIONS)
     if constexpr (!nothing) {
@@ -452,6 +573,7 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
   using Handle::Handle;
 
   static Outcome<Model> load(const std::string &path, const psld_model_options &options = ModelOptions()) {
+    if (auto e = detail::check(path, "path")) return detail::fail<Model>(std::move(*e));
     psld_model *model = nullptr;
     if (auto e = detail::call([&](psld_error **err) {
           return psld_model_load_file(nullptr, path.c_str(), &options, &model, err);
@@ -481,6 +603,8 @@ class Model : public detail::Handle<psld_model, psld_model_free> {
     static_assert(std::is_invocable_v<F &, const Evaluation<float> &> ||
                       std::is_invocable_v<F &, const Evaluation<double> &>,
                   "a function of an Evaluation<float> or an Evaluation<double>");
+    for (auto e : {detail::check(spec_json, "spec_json"), detail::check(name, "name")})
+      if (e) return detail::fail<Model>(std::move(*e));
     options.spec_json = spec_json.c_str();
     auto owned = std::make_unique<F>(std::move(network));
     psld_model *model = nullptr;
@@ -554,6 +678,7 @@ class Sampler : public detail::Handle<psld_sampler, psld_sampler_free> {
   }
 
   static Outcome<Sampler> from_plan(const Model &model, const std::string &plan_json) {
+    if (auto e = detail::check(plan_json, "plan_json")) return detail::fail<Sampler>(std::move(*e));
     psld_sampler *sampler = nullptr;
     if (auto e = detail::call([&](psld_error **err) {
           return psld_sampler_create_from_plan(model.get(), plan_json.c_str(), &sampler, err);
@@ -656,6 +781,15 @@ class Run : public detail::Handle<psld_run, psld_run_free> {
     Progress progress;
     if (auto e = detail::call([&](psld_error **err) { return psld_run_step(get(), max_steps, &progress, err); }))
       return detail::fail<Progress>(std::move(*e));
+    return progress;
+  }
+
+  /* How far it is, also after a failure. */
+  Outcome<Progress> progress() {
+    Progress progress;
+    auto e = detail::call([&](psld_error **err) { return psld_run_step(get(), 0, &progress, err); });
+    /* A run has samples; where it can be read, they are known. */
+    if (e && progress.samples == 0) return detail::fail<Progress>(std::move(*e));
     return progress;
   }
 
@@ -805,7 +939,7 @@ class Ticket : public detail::Handle<psld_ticket, psld_ticket_free> {
   }
 };
 
-/* A network that serves many callers: any thread. Freeing it cancels what it is at; tickets can still be read. */
+/* A network that serves many callers: any thread. Its tickets keep it at work when it is freed; close() ends them. */
 class Engine : public detail::Handle<psld_engine, psld_engine_free> {
  public:
   using Handle::Handle;
@@ -827,6 +961,11 @@ class Engine : public detail::Handle<psld_engine, psld_engine_free> {
         }))
       return detail::fail<Ticket>(std::move(*e));
     return Ticket(ticket);
+  }
+
+  /* Ends what it is at, with PSLD_STATUS_CANCELLED, and takes no more; tickets can still be read. */
+  Outcome<void> close() const {
+    return detail::done(detail::call([&](psld_error **err) { return psld_engine_close(get(), err); }));
   }
 
   /* Requests, calls and samples so far: psld_engine_stats_json. */

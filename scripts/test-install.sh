@@ -24,6 +24,11 @@ foreign=$(nm -D --defined-only "$prefix/lib/libpsld.so" | awk '$3 !~ /^psld_/ { 
 [ -z "$foreign" ] || fail "exports $foreign"
 "$prefix/bin/psld" sample "$model" -n 2 --nfe 4 --quiet --out "$work/a.npy"
 
+bash -c "source '$prefix/share/bash-completion/completions/psld' && complete -p psld" > /dev/null || fail "completions for bash"
+for file in man/man1/psld.1 man/man1/psld-sample.1 zsh/site-functions/_psld fish/vendor_completions.d/psld.fish; do
+  [ -s "$prefix/share/$file" ] || fail "share/$file"
+done
+
 runs() { # FILE KIND: sixteen numbers, and linked as it should be
   [ "$("$1" "$model" | grep -c .)" = 16 ] || fail "$1"
   # Not `| grep -q`: it closes the pipe at the first match, which ldd may then fail of.
@@ -50,9 +55,15 @@ export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
 # Spaces in the prefix come out escaped: the shell has to read the words again.
 eval "c++ -std=c++17 bindings/cpp/examples/sample.cpp -o '$work/pc-shared' $(pkg-config --cflags --libs psld) '-Wl,-rpath,$prefix/lib'"
 runs "$work/pc-shared" shared
-eval "c++ -std=c++17 bindings/cpp/examples/sample.cpp -o '$work/pc-static' $(pkg-config --cflags psld) '$prefix/lib/libpsld.a' \
-  $(pkg-config --static --libs-only-l psld | sed 's/-lpsld//')"
+eval "c++ -std=c++17 bindings/cpp/examples/sample.cpp -o '$work/pc-static' $(pkg-config --static --cflags --libs psld)"
 runs "$work/pc-static" static
+
+# What is shipped has no symbols but the exports, and stays in memory when a host unloads it.
+for file in bin/psld lib/libpsld.so; do
+  [[ $(readelf -SW "$prefix/$file") != *.debug_* && $(readelf -SW "$prefix/$file") != *.symtab* ]] || fail "$file is not stripped"
+done
+[[ $(readelf -SW "$prefix/lib/libpsld.a") != *.debug_* ]] || fail "libpsld.a is not stripped"
+[[ $(readelf -dW "$prefix/lib/libpsld.so") == *NODELETE* ]] || fail "libpsld.so may be unloaded"
 
 tarball=$(scripts/dist.sh "$build" "$onnxruntime" "$work/dist" | tail -1)
 mkdir "$work/elsewhere"

@@ -2,7 +2,8 @@
 # The Python package with PyTorch and diffusers: exports and pipelines. Usage: test-python-torch.sh BUILD LIBTORCH VENV
 #
 # PyTorch is the wheel that scripts/fetch-libtorch.sh has put into LIBTORCH. Its CUDA libraries are not there; empty ones take
-# their place, as nothing of them is called on a CPU.
+# their place, as nothing of them is called on a CPU. DIFFUSERS_TESTS may name tests/schedulers/test_schedulers.py of diffusers'
+# repository, which its wheel lacks: those tests run, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=$(realpath "$1") libtorch=$(realpath "$2") venv=$3
@@ -24,5 +25,9 @@ trap 'rm -rf "$wheels"' EXIT
 PSLD_BUILD=$build "$venv/bin/pip" wheel -q --no-deps --no-build-isolation -w "$wheels" bindings/python
 "$venv/bin/pip" install -q --no-deps --force-reinstall "$wheels"/psld-*.whl
 unset PSLD_ONNXRUNTIME ORT_DYLIB_PATH PSLD_LIBRARY
+if [ -n "${DIFFUSERS_TESTS:-}" ]; then
+  DIFFUSERS_TESTS=$(realpath "$DIFFUSERS_TESTS")
+  export DIFFUSERS_TESTS
+fi
 PSLD_PROGRAM=$build/psld LD_LIBRARY_PATH=$folders PYTHONPATH=$libtorch "$venv/bin/python" -m pytest -q -p no:cacheprovider \
   -W ignore bindings/python/tests_torch

@@ -34,6 +34,8 @@ pub enum Status {
     WriteFailed = 109,
     /// The combination is valid but this build does not offer it.
     Unsupported = 110,
+    /// The object is of the process that this one was forked from.
+    Forked = 111,
     /// The model file is not an ONNX model, or is damaged.
     ModelInvalid = 200,
     /// The model carries no `psld.spec` and none was given.
@@ -107,6 +109,12 @@ impl Error {
     /// [`Status::InvalidArgument`].
     pub fn argument(message: impl Into<String>) -> Self {
         Self::new(Status::InvalidArgument, message)
+    }
+
+    /// [`Status::Forked`], of what a process has from the one that it was forked from.
+    pub(crate) fn forked(what: impl fmt::Display) -> Self {
+        Self::new(Status::Forked, format!("{what} belongs to the process that this one was forked from"))
+            .hint("load the model and start the work anew in this process, or start it without fork (spawn)")
     }
 
     /// Adds what the caller can do about it.

@@ -9,14 +9,17 @@ pub mod engine;
 pub mod error;
 pub mod evaluation;
 mod exec;
+mod fork;
 pub mod grid;
 mod guidance;
 pub mod io;
 pub mod isa;
+pub mod log;
 mod model;
 pub mod network;
 pub mod noise;
 pub mod onnx;
+mod pin;
 pub mod plan;
 #[cfg(feature = "plot")]
 pub mod plot;

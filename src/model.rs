@@ -84,9 +84,7 @@ impl Model {
         Self::check_file(path)?;
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
             let name = path.display();
-            let bytes = std::fs::read(path).map_err(|e| {
-                Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
-            })?;
+            let bytes = crate::io::read_bytes(path)?;
             return Self::analytic(&bytes, options).map_err(|e| e.context(name));
         }
         Self::from_onnx_file(path, options)
@@ -99,13 +97,16 @@ impl Model {
     /// [`Status::ReadFailed`].
     pub fn check_file(path: &Path) -> Result<()> {
         let name = path.display();
-        let metadata = std::fs::File::open(path).and_then(|file| file.metadata()).map_err(|e| {
-            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
-        })?;
-        match metadata.is_dir() {
-            true => Err(Error::new(Status::ReadFailed, format!("{name}: is a folder, not a model"))),
-            false => Ok(()),
-        }
+        let unreadable =
+            |e| Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e);
+        // Not opened before it is known what it is: whoever opens a pipe waits for somebody to write.
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        let what = match metadata.is_dir() {
+            true => "a folder",
+            false if metadata.is_file() => return std::fs::File::open(path).map(drop).map_err(unreadable),
+            false => "no regular file",
+        };
+        Err(Error::new(Status::ReadFailed, format!("{name}: is {what}, not a model")))
     }
 
     /// Reads the spec in a model file, or takes the one `given` beside it, and nothing that runs the network: no ONNX Runtime
@@ -116,9 +117,8 @@ impl Model {
     /// [`Status::SpecInvalid`] for the spec.
     pub fn read_spec(path: &Path, given: Option<ModelSpec>) -> Result<ModelSpec> {
         let name = path.display();
-        let bytes = std::fs::read(path).map_err(|e| {
-            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
-        })?;
+        Self::check_file(path)?;
+        let bytes = crate::io::read_bytes(path)?;
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
             let network = MixtureNetwork::parse_as(&String::from_utf8_lossy(&bytes), given);
             return Ok(network.map_err(|e| e.context(name))?.spec().clone());
@@ -150,8 +150,9 @@ impl Model {
 
     /// Reads a model from memory: the content of a file that [`Self::from_file`] reads, but without external data.
     pub fn from_bytes(bytes: &[u8], options: ModelOptions) -> Result<Self> {
-        // No ONNX model begins with a brace: its first byte is the key of a protobuf field that it has.
-        if bytes.trim_ascii_start().first() == Some(&b'{') {
+        // No ONNX model begins with a brace, or a byte order mark: its first byte is the key of a protobuf field that it has.
+        let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        if text.trim_ascii_start().first() == Some(&b'{') {
             return Self::analytic(bytes, options);
         }
         Self::from_onnx_bytes(bytes, options)

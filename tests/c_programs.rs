@@ -153,6 +153,45 @@ fn c_engine() {
 }
 
 #[test]
+fn c_fork() {
+    let source = Path::new("tests/c/fork.c");
+    for link in [Link::Shared, Link::Static] {
+        run(program(&compile(source, link, &[])).arg(MODEL));
+    }
+    // What only the parent's threads knew, a child has lost.
+    let sanitized = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
+    run(program(&sanitized).arg(MODEL).env("ASAN_OPTIONS", "detect_leaks=0"));
+}
+
+/// A host under ThreadSanitizer, with the suppressions that it needs.
+#[test]
+fn c_under_thread_sanitizer() {
+    // Under a name of its own: `c_engine` compiles the same file.
+    let source = work("source").join("engine_tsan.c");
+    fs::copy(root().join("tests/c/engine.c"), &source).unwrap();
+    let path = compile(&source, Link::Shared, &["-fsanitize=thread"]);
+    run(program(&path).arg(MODEL).env("TSAN_OPTIONS", "suppressions=tests/tsan.supp"));
+}
+
+/// What a psld_progress is after each outcome.
+#[test]
+fn c_progress() {
+    everywhere(Path::new("tests/c/progress.c"));
+}
+
+/// What a network of the caller's is told of its samples.
+#[test]
+fn c_indices() {
+    everywhere(Path::new("tests/c/indices.c"));
+}
+
+/// Temporaries, and values of options that are nearly JSON.
+#[test]
+fn cpp_arguments() {
+    everywhere(Path::new("tests/cpp/arguments.cpp"));
+}
+
+#[test]
 fn cpp_program() {
     everywhere(Path::new("tests/cpp/program.cpp"));
 }
@@ -280,6 +319,115 @@ fn c_onnx() {
     let path = compile(Path::new("bindings/c/examples/sample.c"), Link::Shared, &[]);
     run(on_the_model(&path).arg(&out).arg("1"));
     assert_eq!(fs::metadata(&out).unwrap().len(), 13 + 3072);
+}
+
+/// A child of a process that has used ONNX Runtime loads a model of its own.
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn c_fork_onnx() {
+    // Under another name than that of the test beside it.
+    let source = work("source").join("fork_onnx.c");
+    fs::copy(root().join("tests/c/fork.c"), &source).unwrap();
+    for link in [Link::Shared, Link::Static] {
+        let path = compile(&source, link, &[]);
+        run(program(&path).arg("tests/data/onnxruntime/model.onnx").env("PSLD_ONNXRUNTIME", onnxruntime()));
+    }
+}
+
+/// A plugin that is unloaded and loaded again, each time at another address if it may be: the library itself, as cargo links
+/// it, and a plugin of the host's that the static library was linked into by someone who knows of nothing.
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn c_reload() {
+    let folder = work("reload");
+    // ONNX Runtime says something about it.
+    let mut model =
+        psld::onnx::Model::read(fs::read(root().join("tests/data/onnxruntime/model.onnx")).unwrap()).unwrap();
+    let unused = psld::onnx::proto::TensorProto {
+        name: Some("not_used".into()),
+        dims: vec![4],
+        data_type: Some(1),
+        float_data: vec![0.0; 4],
+        ..Default::default()
+    };
+    model.graph_mut().initializer.push(unused);
+    let path = folder.join("warns.onnx");
+    fs::write(&path, model.to_bytes()).unwrap();
+
+    let host = folder.join("host");
+    run(Command::new("cc")
+        .args(["-std=c11", "-Iinclude", "-Itests/c", "-pthread", "-o"])
+        .arg(&host)
+        .args(WARNINGS)
+        .args(["tests/c/reload.c", "-ldl", "-lm"]));
+    let plugin = folder.join("plugin.so");
+    let mut link = Command::new("cc");
+    link.args(["-shared", "-o"]).arg(&plugin).arg("-Wl,--whole-archive").arg(libraries().join("libpsld.a"));
+    run(link.arg("-Wl,--no-whole-archive").args(STATIC_NEEDS));
+    for library in [libraries().join("libpsld.so"), plugin] {
+        run(program(&host).arg(library).arg(&path).env("PSLD_ONNXRUNTIME", onnxruntime()));
+    }
+    let dynamic = run(Command::new("readelf").arg("-dW").arg(libraries().join("libpsld.so")));
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
+}
+
+/// Files below a folder.
+#[cfg(feature = "onnxruntime")]
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Neither a write below the home folder nor a word on the network, of the program and of one that only links psld. (Python
+/// gets it from the same library: bindings/python/tests/test_native.py.) Four seconds, after which telemetry would ask for
+/// the host's address.
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn onnxruntime_does_not_phone_home() {
+    let model = "tests/data/onnxruntime/model.onnx";
+    let linked = compile(Path::new("tests/c/quiet.c"), Link::Shared, &[]);
+    let strace = Command::new("strace").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !strace {
+        println!("no strace: the network is not watched");
+    }
+    for (name, setting) in [("linked", None), ("program", None), ("linked", Some("1")), ("linked", Some("0"))]
+    {
+        let folder = work("quiet").join(format!("{name}-{}", setting.unwrap_or("unset")));
+        let (home, trace) = (folder.join("home"), folder.join("trace"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&home).unwrap();
+        let mut command = Command::new("timeout");
+        command.arg("100");
+        if strace {
+            command.args(["strace", "-f", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"]).arg(&trace);
+        }
+        match name {
+            "program" => {
+                // Until its deadline, and so without samples.
+                let program = env!("CARGO_BIN_EXE_psld");
+                let endless = ["-n", "64", "--sampler", "em", "--steps", "1000000", "--deadline", "4"];
+                command.args(["sh", "-c", "\"$@\"; [ $? = 1 ]", "sh", program, "sample", model, "--quiet"]);
+                command.args(endless).arg("--out").arg(folder.join("out.npy"));
+            }
+            _ => _ = command.arg(&linked).args([model, "4", setting.unwrap_or("1")]),
+        }
+        command.env_clear().env("PSLD_ONNXRUNTIME", onnxruntime()).env("PATH", env::var_os("PATH").unwrap());
+        command.env("HOME", &home).envs(setting.map(|value| ("ORT_DISABLE_TELEMETRY", value)));
+        for variable in ["CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "STATE_HOME", "RUNTIME_DIR"] {
+            command.env(format!("XDG_{variable}"), &home);
+        }
+        run(&mut command);
+        // What the user says stands; and so it is known that this test sees what it looks for.
+        if setting == Some("0") {
+            assert_ne!(files(&home), Vec::<PathBuf>::new(), "telemetry of ONNX Runtime 1.29 and later");
+            continue;
+        }
+        assert_eq!(files(&home), Vec::<PathBuf>::new(), "{name}");
+        let said = if strace { fs::read_to_string(&trace).unwrap() } else { String::new() };
+        let calls = said.lines().filter(|line| ["connect(", "send"].iter().any(|call| line.contains(call)));
+        let foreign: Vec<_> = calls.filter(|line| !line.contains("AF_UNIX")).collect();
+        assert!(foreign.is_empty(), "{name}: {foreign:#?}");
+    }
 }
 
 /// The lines of the header's program, without the comment's frame.

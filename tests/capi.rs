@@ -102,17 +102,17 @@ fn structs_keep_their_layout() {
         concurrent_calls 32);
     pinned!(psld_engine_options 24: struct_size 0, max_batch 8, queue 12, max_wait_seconds 16);
     pinned!(psld_observer 40: struct_size 0, user 8, progress 16, preview 24, preview_every 32);
-    pinned!(psld_evaluation 88: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
-        out_elements 64, message 72, message_capacity 80);
+    pinned!(psld_evaluation 104: struct_size 0, n 8, dtype 16, reserved 20, z 24, z_elements 32, t 40, labels 48, out 56,
+        out_elements 64, message 72, message_capacity 80, indices 88, tags 96);
     pinned!(psld_sampler_options 232: struct_size 0, options_json 8, sampler 16, steps 24, nfe 28, time_grid 32,
         time_points 40, time_points_len 48, t_start 56, t_end 64, denoise 72, max_nfe 76, denoise_time 80, rtol 88,
         atol 96, error_norm 104, seed 112, inpaint 120, order 128, published 132, eta 136, lambda 144, lambda_s 152,
         matrix 160, variant 168, clip 176, inpaint_resample 180, guidance 184, guidance_from 192, guidance_to 200,
         guidance_rescale 208, encode 216, restore 224);
-    pinned!(psld_run_options 168: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
+    pinned!(psld_run_options 176: struct_size 0, n 8, seed 16, precision 24, previews 28, batch 32, max_memory 40,
         deadline_seconds 48, cancel 56, init 64, noise 72, labels 80, labels_len 88, inpaint_image 96,
         inpaint_mask 104, anytime 112, scales 120, scales_len 128, guide 136, from_image 144,
-        measurement 152, measurement_mask 160);
+        measurement 152, measurement_mask 160, tag 168);
 }
 
 #[test]
@@ -969,7 +969,7 @@ fn a_saved_run_is_loaded() {
 #[test]
 fn memory_is_told_before_a_run() {
     let model = load();
-    let sampler = compile(model, |o| o.steps = 5);
+    let sampler = compile(model, |o| (o.sampler, o.steps) = (c"euler".as_ptr(), 5));
     let mut o = options(psld_run_options_init);
     o.n = 7;
     let mut bytes = 0;
@@ -1076,7 +1076,7 @@ fn an_anytime_call_is_partial() {
         std::thread::sleep(std::time::Duration::from_millis(5));
         0
     });
-    let sampler = compile(model, |o| o.steps = 1000);
+    let sampler = compile(model, |o| (o.sampler, o.steps) = (c"em".as_ptr(), 1000));
     let mut o = options(psld_run_options_init);
     (o.n, o.batch, o.anytime, o.deadline_seconds) = (4, 2, 1, 0.05);
     let mut out = [f32::NAN; 16];
@@ -1103,7 +1103,7 @@ fn messages_name_their_run() {
         LINES.lock().unwrap().push(unsafe { CStr::from_ptr(message) }.to_str().unwrap().to_owned());
     }
     let model = load();
-    let sampler = compile(model, |o| o.steps = 2);
+    let sampler = compile(model, |o| (o.sampler, o.steps) = (c"em".as_ptr(), 2));
     ok(psld_set_log_callback(psld_log::Debug as i32, Some(listen), null_mut()));
     let run = start(model, sampler, &options(psld_run_options_init));
     ok(psld_run_step(run, 9, null_mut(), null_mut()));
@@ -1130,7 +1130,7 @@ fn resident() -> usize {
 fn memory_stays_flat() {
     let model = load();
     let cycle = |i: u64| {
-        let sampler = compile(model, |o| o.steps = 1);
+        let sampler = compile(model, |o| (o.sampler, o.steps) = (c"em".as_ptr(), 1));
         let mut o = options(psld_run_options_init);
         (o.n, o.seed) = (2, i);
         let mut cancel = null_mut();

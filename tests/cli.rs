@@ -51,6 +51,7 @@ fn help() {
         "encode",
         "interpolate",
         "likelihood",
+        "measure",
         "info",
         "plan",
         "verify",
@@ -60,6 +61,8 @@ fn help() {
         "tune",
         "study",
         "samplers",
+        "completions",
+        "man",
     ] {
         snapshot!(format!("help_{command}"), folder.psld([command, "--help"]));
     }
@@ -248,13 +251,13 @@ fn anytime() {
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         (report, ran.stderr, values(&folder.path("x.npy")).1)
     };
-    let (report, stderr, estimates) = run("--steps 100000 --deadline 0.3 --anytime");
+    let (report, stderr, estimates) = run("--sampler em --steps 100000 --deadline 0.3 --anytime");
     assert_eq!((&report["status"], &report["estimates"]), (&"partial".into(), &5.into()));
     assert!(report["nfe"].as_u64().unwrap() < 100_000);
     assert!(stderr.contains("the deadline passed: 5 of 5 samples are estimates\n"), "{stderr}");
     assert!(estimates.iter().all(|x| x.is_finite() && x.abs() < 2.0), "{estimates:?}");
     // One call each at least, whatever the deadline.
-    assert_eq!(run("--steps 100000 --deadline 0 --anytime").0["nfe"], 1);
+    assert_eq!(run("--sampler em --steps 100000 --deadline 0 --anytime").0["nfe"], 1);
     // In time, and it changes nothing.
     let (report, stderr, samples) = run("--steps 10 --deadline 1000 --anytime");
     assert_eq!((&report["status"], &report["estimates"]), (&"complete".into(), &0.into()));
@@ -288,7 +291,7 @@ fn forms_of_output() {
     folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8", "--out", "all/"]).success();
     assert_eq!(folder.names("all"), (0..11).map(|i| format!("{i:02}.png")).collect::<Vec<_>>());
     // Again, into the folder that is there now.
-    folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8", "--out", "all"]).success();
+    folder.psld(["sample", "image.json", "-n", "11", "--nfe", "8", "--out", "all", "--overwrite"]).success();
     // The second image of the grid, pixel for pixel.
     let second = psld::io::png::read(&folder.path("all/01.png"), 4, 4).unwrap();
     for y in 0..4 {
@@ -300,7 +303,7 @@ fn forms_of_output() {
     let data = values(&folder.path("x.npy")).1;
     for (i, level) in second.levels.iter().enumerate() {
         let x = data[48 + i % 3 * 16 + i / 3];
-        assert_eq!(*level, (255.0 * (0.5 * x + 0.5) + 1e-4) as u8);
+        assert_eq!(*level, u16::from((255.0 * (0.5 * x + 0.5) + 1e-4) as u8));
     }
 
     let state = |precision: &str| {
@@ -329,6 +332,8 @@ fn given_state_and_noise() {
     let args = [
         "sample",
         "image.json",
+        "--sampler",
+        "em",
         "--steps",
         "4",
         "--out",
@@ -351,8 +356,9 @@ fn given_state_and_noise() {
         fill_f32(20 + (i % 3) as u64, Purpose::Solver, (i / 3) as u32, 0, out);
     }
     NewFile::write_with(&folder.path("own.npy"), |out| npy::write(out, &[4, 3, 6, 4, 4], &own)).unwrap();
-    let own = ["sample", "image.json", "--steps", "4", "--out", "x.npy", "--init", "z0.npy", "--seed", "20"];
-    folder.psld(own).success();
+    let own = "sample image.json --sampler em --steps 4 --out x.npy --init z0.npy --seed 20";
+    let own: Vec<_> = own.split(' ').collect();
+    folder.psld(&own).success();
     let drawn = values(&folder.path("x.npy")).1;
     folder.psld(own.iter().chain(&["--noise", "own.npy"])).success();
     assert_eq!(values(&folder.path("x.npy")).1, drawn);
@@ -382,7 +388,7 @@ fn configuration_files() {
         (&report["sampler"], &report["nfe"], &report["next_seed"]),
         (&"euler".into(), &3.into(), &10.into())
     );
-    fs::write(folder.path("nfe.json"), r#"{"sampler": {"nfe": 50, "denoise": true}}"#).unwrap();
+    fs::write(folder.path("nfe.json"), r#"{"sampler": {"kind": "em", "nfe": 50, "denoise": true}}"#).unwrap();
     let report = json(&["--config", "nfe.json", "--steps", "6", "--no-denoise"]);
     assert_eq!((&report["sampler"], &report["nfe"]), (&"em".into(), &6.into()));
 }
@@ -485,7 +491,7 @@ fn restoring_images() {
     );
 
     // An interrupted command goes on with the measurement that it began with, and with no other.
-    let slow = "sample image.json --restore average:2 --measurement y.npy --steps 100000 --deadline 0.2 --checkpoint saved";
+    let slow = "sample image.json --restore average:2 --measurement y.npy --sampler em --steps 100000 --deadline 0.2 --checkpoint saved";
     assert_eq!(folder.psld(slow.split_whitespace()).code, Some(1));
     for (of, code) in [("y.npy", 1), ("noisy.npy", 2)] {
         let resume = [
@@ -639,7 +645,7 @@ fn classes() {
     assert_eq!(run("-n 4 --label 0-2"), (vec![0, 1, 2, 0], 41));
     assert_eq!(run("-n 3 --label 0,2"), (vec![0, 2, 0], 41));
     assert_eq!(run("-n 3 --label 2 --scale 0"), (vec![2, 2, 2], 41));
-    assert_eq!(run("-n 3 --label 1,0,2 --scale 0,0.5,1"), (vec![1, 0, 2], 82));
+    assert_eq!(run("--label 1,0,2 --scale 0,0.5"), (vec![1, 0, 2, 1, 0, 2], 82));
     let config = |name: &str, text: &str| fs::write(folder.path(name), text).unwrap();
     config(
         "cfg.json",
@@ -685,7 +691,7 @@ fn bench() {
     assert!(seconds("median", "total") <= seconds("worst", "total"));
     let rate = json["samples_per_second"].as_f64().unwrap();
     assert!((rate * seconds("median", "total") - 5.0).abs() < 1e-9);
-    let table = psld("bench image.json --nfe 4").success().stdout;
+    let table = psld("bench image.json --sampler em --nfe 4").success().stdout;
     assert!(
         table.contains("sampler       em, 4 network calls\nsamples       16 a round, 16 a network call\n"),
         "{table}"
@@ -841,7 +847,6 @@ fn bad_input() {
         ("npy_stub", sample("--init stub.npy")),
         ("npy_huge", sample("--init huge.npy")),
         ("npy_object", sample("--init object.npy")),
-        ("npy_big_endian", sample("--init big.npy")),
         ("npy_text", sample("--init text.txt")),
         ("n_zero", sample("-n 0")),
         ("n_absurd", sample("-n 1000000000000000")),
@@ -933,7 +938,8 @@ fn a_full_disk_loses_nothing() {
         let file = if name == "d/" { "d/000.png" } else { name };
         folder.psld(args.iter().chain(&[name])).success();
         let old = fs::read(folder.path(file)).unwrap();
-        let mut command = folder.command(args.iter().chain(&[name]));
+        let overwrite = if name == "d/" { &["--overwrite"][..] } else { &[] };
+        let mut command = folder.command(args.iter().chain(&[name]).chain(overwrite));
         // SAFETY: setrlimit may be called between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -982,7 +988,20 @@ fn handles_interrupts(pid: u32) -> bool {
 #[test]
 fn an_interrupt_finishes_the_step() {
     let folder = folder();
-    let args = ["sample", "image.json", "-n", "2000", "--batch", "2000", "--nfe", "20000", "--out", "x.npy"];
+    let args = [
+        "sample",
+        "image.json",
+        "-n",
+        "2000",
+        "--batch",
+        "2000",
+        "--sampler",
+        "em",
+        "--nfe",
+        "20000",
+        "--out",
+        "x.npy",
+    ];
     // Into the sampling: before it, an interrupt ends the program at once (with the same code). How long the way there
     // is depends on the machine.
     let interrupted = |wait: u64| {
@@ -1067,6 +1086,17 @@ fn a_study_measures_what_is_sampled() {
         folder.names("d"),
         ["cells", "converged.npy", "converged.png", "grid.png", "study.csv", "study.json", "study.png"]
     );
+    // The converged solution (2 x 2 images, shown 60 pixels wide) stands above the numbers of calls: it is of none of them.
+    let (width, height) = psld::io::png::size(&folder.path("d/grid.png")).unwrap();
+    let pictures = psld::io::png::read(&folder.path("d/grid.png"), height, width).unwrap();
+    let kinds = |lines: std::ops::Range<usize>| {
+        let levels = &pictures.levels[lines.start * width * 3..lines.end * width * 3];
+        let is = |pixel: &[u16], level| pixel.iter().all(|x| *x == level);
+        let colours = levels.chunks_exact(3).filter(|pixel| !is(pixel, 0) && !is(pixel, 255)).count();
+        (levels.chunks_exact(3).any(|pixel| is(pixel, 0)), colours > 0)
+    };
+    assert_eq!([kinds(0..8), kinds(68..84), kinds(84..92)], [(false, false), (false, false), (true, false)]);
+    assert!(kinds(8..68).1 && kinds(100..160).1);
     let sampled = |more: &str| {
         let args = format!("sample image.json -n 15 --seed 3 --out x.npy --quiet {more}");
         folder.psld(args.split_whitespace()).success();
@@ -1322,8 +1352,7 @@ fn a_checkpoint_is_resumed() {
 #[test]
 fn checkpoints_that_do_not_fit() {
     let folder = folder();
-    let deadline =
-        "sample image.json -n 4 --seed 3 --steps 100000 --deadline 0.2 --checkpoint saved --out x.npy";
+    let deadline = "sample image.json -n 4 --seed 3 --sampler em --steps 100000 --deadline 0.2 --checkpoint saved --out x.npy";
     let ran = folder.psld(deadline.split(' '));
     assert_eq!(ran.code, Some(1), "{ran}");
     assert!(ran.stderr.contains("0 of 4 samples were finished, saved in saved"), "{ran}");
@@ -1345,7 +1374,7 @@ fn checkpoints_that_do_not_fit() {
         said += &format!("{args}\n{ran}");
     }
     // A plan of the caller's stands in the checkpoint.
-    let plan = folder.psld("plan image.json --steps 20000 --json".split(' ')).success().stdout;
+    let plan = folder.psld("plan image.json --sampler em --steps 20000 --json".split(' ')).success().stdout;
     fs::write(folder.path("plan.json"), plan).unwrap();
     let deadline = "sample image.json -n 4 --plan plan.json --deadline 0.2 --checkpoint own --out x.npy";
     assert_eq!(folder.psld(deadline.split(' ')).code, Some(1));
@@ -1359,6 +1388,7 @@ fn checkpoints_that_do_not_fit() {
         assert!(ran.stderr.contains("checkpoint: of another"), "{ran}");
     }
     snapshot!("checkpoints_that_do_not_fit", said);
-    let ran = folder.psld("sample image.json --checkpoint no/saved --steps 100000 -n 64".split(' '));
+    let ran =
+        folder.psld("sample image.json --checkpoint no/saved --sampler em --steps 100000 -n 64".split(' '));
     assert!(ran.code == Some(1) && ran.stderr.contains("no/saved"), "{ran}");
 }

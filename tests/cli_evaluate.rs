@@ -116,6 +116,38 @@ fn a_sound_model_is_verified() {
     assert_eq!(json("only.onnx")["output"], "logits");
 }
 
+/// A graph whose inside fixes the batch, which its inputs leave open: the golden sample is filled up to it, as samples are.
+#[test]
+fn a_model_whose_inside_fixes_the_batch_is_verified() {
+    need_onnxruntime();
+    let folder = Folder::new();
+    let affine = Affine::default();
+    for (name, declared) in [("declared", Dim::from(3)), ("inferred", Dim::from("N"))] {
+        let mut g = Graph::new("fixed");
+        let n = Dim::from("N");
+        let dims = [n.clone(), 6.into(), 4.into(), 4.into()];
+        let z = g.input("z", ElementType::F32, &dims);
+        let t = g.input("t", ElementType::F32, &[n]);
+        let t = g.reshape(t, &[-1, 1, 1, 1]);
+        let eps = g.mul(z, 2.0);
+        let eps = g.add(eps, t);
+        let eps = g.reshape(eps, &[3, 6, 4, 4]);
+        g.output("eps", eps, &[declared, 6.into(), 4.into(), 4.into()]);
+        let mut model = g.finish().unwrap();
+        model.set_metadata("psld.spec", &affine.spec());
+        model.set_metadata(GOLDEN_KEY, &golden(&affine, 3, 0.5, None).to_json());
+        let file = format!("{name}.onnx");
+        write(&folder, &file, &model);
+        let sampled = ["sample", &file, "-n", "4", "--nfe", "3", "--quiet", "--out", "x.npy"];
+        folder.psld(sampled).success();
+        let ran = folder.psld(["verify", &file]).success();
+        assert!(ran.stdout.contains("\nverdict    ok"), "{ran}");
+        let report: Value =
+            serde_json::from_str(&folder.psld(["verify", &file, "--json"]).success().stdout).unwrap();
+        assert_eq!((&report["verified"], &report["elements"]), (&true.into(), &96.into()));
+    }
+}
+
 #[test]
 fn the_bundled_models_are_sound() {
     need_onnxruntime();
@@ -291,7 +323,7 @@ fn statistics_serve_in_place_of_images() {
     // The same images as grids, as single files and as levels.
     let all = images(60, 1, 1.2);
     let spec = psld::spec::DataSpec { shape: vec![1, 4, 4], range: [-1.0, 1.0] };
-    NewFile::write_with(&folder.path("a.png"), |out| png::write_grid(out, &spec, &all[..40 * PIXELS]))
+    NewFile::write_with(&folder.path("a.png"), |out| png::write_grid(out, &spec, &all[..40 * PIXELS], None))
         .unwrap();
     fs::create_dir(folder.path("b")).unwrap();
     for (i, image) in all[40 * PIXELS..].chunks(PIXELS).enumerate() {
@@ -303,6 +335,46 @@ fn statistics_serve_in_place_of_images() {
     let args = ["fd", "a.png", "b", "--features", "f.onnx", "--stats", "s.npz", "--json", "--resamples", "5"];
     let pictures = json(folder.psld(args));
     assert_eq!(pictures["figures"], stats["figures"]);
+}
+
+/// Arrays without axes, without elements, of other integers: refused by every list of images; levels in other units: warned of.
+#[test]
+fn images_that_are_none() {
+    need_onnxruntime();
+    let folder = fd_folder();
+    NewFile::write_with(&folder.path("levels.npy"), |out| {
+        npy::write(out, &[60, 1, 4, 4], &vec![7_i64; 60 * PIXELS])
+    })
+    .unwrap();
+    for (name, shape) in
+        [("scalar.npy", &[][..]), ("empty.npy", &[0, 1, 4, 4]), ("axes.npy", &[2, 2, 1, 4, 4])]
+    {
+        let values = vec![0.5_f32; shape.iter().product()];
+        NewFile::write_with(&folder.path(name), |out| npy::write(out, shape, &values)).unwrap();
+    }
+    for (name, what) in [
+        ("scalar.npy", "[]"),
+        ("empty.npy", "[0, 1, 4, 4]"),
+        ("axes.npy", "[2, 2, 1, 4, 4]"),
+        ("levels.npy", "uint8"),
+    ] {
+        for (samples, train, test) in [
+            (name, "train.npy", "test.npy"),
+            ("samples.npy", name, "test.npy"),
+            ("samples.npy", "train.npy", name),
+        ] {
+            let args = ["fd", samples, "--features", "f.onnx", "--train", train, "--test", test];
+            let ran = folder.psld(args);
+            assert_eq!(ran.code, Some(2), "{ran}");
+            assert!(ran.stderr.contains(name) && ran.stderr.contains(what), "{ran}");
+        }
+    }
+    let far: Vec<f32> = images(60, 1, 1.0).iter().map(|x| 127.5 * (x + 1.0)).collect();
+    save(&folder, "far.npy", &far);
+    let ran =
+        folder.psld(["fd", "far.npy", "--features", "f.onnx", "--train", "train.npy", "--resamples", "0"]);
+    let warned: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(warned.len() == 1 && warned[0].contains("far.npy") && warned[0].contains("-1 to 1"), "{ran}");
 }
 
 #[test]

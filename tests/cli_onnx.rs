@@ -185,7 +185,7 @@ fn a_network_of_others() {
     let (_, z) = read(&folder.path("z0.npy"));
     let (_, expected) = read(&folder.path("eps.npy"));
     let mut eps = vec![0.0_f32; z.len()];
-    let inputs = Inputs { z: Values::F64(&z), t: &[0.9, 0.9], labels: None };
+    let inputs = Inputs { z: Values::F64(&z), t: &[0.9, 0.9], labels: None, rows: None };
     network.evaluator().unwrap().evaluate(inputs, ValuesMut::F32(&mut eps)).unwrap();
     let worst = eps.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
     assert!(worst < 1e-5, "{worst:e}");

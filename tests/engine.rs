@@ -645,6 +645,31 @@ fn closed_while_busy() {
     }
 }
 
+/// Tickets keep an engine that was dropped at work; nobody waits for that, and company is not waited for.
+#[test]
+fn dropped_while_busy() {
+    let (engine, gate, model) = gated(EngineOptions { max_wait: HANG, ..options(6) });
+    let requests: Vec<_> = (0..3).map(|i| of_class(i, 2, 5)).collect();
+    let tickets: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+    gate.begun(1);
+    let late = of_class(3, 1, 5);
+    let ticket = engine.submit(late.clone()).unwrap();
+    drop(engine);
+    let began = Instant::now();
+    gate.open();
+    for (request, ticket) in requests.iter().chain([&late]).zip(tickets.iter().chain([&ticket])) {
+        assert_solo(&model, request, ticket, "of a dropped engine");
+    }
+    assert!(began.elapsed() < HANG);
+    // Those that nobody can read any more end with their tickets.
+    let (engine, gate, _) = gated(options(2));
+    gate.set(|gate| gate.interruptible = true);
+    let left = engine.submit(of_class(0, 2, 5)).unwrap();
+    gate.begun(1);
+    drop(engine);
+    drop(left);
+}
+
 /// What becomes non-finite fails alone; a call that fails takes those along who are in it, and nobody else.
 #[test]
 fn failures_stay_with_whom_they_concern() {

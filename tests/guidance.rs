@@ -706,7 +706,7 @@ fn the_gradient_of_the_exact_classifier() {
     for class in [0, 1] {
         let log = |z: [f64; 2]| (density(z, Some(class)) / density(z, None)).ln();
         let mut got = [0.0; 2];
-        let inputs = Inputs { z: Values::F64(&z), t: &[t], labels: Some(&[class]) };
+        let inputs = Inputs { z: Values::F64(&z), t: &[t], labels: Some(&[class]), rows: None };
         network.evaluator().unwrap().evaluate(inputs, ValuesMut::F64(&mut got)).unwrap();
         for b in 0..2 {
             let at = |h: f64| {

@@ -74,7 +74,7 @@ fn nothing_is_allocated_after_the_first_call() {
                     Values::F64(&wide[..n * 96]),
                 ] {
                     for out in &mut outs {
-                        let inputs = Inputs { z, t: &t[..n], labels: None };
+                        let inputs = Inputs { z, t: &t[..n], labels: None, rows: None };
                         evaluator.evaluate(inputs, ValuesMut::F32(&mut out[..n * 96])).unwrap();
                     }
                 }

@@ -797,7 +797,8 @@ fn option_errors() {
     hint: 0.995 is the usual one
     {"sampler": "gddim", "clip": {"percentile": 0.9, "max": 0.5}} [InvalidArgument]: clip: max = 0.5: expected a finite number of at least 1, in halves of the data range
     {"sampler": "gddim", "clip": {"percentile": 0.9, "most": 1}} [InvalidConfig]: sampler options: clip: expected true, false, a percentile such as 0.995, or {"percentile": 0.995, "max": 1}, got {"percentile":0.9,"most":1}
-    {"encode": true, "clip": true} [Unsupported]: clip: the way from data to noise, of `encode` and of likelihoods, is that of the network's own estimates
+    {"encode": true, "clip": true} [Unsupported]: clip: the way from data to noise (`encode`, likelihoods) follows the network's own estimates
+    hint: leave `clip` out; it is for the way back
     {"sampler": "gddim", "lower_order_final": true} [InvalidArgument]: `lower_order_final` is no option of sampler `gddim`
     hint: it is an option of: dpmpp, unipc
     {"sampler": "gddim", "published": true} [InvalidArgument]: `published` is no option of sampler `gddim`

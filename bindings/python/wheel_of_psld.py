@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sysconfig
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -35,11 +36,17 @@ def metadata():
 
 
 def library():
+    """The library's bytes, without the symbols and line tables that cargo builds."""
     folder = os.environ.get("PSLD_BUILD")
     if folder is None:
         subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, check=True)
         folder = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
-    return Path(folder) / "libpsld.so"
+    with tempfile.TemporaryDirectory() as work:
+        stripped = Path(work) / "libpsld.so"
+        # Of binutils, as the linker that cargo uses.
+        strip = os.environ.get("STRIP", "strip")
+        subprocess.run([strip, "--strip-all", "-o", stripped, Path(folder) / "libpsld.so"], check=True)
+        return stripped.read_bytes()
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -48,7 +55,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     info = f"psld-{version()}.dist-info"
     files = {f"psld/{path.name}": path.read_bytes() for path in sorted((HERE / "psld").iterdir()) if path.is_file()}
     files["psld/_version.py"] = f'__version__ = "{version()}"\n'.encode()
-    files["psld/libpsld.so"] = library().read_bytes()
+    files["psld/libpsld.so"] = library()
     files[f"{info}/METADATA"] = metadata().encode()
     files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: psld\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
     for name in ("LICENSE-APACHE", "LICENSE-MIT"):

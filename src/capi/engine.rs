@@ -105,7 +105,7 @@ pub extern "C" fn psld_engine_create(
 /// @param[out] out       the ticket; free it with psld_ticket_free.
 /// @param[out] err       NULL, or receives the error.
 /// @return PSLD_STATUS_OK; PSLD_STATUS_QUEUE_FULL (submit again when a request has ended); as psld_run_start;
-///         PSLD_STATUS_CANCELLED where another thread is freeing the engine.
+///         PSLD_STATUS_CANCELLED where the engine is closed.
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_engine_submit(
     engine: *const psld_engine,
@@ -154,9 +154,26 @@ pub extern "C" fn psld_engine_stats_json(
     })
 }
 
-/// Frees an engine, also while it works: the network call in flight is ended, where ONNX Runtime runs it between two nodes
-/// of its graph, the tickets of requests that have not ended end with PSLD_STATUS_CANCELLED, and this returns when the
-/// engine's thread is gone. Tickets stay, and can be read and freed.
+/// Ends an engine, also while it works: the network call in flight is ended, where ONNX Runtime runs it between two nodes of
+/// its graph, the tickets of requests that have not ended end with PSLD_STATUS_CANCELLED, and this returns when the engine's
+/// thread is gone (called on that thread, by a network, it returns before). More requests are refused with
+/// PSLD_STATUS_CANCELLED; tickets stay, and can be read and freed.
+///
+/// Threads: any.
+///
+/// @param[in]  engine  an engine.
+/// @param[out] err     NULL, or receives the error.
+/// @return PSLD_STATUS_OK or an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn psld_engine_close(engine: *const psld_engine, err: *mut *mut psld_error) -> i32 {
+    guard(err, || {
+        handle::get(engine, "engine")?.close();
+        Ok(())
+    })
+}
+
+/// Frees an engine. Its tickets keep it at work: requests that were submitted go on to their ends (psld_engine_close ends them
+/// at once). Without tickets this returns when the engine's thread is gone; otherwise the last psld_ticket_free does.
 ///
 /// Threads: any.
 ///
@@ -165,9 +182,9 @@ pub extern "C" fn psld_engine_stats_json(
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_engine_free(engine: *mut psld_engine) -> i32 {
     guard(null_mut(), || {
-        if !engine.is_null() {
+        if let Some(engine) = handle::remove(engine, "engine")? {
             // Another thread may still be handing in a request: it is refused from here on.
-            handle::remove(engine, "engine")?.close();
+            engine.retire();
         }
         Ok(())
     })
@@ -183,7 +200,7 @@ pub extern "C" fn psld_engine_free(engine: *mut psld_engine) -> i32 {
 ///                              `progress->done` is 1 where it is complete, and 0 where the time is over.
 /// @param[out] err              NULL, or receives the error.
 /// @return PSLD_STATUS_OK (complete, or not yet: see `progress`); why the request ended otherwise, the same at each call:
-///         PSLD_STATUS_CANCELLED (also where the engine was freed), PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL (of
+///         PSLD_STATUS_CANCELLED (also by psld_engine_close), PSLD_STATUS_DEADLINE_EXCEEDED, PSLD_STATUS_PARTIAL (of
 ///         an `anytime` request: read PSLD_OUTPUT_X0), PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE, or what a network call
 ///         failed with; PSLD_STATUS_INVALID_ARGUMENT for a negative time.
 #[unsafe(no_mangle)]
@@ -324,7 +341,7 @@ pub extern "C" fn psld_ticket_provenance_json(
 }
 
 /// Frees a ticket, and what its request holds. A request that has not ended is cancelled; a thread that waits for it is told
-/// so.
+/// so. The last ticket of an engine that was freed before waits for the network call in flight.
 ///
 /// Threads: any.
 ///
@@ -333,8 +350,8 @@ pub extern "C" fn psld_ticket_provenance_json(
 #[unsafe(no_mangle)]
 pub extern "C" fn psld_ticket_free(ticket: *mut psld_ticket) -> i32 {
     guard(null_mut(), || {
-        if !ticket.is_null() {
-            handle::remove(ticket, "ticket")?.cancel();
+        if let Some(ticket) = handle::remove(ticket, "ticket")? {
+            ticket.cancel();
         }
         Ok(())
     })

@@ -3,7 +3,7 @@
 use super::handle;
 use super::types::psld_error;
 use crate::capi::error::ErrorText;
-use crate::{Error, Result, Status};
+use crate::{Error, Result, Status, pin};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -43,6 +43,7 @@ thread_local! {
 }
 
 fn catch<T>(body: impl FnOnce() -> T) -> Result<T> {
+    pin::stay_loaded();
     silence_panics();
     let outer = INSIDE.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(|| {

@@ -4,14 +4,18 @@
 //! address of an object of ours or of `malloc` has. It is looked up in a table and never dereferenced: a stale, foreign or
 //! mistyped handle is found out, with certainty for those that this library gave out, since a slot whose generations
 //! are used up is retired.
+//!
+//! A child of fork() has a table of its own, in which its parent's handles are marked as such: most of what they stand for
+//! lives by threads that the child does not have.
 
 use super::error::ErrorText;
 use super::types::*;
 use crate::engine::{Engine, Ticket};
+use crate::fork::{Inherit, PerProcess};
 use crate::run::Cancel;
 use crate::{Error, Model, Result, Run, Sampler, Status};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What a handle stands for. Clones share the object: a child holds its parents by such clones.
 #[derive(Clone)]
@@ -24,6 +28,16 @@ pub enum Object {
     Error(Arc<ErrorText>),
     Engine(Arc<Engine>),
     Ticket(Arc<Ticket>),
+}
+
+impl Object {
+    /// What is only read, and needs neither thread nor lock: it works in a child of fork(), too.
+    fn survives_fork(&self) -> bool {
+        match self {
+            Self::Runtime(_) | Self::Sampler(_) | Self::Error(_) => true,
+            Self::Model(_) | Self::Run(_) | Self::Cancel(_) | Self::Engine(_) | Self::Ticket(_) => false,
+        }
+    }
 }
 
 /// A run and the number that messages call it by.
@@ -110,23 +124,65 @@ struct Table {
 
 struct Slot {
     generation: usize,
-    object: Option<Object>,
+    entry: Entry,
 }
 
-static TABLE: RwLock<Table> = RwLock::new(Table { slots: Vec::new(), free: Vec::new() });
+#[derive(Clone)]
+enum Entry {
+    Free,
+    /// Given out by this process.
+    Own(Object),
+    /// Given out by the process that this one was forked from, with what of it works here.
+    Inherited(Option<Object>),
+    /// The table was being written when this process was forked: whatever is there is that process'.
+    Unknown,
+}
+
+static TABLE: PerProcess<Table> = PerProcess::new();
+
+/// The slots that there are, for a child that cannot look.
+static SLOTS: AtomicUsize = AtomicUsize::new(0);
+
+impl Inherit for Table {
+    fn inherit(parents: Option<&Self>) -> Self {
+        let Some(parents) = parents else {
+            let unknown = |_| Slot { generation: MAX_GENERATION, entry: Entry::Unknown };
+            return Self {
+                slots: (0..SLOTS.load(Ordering::Acquire)).map(unknown).collect(),
+                free: Vec::new(),
+            };
+        };
+        let inherited = |slot: &Slot| {
+            let entry = match &slot.entry {
+                Entry::Own(object) => Entry::Inherited(Some(object.clone()).filter(Object::survives_fork)),
+                other => other.clone(),
+            };
+            Slot { generation: slot.generation, entry }
+        };
+        Self { slots: parents.slots.iter().map(inherited).collect(), free: parents.free.clone() }
+    }
+}
+
+impl Slot {
+    /// Whether a handle of this generation is of this slot's content.
+    fn is(&self, generation: usize) -> bool {
+        self.generation == generation || matches!(self.entry, Entry::Unknown)
+    }
+}
 
 /// Gives out a handle for `object`.
 pub fn create<H: Handle>(object: H::Object) -> Result<*mut H> {
-    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+    let mut table = TABLE.write();
     let slot = match table.free.pop() {
         Some(slot) => slot,
         None if table.slots.len() < MAX_SLOTS => {
-            table.slots.push(Slot { generation: 1, object: None });
+            table.slots.push(Slot { generation: 1, entry: Entry::Free });
+            SLOTS.store(table.slots.len(), Ordering::Release);
             table.slots.len() - 1
         }
         None => return Err(Error::new(Status::OutOfMemory, format!("more than {MAX_SLOTS} handles"))),
     };
-    table.slots[slot].object = Some(H::wrap(object));
+    table.slots[slot].entry = Entry::Own(H::wrap(object));
     let value = table.slots[slot].generation << GENERATION_SHIFT | slot << SLOT_SHIFT | H::TAG << 1 | 1;
     Ok(std::ptr::without_provenance_mut(value))
 }
@@ -134,10 +190,16 @@ pub fn create<H: Handle>(object: H::Object) -> Result<*mut H> {
 /// The object of the argument `name`.
 pub fn get<H: Handle>(handle: *const H, name: &str) -> Result<H::Object> {
     let slot = decode(handle, name)?;
-    let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+    let table = TABLE.read();
     let object =
-        table.slots.get(slot).filter(|s| s.generation == generation(handle)).and_then(|s| s.object.clone());
-    object.and_then(H::unwrap).ok_or_else(|| stale::<H>(name))
+        match table.slots.get(slot).filter(|slot| slot.is(generation(handle))).map(|slot| &slot.entry) {
+            Some(Entry::Own(object) | Entry::Inherited(Some(object))) => H::unwrap(object.clone()),
+            Some(Entry::Inherited(None) | Entry::Unknown) => {
+                return Err(Error::forked(format_args!("{name}: this {}", H::NAME)));
+            }
+            Some(Entry::Free) | None => None,
+        };
+    object.ok_or_else(|| stale::<H>(name))
 }
 
 /// The object of an argument that may be NULL.
@@ -145,14 +207,28 @@ pub fn get_optional<H: Handle>(handle: *const H, name: &str) -> Result<Option<H:
     if handle.is_null() { Ok(None) } else { get(handle, name).map(Some) }
 }
 
-/// Ends a handle and returns what it stood for, to be dropped outside of the table's lock.
-pub fn remove<H: Handle>(handle: *const H, name: &str) -> Result<H::Object> {
+/// Ends a handle and returns what it stood for, to be dropped outside of the table's lock; `None` for NULL, and in a child
+/// of fork() for what its parent's handle stands for there.
+pub fn remove<H: Handle>(handle: *const H, name: &str) -> Result<Option<H::Object>> {
+    if handle.is_null() {
+        return Ok(None);
+    }
     let slot = decode(handle, name)?;
-    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
-    let Some(entry) = table.slots.get_mut(slot).filter(|s| s.generation == generation(handle)) else {
+    let mut table = TABLE.write();
+    let Some(entry) = table.slots.get_mut(slot).filter(|slot| slot.is(generation(handle))) else {
         return Err(stale::<H>(name));
     };
-    let object = entry.object.take().and_then(H::unwrap).ok_or_else(|| stale::<H>(name))?;
+    let object = match &entry.entry {
+        Entry::Unknown => return Ok(None),
+        Entry::Free => return Err(stale::<H>(name)),
+        Entry::Inherited(None) => None,
+        Entry::Own(object) | Entry::Inherited(Some(object)) => match H::unwrap(object.clone()) {
+            Some(object) => Some(object),
+            None => return Err(stale::<H>(name)),
+        },
+    };
+    // The object lives on in what is returned.
+    entry.entry = Entry::Free;
     if entry.generation < MAX_GENERATION {
         entry.generation += 1;
         table.free.push(slot);
@@ -162,16 +238,12 @@ pub fn remove<H: Handle>(handle: *const H, name: &str) -> Result<H::Object> {
 
 /// Ends a handle; NULL is fine.
 pub fn release<H: Handle>(handle: *mut H, name: &str) -> Result<()> {
-    if handle.is_null() {
-        return Ok(());
-    }
     remove(handle, name).map(drop)
 }
 
-/// How many handles have been given out and not freed.
+/// How many handles this process has given out and not freed.
 pub fn live() -> usize {
-    let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
-    table.slots.iter().filter(|slot| slot.object.is_some()).count()
+    TABLE.read().slots.iter().filter(|slot| matches!(slot.entry, Entry::Own(_))).count()
 }
 
 fn generation<H>(handle: *const H) -> usize {
@@ -221,11 +293,11 @@ mod tests {
     fn a_slot_without_generations_left_is_retired() {
         let handle = create::<psld_cancel>(Cancel::new()).unwrap();
         let slot = decode(handle, "cancel").unwrap();
-        TABLE.write().unwrap().slots[slot].generation = MAX_GENERATION;
+        TABLE.write().slots[slot].generation = MAX_GENERATION;
         let last =
             handle.map_addr(|a| a & ((1 << GENERATION_SHIFT) - 1) | MAX_GENERATION << GENERATION_SHIFT);
         release(last, "cancel").unwrap();
-        assert!(!TABLE.read().unwrap().free.contains(&slot));
+        assert!(!TABLE.read().free.contains(&slot));
         assert_eq!(get(last, "cancel").unwrap_err().status(), Status::InvalidHandle);
     }
 }

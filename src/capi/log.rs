@@ -2,16 +2,17 @@
 
 use super::guard::guard;
 use super::types::psld_log;
+use crate::fork::PerProcess;
 use crate::{Error, Result, Status};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::null_mut;
-use std::sync::{PoisonError, RwLock};
 
 /// Receives a message: `message` is one line of UTF-8 that lives through the call. Called on the thread that has
 /// something to say, on several at once if need be. It must return: no exception, no longjmp.
 pub type psld_log_callback = Option<extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
+#[derive(Clone)]
 struct Sink {
     level: i32,
     callback: extern "C" fn(*mut c_void, i32, *const c_char),
@@ -23,7 +24,7 @@ unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
 
-static SINK: RwLock<Option<Sink>> = RwLock::new(None);
+static SINK: PerProcess<Option<Sink>> = PerProcess::new();
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -53,7 +54,8 @@ fn set(level: i32, callback: psld_log_callback, user: *mut c_void) -> Result<()>
     let sink = callback.map(|callback| Sink { level, callback, user });
     #[cfg(feature = "onnxruntime")]
     forward_onnxruntime(sink.is_some());
-    *SINK.write().unwrap_or_else(PoisonError::into_inner) = sink;
+    forward_warnings(sink.is_some());
+    *SINK.write() = sink;
     Ok(())
 }
 
@@ -71,12 +73,18 @@ fn forward_onnxruntime(wanted: bool) {
     set_log_sink(wanted.then_some(sink));
 }
 
+/// Warnings of the core.
+fn forward_warnings(wanted: bool) {
+    let sink: crate::log::Sink = std::sync::Arc::new(|message| emit(psld_log::Warn, || message.to_owned()));
+    crate::log::set_sink(wanted.then_some(sink));
+}
+
 /// Says something, if anyone listens. What is said while the callback runs on this thread is lost.
 pub fn emit(level: psld_log, message: impl FnOnce() -> String) {
     if INSIDE.get() {
         return;
     }
-    let sink = SINK.read().unwrap_or_else(PoisonError::into_inner);
+    let sink = SINK.read();
     let Some(sink) = sink.as_ref().filter(|sink| level as i32 <= sink.level) else { return };
     let line = message().replace(['\n', '\0'], " ");
     let Ok(line) = CString::new(line) else { return };

@@ -18,7 +18,8 @@ pub struct psld_model_options {
     pub struct_size: usize,
     /// A spec (JSON) that replaces the one in the file, for networks exported by others; default NULL: the file's.
     pub spec_json: *const c_char,
-    /// Execution providers in order of preference, such as "cuda" or "cuda,cpu"; default NULL: "cpu". The model runs on
+    /// Execution providers in order of preference, such as "cuda" or "cuda,cpu", by these names or by ONNX
+    /// Runtime's ("CUDAExecutionProvider"); default NULL: "cpu". The model runs on
     /// the first, or loading fails: a fallback is only what is listed behind it.
     pub providers: *const c_char,
     /// Which device of the provider; default 0.
@@ -67,7 +68,8 @@ pub extern "C" fn psld_model_options_init(options: *mut psld_model_options, stru
 ///
 /// @param[in]  runtime  a runtime; or NULL for the one that is loaded already, or that psld_runtime_load(NULL)
 ///                      would find.
-/// @param[in]  path     the file, UTF-8. External data of an ONNX model is looked for beside it.
+/// @param[in]  path     the file, UTF-8. External data of an ONNX model is looked for beside it; files that are
+///                      missing or too short are PSLD_STATUS_READ_FAILED.
 /// @param[in]  options  NULL for the defaults.
 /// @param[out] out      the model; free it with psld_model_free.
 /// @param[out] err      NULL, or receives the error.
@@ -92,7 +94,8 @@ pub extern "C" fn psld_model_load_file(
     })
 }
 
-/// Loads a model from memory; as psld_model_load_file, but an ONNX model cannot have external data.
+/// Loads a model from memory; as psld_model_load_file, but an ONNX model cannot have external data
+/// (PSLD_STATUS_MODEL_INVALID).
 ///
 /// Threads: any.
 ///
@@ -123,8 +126,9 @@ pub extern "C" fn psld_model_load_memory(
     })
 }
 
-/// All about a model, as a JSON object: `spec` (with the defaults filled in), `k` (blocks of a state), `backend` (what
-/// runs it: name, version, the provider really used, library) and `hash` (SHA-256 of the model). Size-query form.
+/// All about a model, as a JSON object: `spec` (with the defaults filled in), `given` (the spec as it was given, of which
+/// hashes are), `k` (blocks of a state), `backend` (what runs it: name, version, the provider really used, library) and `hash`
+/// (SHA-256 of the model; with external data, of the hashes of its files). Size-query form.
 ///
 /// Threads: any.
 ///
@@ -146,6 +150,7 @@ pub extern "C" fn psld_model_info_json(
         let model = handle::get(model, "model")?;
         let info = serde_json::json!({
             "spec": model.spec().filled(),
+            "given": model.spec(),
             "k": model.spec().process()?.k(),
             "backend": model.backend(),
             "hash": model.hash()?,

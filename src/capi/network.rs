@@ -44,6 +44,13 @@ pub struct psld_evaluation {
     pub message: *mut c_char,
     /// Bytes of `message`, the NUL included.
     pub message_capacity: usize,
+    /// Which samples these are, [n]: of each the number that its sample had, from 0, when its run was started (of psld_sample
+    /// and psld_likelihood: among all `n`, whatever the batch). So conditions of the caller's own are looked up: a sample keeps
+    /// its number when psld_run_gather moves or copies it, and when the run is saved and loaded; one that is evaluated with
+    /// its class and without in one call comes twice.
+    pub indices: *const i64,
+    /// The psld_run_options.tag of each sample's run, [n]: it tells the requests apart that an engine has in one call.
+    pub tags: *const u64,
 }
 
 /// Computes a network, on a thread that steps a run of its model; where several are stepped at once, on several threads at
@@ -223,6 +230,9 @@ impl Evaluator for CallerEvaluator {
                 self.labels.as_ptr()
             }
         };
+        let Some(rows) = inputs.rows else {
+            return Err(Error::new(Status::Internal, "samples of no run"));
+        };
         let evaluation = psld_evaluation {
             struct_size: size_of::<psld_evaluation>(),
             n: inputs.t.len() as i64,
@@ -236,6 +246,8 @@ impl Evaluator for CallerEvaluator {
             out_elements,
             message: self.message.as_mut_ptr().cast(),
             message_capacity: MESSAGE,
+            indices: rows.indices.as_ptr(),
+            tags: rows.tags.as_ptr(),
         };
         match (self.network.call)(self.network.user.pointer, &evaluation) {
             0 => Ok(()),

@@ -77,6 +77,8 @@ pub struct psld_run_options {
     pub measurement: *const psld_tensor,
     /// For "mask", which elements were measured: [n or 1, 1 or C, H, W], 1 measured, 0 not.
     pub measurement_mask: *const psld_tensor,
+    /// A number of the caller's, which a psld_network_callback is told with each sample (psld_evaluation.tags); default 0.
+    pub tag: u64,
 }
 
 // SAFETY: `repr(C)`, size first, then pointers, integers and floats.
@@ -108,6 +110,7 @@ unsafe impl Struct for psld_run_options {
             from_image: null(),
             measurement: null(),
             measurement_mask: null(),
+            tag: 0,
         }
     }
 }
@@ -248,8 +251,8 @@ pub extern "C" fn psld_run_id(run: *const psld_run, id: *mut u64, err: *mut *mut
 ///
 /// @param[in]  run        a run.
 /// @param[in]  max_steps  at least 0; 0 only tells how far the run is.
-/// @param[out] progress   NULL, or receives how far the run is; its struct_size must be set. `progress->done` is 1
-///                        after the last step.
+/// @param[out] progress   NULL, or receives how far the run is, also where it was interrupted or failed ("Status" above); its
+///                        struct_size must be set. `progress->done` is 1 after the last step.
 /// @param[out] err        NULL, or receives the error.
 /// @return PSLD_STATUS_OK; PSLD_STATUS_CANCELLED, PSLD_STATUS_DEADLINE_EXCEEDED or PSLD_STATUS_PARTIAL (the run can be
 ///         read and saved, and continued after psld_run_resume); PSLD_STATUS_NON_FINITE, PSLD_STATUS_MAX_NFE or another error (the run
@@ -266,11 +269,11 @@ pub extern "C" fn psld_run_step(
         let max_steps = usize::try_from(max_steps)
             .map_err(|_| Error::argument(format!("max_steps = {max_steps}: expected at least 0")))?;
         let run = handle::get(run, "run")?;
-        let (now, samples) = step(&run, max_steps)?;
+        let (now, outcome) = step(&run, max_steps)?;
         if !progress.is_null() {
-            of_run(now, samples).write(progress)?;
+            now.write(progress)?;
         }
-        Ok(())
+        outcome
     })
 }
 
@@ -376,7 +379,8 @@ pub extern "C" fn psld_observer_init(observer: *mut psld_observer, struct_size: 
 ///
 /// @param[in]  run       a run.
 /// @param[in]  observer  NULL, or who is told.
-/// @param[out] progress  NULL, or receives how far the run is, also where it was interrupted; its struct_size must be set.
+/// @param[out] progress  NULL, or receives how far the run is, also where it was interrupted or failed ("Status" above); its
+///                       struct_size must be set.
 /// @param[out] err       NULL, or receives the error.
 /// @return as psld_run_step; PSLD_STATUS_CANCELLED also where a callback returns another value than 0;
 ///         PSLD_STATUS_RUN_STATE where previews are wanted of a run that makes none.
@@ -392,10 +396,9 @@ pub extern "C" fn psld_run_finish(
         let observer =
             if observer.is_null() { psld_observer::defaults() } else { psld_observer::read(observer)? };
         let flight = handle::get(run, "run")?;
-        let outcome = finish(&flight, &observer);
+        let (now, outcome) = finish(&flight, &observer)?;
         if !progress.is_null() {
-            let run = lock(&flight)?;
-            of_run(run.progress(), run.samples()).write(progress)?;
+            now.write(progress)?;
         }
         outcome
     })
@@ -630,7 +633,10 @@ pub extern "C" fn psld_run_free(run: *mut psld_run) -> i32 {
         if run.is_null() {
             return Ok(());
         }
-        let object = handle::get(run, "run")?;
+        let object = match handle::get(run, "run") {
+            Err(e) if e.status() == Status::Forked => return handle::release(run, "run"),
+            object => object?,
+        };
         // Held across the removal, so that a step begins before it (and this call is refused) or after it.
         let held = match object.run.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(busy()),
@@ -661,7 +667,7 @@ pub type psld_progress_callback =
 /// @param[out] buffer    receives the samples, [n, C, ...] or [n, k*C, ...] row-major. After an error it holds the
 ///                       batches that were finished, and is otherwise as it was.
 /// @param[in]  elements  elements (not bytes) of `buffer`: exactly the product of that shape.
-/// @param[in]  progress  NULL, or is called after each step.
+/// @param[in]  progress  NULL, or is called after each step; not where the sampling fails or is interrupted.
 /// @param[in]  user      passed to `progress`.
 /// @param[out] err       NULL, or receives the error.
 /// @return PSLD_STATUS_OK; PSLD_STATUS_PARTIAL where the deadline of an anytime call passed and `buffer` holds data
@@ -709,7 +715,7 @@ pub extern "C" fn psld_sample(
 /// @param[in]  probes      random directions at each time, of two network calls each, at least 1.
 /// @param[in]  dequantise  1: the images' values are levels of 0 to 255 over the data range, each is spread over its bin of
 ///                         256, and the bits are those of 8-bit images; 0: of the density.
-/// @param[out] bits        `n` numbers.
+/// @param[out] bits        `n` numbers; after an error as they were.
 /// @param[out] errors      NULL, or `n` numbers: the standard error of each by the directions; needs two probes or more.
 /// @param[in]  n           psld_run_options.n.
 /// @param[in]  progress    NULL, or is called after each step.
@@ -798,58 +804,72 @@ impl Call<'_> {
     }
 }
 
-/// Steps a run, and says how that went.
-fn step(flight: &Flight, max_steps: usize) -> Result<(Progress, usize)> {
+/// Steps a run: how far it is then, and how that went. Fails where the run cannot be asked.
+fn step(flight: &Flight, max_steps: usize) -> Result<(psld_progress, Result<()>)> {
     let mut run = lock(flight)?;
-    let before = run.progress();
-    let now = match run.step(max_steps) {
-        Ok(now) => now,
+    let was_done = run.progress().done;
+    let outcome = run.step(max_steps).map(drop);
+    let now = run.progress();
+    match &outcome {
+        Ok(()) => {
+            log::emit(psld_log::Debug, || format!("run {}: step {} (t = {})", flight.id, now.step, now.t));
+            if now.done && !was_done {
+                let network = run.network_time();
+                log::emit(psld_log::Info, || finished(flight.id, run.samples(), now.nfe, network));
+            }
+        }
         Err(e) => {
             let level = if e.status().is_interruption() { psld_log::Info } else { psld_log::Error };
             log::emit(level, || format!("run {}: {}", flight.id, e.sentence()));
-            return Err(e);
         }
-    };
-    log::emit(psld_log::Debug, || format!("run {}: step {} (t = {})", flight.id, now.step, now.t));
-    if now.done && !before.done {
-        log::emit(psld_log::Info, || finished(flight.id, run.samples(), now.nfe, run.network_time()));
     }
-    Ok((now, run.samples()))
+    Ok((of_run(now, run.samples()), outcome))
 }
 
-/// The body of [`psld_run_finish`]. The run is free while a callback runs, so that it can read or save it.
-fn finish(flight: &Flight, observer: &psld_observer) -> Result<()> {
-    let every = usize::try_from(observer.preview_every).ok().filter(|every| *every > 0).ok_or_else(|| {
+/// The body of [`psld_run_finish`], as [`step`]. The run is free while a callback runs, so that it can read or save it.
+fn finish(flight: &Flight, observer: &psld_observer) -> Result<(psld_progress, Result<()>)> {
+    let every = Some(observer.preview_every).filter(|every| *every > 0).ok_or_else(|| {
         Error::argument(format!("preview_every = {}: expected at least 1", observer.preview_every))
     })?;
-    let mut x0 = match observer.preview {
-        None => Vec::new(),
-        Some(_) => lock(flight)?.preview_buffer()?,
-    };
     let stop =
-        |step: usize| Error::new(Status::Cancelled, format!("cancelled by a callback after step {step}"));
+        |step: i32| Err(Error::new(Status::Cancelled, format!("cancelled by a callback after step {step}")));
+    let mut x0 = match observer.preview.map(|_| lock(flight)?.preview_buffer()).transpose() {
+        Ok(x0) => x0.unwrap_or_default(),
+        Err(e) => return Ok((place(flight)?, Err(e))),
+    };
     loop {
-        let before = lock(flight)?.progress();
-        if before.done {
-            return Ok(());
+        // Looked at each time: a callback may have stepped it.
+        let before = place(flight)?;
+        if before.done == 1 {
+            return Ok((before, Ok(())));
         }
-        let (now, samples) = step(flight, 1)?;
-        let told = of_run(now, samples);
+        let (told, outcome) = step(flight, 1)?;
+        if outcome.is_err() {
+            return Ok((told, outcome));
+        }
         if let Some(callback) = observer.progress
             && callback(observer.user, &told) != 0
-            && !now.done
+            && told.done == 0
         {
-            return Err(stop(now.step));
+            return Ok((told, stop(told.step)));
         }
         if let Some(callback) = observer.preview
-            && (now.step.is_multiple_of(every) || now.done)
+            && (told.step % every == 0 || told.done == 1)
         {
-            lock(flight)?.read(What::X0, &mut x0)?;
-            if callback(observer.user, &told, x0.as_ptr(), x0.len()) != 0 && !now.done {
-                return Err(stop(now.step));
+            if let Err(e) = lock(flight)?.read(What::X0, &mut x0) {
+                return Ok((told, Err(e)));
+            }
+            if callback(observer.user, &told, x0.as_ptr(), x0.len()) != 0 && told.done == 0 {
+                return Ok((told, stop(told.step)));
             }
         }
     }
+}
+
+/// How far a run is.
+fn place(flight: &Flight) -> Result<psld_progress> {
+    let run = lock(flight)?;
+    Ok(of_run(run.progress(), run.samples()))
 }
 
 fn lock(flight: &Flight) -> Result<MutexGuard<'_, Run>> {
@@ -905,6 +925,7 @@ pub(super) fn read(options: *const psld_run_options, sampler: &Sampler) -> Resul
         guide: handle::get_optional(o.guide, "guide")?,
         previews: convert::flag(o.previews, "previews")?,
         anytime: convert::flag(o.anytime, "anytime")?,
+        tag: o.tag,
     })
 }
 

@@ -16,6 +16,11 @@ use std::ptr::null_mut;
 /// With `path` NULL these places are looked at, and the first that names a library decides: the environment variables
 /// PSLD_ONNXRUNTIME and ORT_DYLIB_PATH, the folder of this library, the system's loader.
 ///
+/// ONNX Runtime 1.29 and later write below the home folder and send events to its makers as soon as they are loaded. So this
+/// sets the environment variable ORT_DISABLE_TELEMETRY to 1 just before, unless it is set to anything (also to nothing)
+/// already. setenv() races with another thread's getenv(): a host whose threads read the environment at that time exports
+/// the variable itself, before it starts them, and then nothing is set here.
+///
 /// Threads: any.
 ///
 /// @param[in]  path  file of the library (libonnxruntime.so), UTF-8, or NULL.

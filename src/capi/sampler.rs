@@ -22,7 +22,7 @@ pub struct psld_sampler_options {
     /// sizeof(psld_sampler_options); set by psld_sampler_options_init.
     pub struct_size: usize,
     /// All options as a JSON object, with the names of these fields; NULL: none. A field given below replaces the
-    /// one in here.
+    /// one in here. Only in here: "lower_order_final" (of "dpmpp" and "unipc", as diffusers has it; default false).
     pub options_json: *const c_char,
     /// Name of the sampler, one of psld_samplers_json; NULL: "auto", with `encode` "unipc".
     pub sampler: *const c_char,

@@ -40,7 +40,7 @@ pub extern "C" fn psld_status_name(status: i32) -> *const c_char {
     })
 }
 
-/// The number of handles that were given out and not freed yet, for leak checks in tests.
+/// The number of handles that this process gave out and that were not freed yet, for leak checks in tests.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -74,6 +74,7 @@ status_names! {
     ReadFailed c"PSLD_STATUS_READ_FAILED",
     WriteFailed c"PSLD_STATUS_WRITE_FAILED",
     Unsupported c"PSLD_STATUS_UNSUPPORTED",
+    Forked c"PSLD_STATUS_FORKED",
     ModelInvalid c"PSLD_STATUS_MODEL_INVALID",
     SpecMissing c"PSLD_STATUS_SPEC_MISSING",
     SpecInvalid c"PSLD_STATUS_SPEC_INVALID",

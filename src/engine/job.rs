@@ -1,6 +1,6 @@
 //! A request in an engine, and its owner's ticket.
 
-use super::{Place, Shared};
+use super::{Core, Place, Shared};
 use crate::network::{Interrupt, Network};
 use crate::run::{Cancel, Element, Progress, Watch, What};
 use crate::{Error, Result, Run, Status};
@@ -125,15 +125,16 @@ impl Job {
 
 /// A request that was submitted. Any thread, at once.
 ///
-/// Dropping it cancels a request that has not ended: nobody could read it.
+/// Dropping it cancels a request that has not ended: nobody could read it. The last of an engine's tickets, where the engine
+/// was dropped before, also waits for its thread.
 pub struct Ticket {
     job: Arc<Job>,
-    shared: Arc<Shared>,
+    core: Arc<Core>,
 }
 
 impl Ticket {
-    pub(super) fn new(job: Arc<Job>, shared: Arc<Shared>) -> Self {
-        Self { job, shared }
+    pub(super) fn new(job: Arc<Job>, core: Arc<Core>) -> Self {
+        Self { job, core }
     }
 
     /// The number by which messages call the request ("request 7: ..."); it counts from 1 in each process.
@@ -144,7 +145,7 @@ impl Ticket {
     /// Waits for the request's end.
     ///
     /// # Errors
-    /// Those of [`Run::step`]: [`Status::Cancelled`] (also where the engine was closed), [`Status::DeadlineExceeded`],
+    /// Those of [`Run::step`]: [`Status::Cancelled`] (also by [`Engine::close`](super::Engine::close)), [`Status::DeadlineExceeded`],
     /// [`Status::Partial`], [`Status::NonFinite`], [`Status::MaxNfe`]; where a network call that had samples of it
     /// failed, that call's. The same at each call.
     pub fn wait(&self) -> Result<Progress> {
@@ -161,6 +162,7 @@ impl Ticket {
     }
 
     fn wait_until(&self, end: Option<Instant>) -> Result<Progress> {
+        self.core.shared.check_process(format_args!("request {}", self.id()))?;
         let mut told = self.job.told();
         loop {
             match &told.outcome {
@@ -189,7 +191,7 @@ impl Ticket {
     /// where that has samples of cancelled requests only. It does nothing to a request that has ended.
     pub fn cancel(&self) {
         self.job.cancelled.store(true, Ordering::SeqCst);
-        self.shared.look_again();
+        self.core.shared.look_again();
     }
 
     /// Number of samples.
@@ -228,7 +230,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.job.has_ended() {
+        if self.core.shared.check_process("").is_ok() && !self.job.has_ended() {
             self.cancel();
         }
     }

@@ -27,6 +27,7 @@ mod worker;
 
 pub use job::Ticket;
 
+use crate::fork;
 use crate::network::Interrupt;
 use crate::run::RunOptions;
 use crate::{Error, Model, Result, Run, Sampler, Status};
@@ -100,9 +101,15 @@ pub struct Stats {
 
 /// A network that many requests share. Any thread, at once.
 ///
-/// Dropping it is [`close`](Self::close).
+/// Its tickets keep it at work: dropped, it takes no more requests, and those that were submitted go on to their ends.
+/// [`close`](Self::close) ends them.
 pub struct Engine {
     model: Model,
+    core: Arc<Core>,
+}
+
+/// What engine and tickets own together: the last of them ends the thread.
+struct Core {
     shared: Arc<Shared>,
     worker: Mutex<Option<JoinHandle<()>>>,
 }
@@ -110,6 +117,8 @@ pub struct Engine {
 /// What the callers' threads and the engine's share.
 struct Shared {
     options: EngineOptions,
+    /// That has the engine's thread.
+    process: u32,
     desk: Mutex<Desk>,
     /// Rung where the engine's thread has to look at the desk.
     bell: Condvar,
@@ -122,7 +131,10 @@ struct Desk {
     arrived: Vec<Arc<Job>>,
     /// The network call in flight.
     call: Option<InFlight>,
+    /// No more requests are taken.
     closed: bool,
+    /// Those that were taken are to end.
+    ended: bool,
     stats: Stats,
 }
 
@@ -133,6 +145,11 @@ struct InFlight {
 }
 
 impl Shared {
+    /// Fails in a child of the engine's process, where nobody works, and locks may be held for good.
+    fn check_process(&self, what: impl std::fmt::Display) -> Result<()> {
+        if self.process == fork::process() { Ok(()) } else { Err(Error::forked(what)) }
+    }
+
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +158,7 @@ impl Shared {
     fn look_again(&self) {
         let desk = self.desk();
         if let Some(InFlight { jobs, interrupt: Some(interrupt) }) = &desk.call
-            && (desk.closed || jobs.iter().all(|job| job.is_cancelled()))
+            && (desk.ended || jobs.iter().all(|job| job.is_cancelled()))
         {
             interrupt.interrupt();
         }
@@ -196,13 +213,18 @@ impl Engine {
         }
         let served = Served::model(model, max_batch)
             .map_err(|e| e.context(format_args!("max_batch = {max_batch}")))?;
-        let shared = Arc::new(Shared { options, desk: Mutex::default(), bell: Condvar::new() });
+        let shared = Arc::new(Shared {
+            options,
+            process: fork::process(),
+            desk: Mutex::default(),
+            bell: Condvar::new(),
+        });
         let mut worker = Worker::new(shared.clone(), served);
         let thread = thread::Builder::new().name("psld-engine".into()).spawn(move || worker.run());
         let thread = thread.map_err(|e| {
             Error::new(Status::OutOfMemory, "the engine's thread cannot be started").source(e)
         })?;
-        Ok(Self { model: model.clone(), shared, worker: Mutex::new(Some(thread)) })
+        Ok(Self { model: model.clone(), core: Arc::new(Core { shared, worker: Mutex::new(Some(thread)) }) })
     }
 
     /// Hands in a request. Its arrays are allocated, and its initial state is drawn, on the caller's thread; all that can be
@@ -212,6 +234,8 @@ impl Engine {
     /// [`Status::QueueFull`]; [`Status::InvalidArgument`], [`Status::ShapeMismatch`], [`Status::MemoryLimit`] and
     /// the others of [`Run::start`]; [`Status::Cancelled`] where the engine is closed.
     pub fn submit(&self, request: Request) -> Result<Ticket> {
+        let shared = &self.core.shared;
+        shared.check_process("the engine")?;
         let began = Instant::now();
         let Request { sampler, mut options, priority } = request;
         if !(-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority) {
@@ -223,20 +247,20 @@ impl Engine {
             return Err(Error::argument("batch: network calls are shared in an engine")
                 .hint("leave it out; the engine's `max_batch` bounds them"));
         }
-        let place = Place::take(&self.shared)?;
+        let place = Place::take(shared)?;
         let (deadline, cancel) = (options.deadline.take(), options.cancel.take());
         let guide = options.guide.as_ref().map(|guide| guide.network().clone());
         let mut run = Run::hosted(&self.model, &sampler, options)?;
         run.watch(deadline.map(|time| time.saturating_sub(began.elapsed())), cancel.clone());
         let job = Job::new(run, priority, guide, cancel);
-        job.hold(place, &self.shared);
+        job.hold(place, shared);
         {
-            let mut desk = self.shared.desk();
+            let mut desk = shared.desk();
             if !desk.closed {
                 desk.stats.submitted += 1;
                 desk.arrived.push(job.clone());
-                self.shared.bell.notify_all();
-                return Ok(Ticket::new(job, self.shared.clone()));
+                shared.bell.notify_all();
+                return Ok(Ticket::new(job, self.core.clone()));
             }
         }
         job.let_go();
@@ -245,13 +269,39 @@ impl Engine {
 
     /// What it has done so far.
     pub fn stats(&self) -> Stats {
-        self.shared.desk().stats
+        self.core.shared.desk().stats
     }
 
     /// Ends the engine: the call in flight is ended where the network can be interrupted, and all tickets that are not ended
     /// end with [`Status::Cancelled`]. Returns when the engine's thread is gone. Tickets can still be read.
     pub fn close(&self) {
-        self.shared.desk().closed = true;
+        self.core.close();
+    }
+
+    /// Takes no more requests. Those that were submitted go on.
+    pub fn retire(&self) {
+        if self.core.shared.check_process("the engine").is_ok() {
+            self.core.shared.desk().closed = true;
+            self.core.shared.bell.notify_all();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.retire();
+    }
+}
+
+impl Core {
+    fn close(&self) {
+        if self.shared.check_process("the engine").is_err() {
+            return;
+        }
+        {
+            let mut desk = self.shared.desk();
+            (desk.closed, desk.ended) = (true, true);
+        }
         self.shared.look_again();
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(worker) = worker
@@ -264,7 +314,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for Core {
     fn drop(&mut self) {
         self.close();
     }
@@ -274,7 +324,7 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
             .field("model", &self.model)
-            .field("options", &self.shared.options)
+            .field("options", &self.core.shared.options)
             .field("stats", &self.stats())
             .finish()
     }

@@ -139,7 +139,7 @@ impl Worker {
         Self { shared, served: vec![model], waiting: Vec::new(), calls: 0, turns: 0, patience: None }
     }
 
-    /// Works until the engine is closed.
+    /// Works until the engine is ended, or closed and nothing is left to do.
     pub fn run(&mut self) {
         loop {
             match guarded(|| Ok(self.turn())) {
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Takes in who arrived, and makes a network call where one is due. `false`: the engine is closed.
+    /// Takes in who arrived, and makes a network call where one is due. `false`: there is nothing more to do.
     fn turn(&mut self) -> bool {
         let Some(arrived) = self.arrivals() else { return false };
         if self.waiting.is_empty() && !arrived.is_empty() {
@@ -171,7 +171,7 @@ impl Worker {
         true
     }
 
-    /// Who arrived since the last time; without anything to do it waits for somebody. `None`: the engine is closed.
+    /// Who arrived since the last time; without anything to do it waits for somebody. `None`: there is nothing more to do.
     fn arrivals(&self) -> Option<Vec<Owed>> {
         let mut desk = self.shared.desk();
         if desk.arrived.is_empty() && !desk.closed {
@@ -182,7 +182,8 @@ impl Worker {
                 desk = self.shared.bell.wait_timeout(desk, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        if desk.closed { None } else { Some(owed(&self.shared, &mut desk)) }
+        let idle = desk.closed && desk.arrived.is_empty() && self.waiting.is_empty();
+        if desk.ended || idle { None } else { Some(owed(&self.shared, &mut desk)) }
     }
 
     /// Until when the next call may wait for company: no longer than until the first of those who wait is late.
@@ -193,7 +194,7 @@ impl Worker {
 
     /// Whether the call that is next still waits for others to join it.
     fn is_waiting_for_company(&self) -> bool {
-        if self.end_of_patience().is_none_or(|end| Instant::now() >= end) {
+        if self.shared.desk().closed || self.end_of_patience().is_none_or(|end| Instant::now() >= end) {
             return false;
         }
         let Some(first) = self.waiting.iter().min_by_key(|waiting| waiting.rank) else { return false };
@@ -297,7 +298,7 @@ impl Worker {
         {
             let mut desk = self.shared.desk();
             // Who was cancelled since it was asked found no call to end.
-            if desk.closed || jobs().all(|job| job.is_cancelled()) {
+            if desk.ended || jobs().all(|job| job.is_cancelled()) {
                 return;
             }
             if let Some(interrupt) = &interrupt {
@@ -381,7 +382,7 @@ impl Worker {
 
     /// Ends those who had samples in a call that failed.
     fn fail(&mut self, at: usize, parts: &[Part], error: &Error) {
-        if self.shared.desk().closed {
+        if self.shared.desk().ended {
             // The call was ended by that, and so are all who wait.
             return;
         }

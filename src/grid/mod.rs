@@ -182,9 +182,8 @@ fn given(spec: &SamplerSpec, times: &Times, points: Vec<f64>) -> Result<Vec<f64>
 
 /// A grid file: a JSON array, or times separated by white space or commas.
 fn read(path: &str) -> Result<Vec<f64>> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        let error =
-            Error::new(Status::ReadFailed, format!("time_grid: no named grid, and no readable file: {path}"));
+    let text = crate::io::read_text(path.as_ref()).map_err(|e| {
+        let error = Error::new(Status::ReadFailed, "time_grid: no named grid, and no readable file");
         let name = std::path::Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
         error.source(e).hint(did_you_mean(&name, NAMES.iter().copied()))
     })?;

@@ -1,65 +1,12 @@
-//! Sets of images, or of other data, as samplers and people keep them.
+//! Images in PNG files, as samplers and people keep them.
 
-use super::npy::{self, Kind};
+use super::arrays::mismatch;
 use super::png::{self, Pixels};
-use crate::run::Tensor;
 use crate::spec::DataSpec;
 use crate::{Error, Result, Status};
 use std::path::{Path, PathBuf};
 
-/// Samples [n, data.shape...], row-major, in the data range:
-/// * `.npy` [n, ...] of floating-point numbers in the data range, or of integers 0 to 255, whose levels are mapped onto
-///   the data range; of one channel also [n, H, W];
-/// * `.png`: one image, or a grid of them as [`png::write_grid`] lays it out (white cells at its end are none);
-/// * a folder: all its PNG files by name, each one image or grid.
-///
-/// # Errors
-/// [`Status::ReadFailed`] or [`Status::ShapeMismatch`], naming the file.
-pub fn read_images(path: &Path, data: &DataSpec) -> Result<Vec<f32>> {
-    if path.is_dir() {
-        return read_folder(path, data);
-    }
-    match path.extension() {
-        Some(extension) if extension.eq_ignore_ascii_case("png") => read_grid(path, data),
-        Some(extension) if extension.eq_ignore_ascii_case("npy") => read_array(path, data),
-        _ => {
-            let message = format!("{}: expected .npy, .png or a folder of .png", path.display());
-            Err(Error::new(Status::ReadFailed, message))
-        }
-    }
-}
-
-fn mismatch(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::new(Status::ShapeMismatch, format!("{}: {what}", path.display()))
-}
-
-fn read_array(path: &Path, data: &DataSpec) -> Result<Vec<f32>> {
-    let array = npy::read(path)?;
-    let shape = array.values.shape();
-    let one_channel = data.shape[0] == 1 && data.shape.len() > 1 && shape.get(1..) == data.shape.get(1..);
-    if shape.get(1..) != Some(&data.shape) && !one_channel {
-        let sizes: String = data.shape.iter().map(|size| format!(", {size}")).collect();
-        return Err(mismatch(path, format_args!("expected shape [n{sizes}], got {shape:?}")));
-    }
-    if shape[0] == 0 {
-        return Err(mismatch(path, "holds no samples"));
-    }
-    let kind = array.kind;
-    let values = array.values;
-    let values: Vec<f32> = match values {
-        Tensor::F32(a) => a.into_raw_vec_and_offset().0,
-        Tensor::F64(a) => a.iter().map(|x| *x as f32).collect(),
-    };
-    if kind == Kind::Float {
-        return Ok(values);
-    }
-    match values.iter().find(|level| !(0.0..=255.0).contains(*level)) {
-        Some(level) => Err(mismatch(path, format_args!("integers are levels of 0 to 255, got {level}"))),
-        None => Ok(values.into_iter().map(|level| value(level as u8, data.range)).collect()),
-    }
-}
-
-fn read_folder(folder: &Path, data: &DataSpec) -> Result<Vec<f32>> {
+pub(super) fn read_folder(folder: &Path, data: &DataSpec) -> Result<Vec<f32>> {
     let failed = |e: std::io::Error| {
         Error::new(Status::ReadFailed, format!("{}: cannot be listed", folder.display())).source(e)
     };
@@ -82,30 +29,52 @@ fn read_folder(folder: &Path, data: &DataSpec) -> Result<Vec<f32>> {
     Ok(all)
 }
 
-fn read_grid(path: &Path, data: &DataSpec) -> Result<Vec<f32>> {
-    let [c, h, w] = data.shape[..] else {
-        let what = format!("the data have shape {:?}, which no PNG holds", data.shape);
-        return Err(mismatch(path, what).hint("pass .npy instead"));
-    };
+/// That a PNG holds no such data.
+pub(super) fn no_png(path: &Path, data: &DataSpec) -> Error {
+    mismatch(path, format_args!("the model's data has shape {:?}, which no PNG holds", data.shape))
+        .hint("pass .npy instead")
+}
+
+/// Channels, height and width of data that a PNG can hold.
+pub(super) fn dimensions(path: &Path, data: &DataSpec) -> Result<(usize, usize, usize)> {
+    match data.shape[..] {
+        [c, h, w] if png::is_image(data) => Ok((c, h, w)),
+        _ => Err(no_png(path, data)),
+    }
+}
+
+pub(super) fn read_grid(path: &Path, data: &DataSpec) -> Result<Vec<f32>> {
+    let (c, h, w) = dimensions(path, data)?;
     let (width, height) = png::size(path)?;
-    let Some((columns, rows)) = cells(width, w).zip(cells(height, h)) else {
-        return Err(mismatch(
-            path,
-            format_args!("expected images of {w} x {h} pixels, or a grid of them, got {width} x {height}"),
-        ));
+    let other = || {
+        let got = format!("got {width} x {height}");
+        mismatch(path, format_args!("expected images of {w} x {h} pixels, or a grid of them, {got}"))
     };
+    let (columns, rows) = cells(width, w).zip(cells(height, h)).ok_or_else(other)?;
     let pixels = png::read(path, height, width)?;
     let stored = pixels.channels;
     let line = width * stored;
+    // Any picture may have the size of a grid: what makes one are its gaps.
+    let in_gap = |x: usize, y: usize| x % (w + png::GAP) >= w || y % (h + png::GAP) >= h;
+    let is_white = |levels: &[u16]| levels.iter().all(|level| *level == pixels.white);
+    let lines = pixels.levels.chunks_exact(line).enumerate();
+    let mut gaps = lines.flat_map(|(y, line)| {
+        line.chunks_exact(stored).enumerate().filter(move |(x, _)| in_gap(*x, y)).map(|(_, levels)| levels)
+    });
+    if !gaps.all(is_white) {
+        return Err(other().hint(format!(
+            "a grid of {columns} x {rows} would have this size, but its gaps would be white: scale or crop the image"
+        )));
+    }
     let cell = |place: usize| {
         let (x, y) = (place % columns * (w + png::GAP), place / columns * (h + png::GAP));
         let lines = (y..y + h).flat_map(|y| &pixels.levels[y * line + x * stored..][..w * stored]);
-        Pixels { channels: stored, levels: lines.copied().collect() }
+        Pixels { levels: lines.copied().collect(), ..pixels }
     };
     let mut images: Vec<Pixels> = (0..columns * rows).map(cell).collect();
     // A grid is filled row by row: only its last row can have empty cells.
-    let empty = |image: &Pixels| image.levels.iter().all(|level| *level == 255);
-    while images.len() > columns * (rows - 1) + 1 && images.last().is_some_and(empty) {
+    while images.len() > columns * (rows - 1) + 1 && images.last().is_some_and(|last| is_white(&last.levels))
+    {
         images.pop();
     }
     Ok(images.iter().flat_map(|image| planes(image, c, data.range)).collect())
@@ -117,15 +86,15 @@ fn cells(pixels: usize, size: usize) -> Option<usize> {
     (count > 0 && count * (size + png::GAP) == pixels + png::GAP).then_some(count)
 }
 
-/// The value of a level in a data range.
-pub(super) fn value(level: u8, [low, high]: [f64; 2]) -> f32 {
-    (low + (high - low) * f64::from(level) / 255.0) as f32
+/// The value in a data range of a level that is a share of white.
+pub(super) fn value(share: f64, [low, high]: [f64; 2]) -> f32 {
+    (low + (high - low) * share) as f32
 }
 
 /// Pixels as [channels, height * width] in the data range: colours become grey where one channel is wanted, and the
 /// other way round.
 pub(super) fn planes(pixels: &Pixels, channels: usize, range: [f64; 2]) -> Vec<f32> {
-    let value = |level: &u8| value(*level, range);
+    let value = |level: &u16| value(f64::from(*level) / f64::from(pixels.white), range);
     match (channels, pixels.channels) {
         (1, _) => pixels.luminance().iter().map(value).collect(),
         (_, 1) => (0..channels).flat_map(|_| pixels.levels.iter().map(value)).collect(),
@@ -138,7 +107,12 @@ pub(super) fn planes(pixels: &Pixels, channels: usize, range: [f64; 2]) -> Vec<f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::NewFile;
+    use crate::io::{NewFile, npy, read_images};
+
+    /// The values that are read.
+    fn read(path: &Path, data: &DataSpec) -> Vec<f32> {
+        read_images(path, data).unwrap().into_f32()
+    }
 
     fn data(shape: &[usize]) -> DataSpec {
         DataSpec { shape: shape.to_vec(), range: [-1.0, 1.0] }
@@ -146,7 +120,7 @@ mod tests {
 
     /// Samples whose values are levels, so that a PNG holds them exactly.
     fn samples(n: usize, len: usize) -> Vec<f32> {
-        (0..n * len).map(|i| value((i * 37 % 251) as u8, [-1.0, 1.0])).collect()
+        (0..n * len).map(|i| value((i * 37 % 251) as f64 / 255.0, [-1.0, 1.0])).collect()
     }
 
     #[test]
@@ -156,8 +130,8 @@ mod tests {
             let spec = data(shape);
             let all = samples(n, spec.shape.iter().product());
             let grid = folder.path().join("grid.png");
-            NewFile::write_with(&grid, |out| png::write_grid(out, &spec, &all)).unwrap();
-            assert_eq!(read_images(&grid, &spec).unwrap(), all);
+            NewFile::write_with(&grid, |out| png::write_grid(out, &spec, &all, None)).unwrap();
+            assert_eq!(read(&grid, &spec), all);
             let images = folder.path().join(format!("images{n}"));
             std::fs::create_dir(&images).unwrap();
             std::fs::write(images.join("notes.txt"), "no image").unwrap();
@@ -165,18 +139,47 @@ mod tests {
                 let path = images.join(format!("{i}.png"));
                 NewFile::write_with(&path, |out| png::write_image(out, &spec, image)).unwrap();
             }
-            assert_eq!(read_images(&images, &spec).unwrap(), all);
+            assert_eq!(read(&images, &spec), all);
             let array = folder.path().join("array.npy");
             let dims = [&[n][..], shape].concat();
             NewFile::write_with(&array, |out| npy::write(out, &dims, &all)).unwrap();
-            assert_eq!(read_images(&array, &spec).unwrap(), all);
+            assert_eq!(read(&array, &spec), all);
             let levels: Vec<u8> = (0..all.len()).map(|i| (i * 37 % 251) as u8).collect();
             NewFile::write_with(&array, |out| npy::write(out, &dims, &levels)).unwrap();
-            assert_eq!(read_images(&array, &spec).unwrap(), all);
+            assert_eq!(read(&array, &spec), all);
         }
         let array = folder.path().join("flat.npy");
         NewFile::write_with(&array, |out| npy::write(out, &[2, 2, 2], &[0.5_f32; 8])).unwrap();
-        assert_eq!(read_images(&array, &data(&[1, 2, 2])).unwrap(), [0.5; 8]);
+        assert_eq!(read(&array, &data(&[1, 2, 2])), [0.5; 8]);
+    }
+
+    /// A picture that happens to have a grid's size is none: each pixel of the gaps counts.
+    #[test]
+    fn a_photograph_is_no_grid() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spec, path) = (data(&[1, 4, 4]), folder.path().join("photo.png"));
+        // 10 = 2 * (4 + 2) - 2, and 16 = 3 * (4 + 2) - 2.
+        for (h, w) in [(10, 10), (4, 10), (16, 4)] {
+            let write = |dark: &[usize]| {
+                let mut sample = vec![1.0_f32; h * w];
+                dark.iter().for_each(|place| sample[*place] = 0.98);
+                let all = data(&[1, h, w]);
+                NewFile::write_with(&path, |out| png::write_image(out, &all, &sample)).unwrap();
+            };
+            let gap = |place: &usize| (place % w) % 6 >= 4 || (place / w) % 6 >= 4;
+            for place in (0..h * w).filter(gap) {
+                write(&[place]);
+                let said = read_images(&path, &spec).unwrap_err().to_string();
+                assert!(said.contains("4 x 4 pixels, or a grid of them") && said.contains("hint"), "{said}");
+            }
+            // One cell of the last row is not empty, and the gaps are white.
+            write(&[(h - 1) * w]);
+            read_images(&path, &spec).unwrap();
+        }
+        // Of one image there are no gaps.
+        let image = samples(1, 16);
+        NewFile::write_with(&path, |out| png::write_image(out, &spec, &image)).unwrap();
+        assert_eq!(read(&path, &spec), image);
     }
 
     #[test]
@@ -195,8 +198,8 @@ mod tests {
         };
         let error = refused("shape.npy", &|path| array(path, &[2, 3, 4], &[0; 24]));
         assert!(error.contains("expected shape [n, 3, 4, 4], got [2, 3, 4]"), "{error}");
-        let error = refused("levels.npy", &|path| array(path, &[1, 3, 4, 4], &[256; 48]));
-        assert!(error.contains("levels of 0 to 255, got 256"), "{error}");
+        let error = refused("levels.npy", &|path| array(path, &[1, 3, 4, 4], &[255; 48]));
+        assert!(error.contains("integers other than uint8"), "{error}");
         let error = refused("none.npy", &|path| array(path, &[0, 3, 4, 4], &[]));
         assert!(error.contains("no samples"), "{error}");
         let error = refused("size.png", &|path| {

@@ -3,13 +3,13 @@
 //! Everything read here is checked before memory is taken for it, and everything written is there whole or not at
 //! all ([`NewFile`]).
 
+mod arrays;
 mod file;
 mod images;
-mod known;
 pub mod npy;
 pub mod npz;
 pub mod png;
 
-pub use file::{NewFile, check_writable, read_text};
-pub use images::read_images;
-pub use known::{read_image, read_mask};
+pub use arrays::{read_image, read_images, read_mask, read_states};
+pub(crate) use file::without_mark;
+pub use file::{NewFile, NewImages, beside, check_writable, read_bytes, read_text};

@@ -1,26 +1,28 @@
 //! numpy's array files (`.npy`; numpy's NEP 1): what a sampler exchanges, which is less than numpy can write.
 
+use super::file::open_regular;
 use crate::run::Tensor;
 use crate::{Error, Result, Status};
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// What kind of numbers a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// float16, float32, float64.
+    /// float16, float32, float64, and C's long double.
     Float,
-    /// Signed and unsigned integers of 8 to 64 bits.
+    /// uint8: what images of eight bits are kept in.
+    Byte,
+    /// Other integers of 8 to 64 bits, with a sign or without.
     Integer,
     /// bool.
     Bool,
 }
 
-/// An array as it was read: in row-major order, in the precision that holds its numbers (float64 and integers of
-/// 32 bits and more as float64, everything else as float32).
+/// An array as it was read: in row-major order, in the precision that holds its numbers (float64, integers of 32 bits and
+/// more, and long doubles, rounded, as float64; everything else as float32).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// What the file holds.
@@ -36,16 +38,10 @@ const MAX_HEADER: usize = 1 << 16;
 ///
 /// # Errors
 /// [`Status::ReadFailed`]: the file is missing, truncated, not an `.npy` file, or holds what is not read here
-/// (objects, structures, text, big-endian numbers).
+/// (objects, structures, text, complex numbers).
 pub fn read(path: &Path) -> Result<Array> {
-    let error = |what: String| Error::new(Status::ReadFailed, format!("{}: {what}", path.display()));
-    let failed = |e: io::Error| error("cannot be read".into()).source(e);
-    let mut file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(error("is not a regular file".into()));
-    }
-    read_from(&mut file, metadata.len()).map_err(|e| e.explained().context(path.display()))
+    let (mut file, len) = open_regular(path)?;
+    read_from(&mut file, len).map_err(|e| e.explained().context(path.display()))
 }
 
 /// The array in `bytes`, the content of a file.
@@ -118,11 +114,11 @@ fn read_from(file: &mut dyn Read, len: u64) -> Result<Array, Bad> {
     let mut header = vec![0; header_len];
     file.read_exact(&mut header)?;
     let header = Header::parse(&header).map_err(|e| match e {
-        What::Malformed => Bad::File("malformed header".into()),
+        What::Malformed => Bad::File(format!("malformed header: {}", excerpt(&header))),
         What::Structured => Bad::Type("structured arrays are not read, only plain numbers".into()),
     })?;
 
-    let (element, bytes) = Element::parse(&header.descr).map_err(Bad::Type)?;
+    let Type { element, bytes, big } = Type::parse(&header.descr).map_err(Bad::Type)?;
     let shape = format!("{:?}", header.shape);
     let too_large = || Bad::File(format!("shape {shape} is more than a file can hold"));
     // The sizes other than zero too: that they can be multiplied is what an array's strides rest on.
@@ -140,35 +136,41 @@ fn read_from(file: &mut dyn Read, len: u64) -> Result<Array, Bad> {
     }
     let count = (wanted / bytes) as usize;
     let shape: Vec<usize> = header.shape.iter().map(|dim| *dim as usize).collect();
-    let values = match element {
-        Element::F16 => {
-            Tensor::F32(array(file, count, shape, header.fortran, |b| f16::from_le_bytes(b).to_f32())?)
-        }
-        Element::F32 => Tensor::F32(array(file, count, shape, header.fortran, f32::from_le_bytes)?),
-        Element::F64 => Tensor::F64(array(file, count, shape, header.fortran, f64::from_le_bytes)?),
-        Element::Bool => Tensor::F32(array(file, count, shape, header.fortran, |[b]| f32::from(b != 0))?),
-        Element::U8 => Tensor::F32(array(file, count, shape, header.fortran, |[b]| f32::from(b))?),
-        Element::I8 => Tensor::F32(array(file, count, shape, header.fortran, |[b]| f32::from(b as i8))?),
-        Element::U16 => {
-            Tensor::F32(array(file, count, shape, header.fortran, |b| u16::from_le_bytes(b).into())?)
-        }
-        Element::I16 => {
-            Tensor::F32(array(file, count, shape, header.fortran, |b| i16::from_le_bytes(b).into())?)
-        }
-        Element::U32 => {
-            Tensor::F64(array(file, count, shape, header.fortran, |b| u32::from_le_bytes(b).into())?)
-        }
-        Element::I32 => {
-            Tensor::F64(array(file, count, shape, header.fortran, |b| i32::from_le_bytes(b).into())?)
-        }
-        Element::U64 => {
-            Tensor::F64(array(file, count, shape, header.fortran, |b| u64::from_le_bytes(b) as f64)?)
-        }
-        Element::I64 => {
-            Tensor::F64(array(file, count, shape, header.fortran, |b| i64::from_le_bytes(b) as f64)?)
-        }
+    let order = Order { fortran: header.fortran, big };
+    let singles = |array| Ok(Tensor::F32(array));
+    let doubles = |array| Ok(Tensor::F64(array));
+    let values: Result<Tensor, Bad> = match element {
+        Element::F16 => singles(array(file, count, shape, order, |b| f16::from_le_bytes(b).to_f32())?),
+        Element::F32 => singles(array(file, count, shape, order, f32::from_le_bytes)?),
+        Element::F64 => doubles(array(file, count, shape, order, f64::from_le_bytes)?),
+        Element::Extended12 => doubles(extended::<12>(file, count, shape, order)?),
+        Element::Extended16 => doubles(extended::<16>(file, count, shape, order)?),
+        Element::Bool => singles(array(file, count, shape, order, |[b]| f32::from(b != 0))?),
+        Element::U8 => singles(array(file, count, shape, order, |[b]| f32::from(b))?),
+        Element::I8 => singles(array(file, count, shape, order, |[b]| f32::from(b as i8))?),
+        Element::U16 => singles(array(file, count, shape, order, |b| u16::from_le_bytes(b).into())?),
+        Element::I16 => singles(array(file, count, shape, order, |b| i16::from_le_bytes(b).into())?),
+        Element::U32 => doubles(array(file, count, shape, order, |b| u32::from_le_bytes(b).into())?),
+        Element::I32 => doubles(array(file, count, shape, order, |b| i32::from_le_bytes(b).into())?),
+        Element::U64 => doubles(array(file, count, shape, order, |b| u64::from_le_bytes(b) as f64)?),
+        Element::I64 => doubles(array(file, count, shape, order, |b| i64::from_le_bytes(b) as f64)?),
     };
-    Ok(Array { kind: element.kind(), values })
+    Ok(Array { kind: element.kind(), values: values? })
+}
+
+/// The beginning of a header that cannot be read, for people to see why.
+fn excerpt(header: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(header).trim().chars().take(120).collect();
+    text.replace(|c: char| c.is_control(), "?")
+}
+
+/// What a file's numbers are, and their size in bytes.
+#[derive(Clone, Copy)]
+struct Type {
+    element: Element,
+    bytes: u64,
+    /// Whether the most significant byte comes first.
+    big: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -176,6 +178,9 @@ enum Element {
     F16,
     F32,
     F64,
+    /// The x86's numbers of 80 bits, with padding: C's long double there.
+    Extended12,
+    Extended16,
     Bool,
     U8,
     I8,
@@ -187,9 +192,9 @@ enum Element {
     I64,
 }
 
-impl Element {
-    /// The type that numpy calls `descr`, and its size in bytes.
-    fn parse(descr: &str) -> Result<(Self, u64), String> {
+impl Type {
+    /// The type that numpy calls `descr`.
+    fn parse(descr: &str) -> Result<Self, String> {
         use Element::*;
         let (order, name) = match descr.chars().next() {
             Some(order @ ('<' | '>' | '|' | '=')) => (order, &descr[1..]),
@@ -199,6 +204,8 @@ impl Element {
             "f2" => (F16, 2),
             "f4" => (F32, 4),
             "f8" => (F64, 8),
+            "f12" => (Extended12, 12),
+            "f16" => (Extended16, 16),
             "b1" | "?" => (Bool, 1),
             "u1" => (U8, 1),
             "i1" => (I8, 1),
@@ -211,18 +218,60 @@ impl Element {
             "O" => return Err("dtype object (pickled Python) is not read, only plain numbers".into()),
             _ => return Err(format!("dtype {descr:?} is not read, only float, integer and bool")),
         };
-        if order == '>' && bytes > 1 {
-            return Err(format!("dtype {descr:?} is big-endian; only little-endian numbers are read"));
-        }
-        Ok((element, bytes))
+        Ok(Self { element, bytes, big: order == '>' })
     }
+}
 
+impl Element {
     fn kind(self) -> Kind {
+        use Element::*;
         match self {
-            Element::F16 | Element::F32 | Element::F64 => Kind::Float,
-            Element::Bool => Kind::Bool,
-            _ => Kind::Integer,
+            F16 | F32 | F64 | Extended12 | Extended16 => Kind::Float,
+            Bool => Kind::Bool,
+            U8 => Kind::Byte,
+            I8 | U16 | I16 | U32 | I32 | U64 | I64 => Kind::Integer,
         }
+    }
+}
+
+/// How elements follow each other, and the bytes in them.
+#[derive(Clone, Copy)]
+struct Order {
+    fortran: bool,
+    big: bool,
+}
+
+/// Reads long doubles, each rounded to the nearest double.
+///
+/// Elsewhere than on x86 numpy calls numbers of another layout by the same name. Those of 80 bits are told apart by the first
+/// bit of their fraction, which they spell out: it is 0 for zeros and what is nearly zero, and else 1.
+fn extended<const N: usize>(
+    file: &mut dyn Read,
+    count: usize,
+    shape: Vec<usize>,
+    order: Order,
+) -> Result<ArrayD<f64>, Bad> {
+    let (mut foreign, mut nonzero, mut padded) = (false, false, false);
+    let array = array(file, count, shape, order, |bytes: [u8; N]| {
+        let mut fraction = [0; 8];
+        fraction.copy_from_slice(&bytes[..8]);
+        let fraction = u64::from_le_bytes(fraction);
+        let head = u16::from_le_bytes([bytes[8], bytes[9]]);
+        let exponent = head & 0x7fff;
+        foreign |= (exponent != 0) != (fraction >> 63 == 1);
+        nonzero |= fraction != 0;
+        padded |= bytes[10..].iter().any(|byte| *byte != 0);
+        let magnitude = match exponent {
+            0x7fff if fraction << 1 == 0 => f64::INFINITY,
+            0x7fff => f64::NAN,
+            _ => libm::ldexp(fraction as f64, i32::from(exponent.max(1)) - 16383 - 63),
+        };
+        if head >> 15 == 1 { -magnitude } else { magnitude }
+    })?;
+    // Only of zeros can padding be told from the upper bytes of another layout.
+    match foreign || !nonzero && padded {
+        true => Err(Bad::Type("long doubles of another kind of processor are not read".into())),
+        false => Ok(array),
     }
 }
 
@@ -231,22 +280,29 @@ fn array<T: Clone, const N: usize>(
     file: &mut dyn Read,
     count: usize,
     shape: Vec<usize>,
-    fortran: bool,
-    decode: impl Fn([u8; N]) -> T,
+    order: Order,
+    mut decode: impl FnMut([u8; N]) -> T,
 ) -> Result<ArrayD<T>, Bad> {
     let mut values = Vec::new();
     values.try_reserve_exact(count).map_err(|_| Bad::Memory(count.saturating_mul(size_of::<T>())))?;
-    let mut buffer = vec![0; count.saturating_mul(N).min(1 << 16)];
+    // Whole elements, also of 12 bytes.
+    let most = (1 << 16) / N * N;
+    let mut buffer = vec![0; count.saturating_mul(N).min(most)];
     let mut left = count * N;
     while left > 0 {
-        let chunk = &mut buffer[..left.min(1 << 16)];
+        let chunk = &mut buffer[..left.min(most)];
         file.read_exact(chunk)?;
-        let (elements, _) = chunk.as_chunks::<N>();
-        values.extend(elements.iter().map(|bytes| decode(*bytes)));
+        let (elements, _) = chunk.as_chunks_mut::<N>();
+        values.extend(elements.iter_mut().map(|bytes| {
+            if order.big {
+                bytes.reverse();
+            }
+            decode(*bytes)
+        }));
         left -= chunk.len();
     }
     let shape = IxDyn(&shape);
-    let made = if fortran {
+    let made = if order.fortran {
         ArrayD::from_shape_vec(shape.f(), values)
     } else {
         ArrayD::from_shape_vec(shape, values)
@@ -487,6 +543,66 @@ mod tests {
         assert_eq!(read(other, &[1, 2]).values, f32s(&[2], &[1.0, 2.0]));
     }
 
+    /// Every number that a type holds, from files of either byte order, as numpy 2.4 wrote them.
+    #[test]
+    fn byte_orders_and_long_doubles() {
+        let doubles = |h: &str, data: &[u8]| match parse(&file(h, data)).unwrap().values {
+            Tensor::F64(a) => a.into_raw_vec_and_offset().0,
+            Tensor::F32(a) => a.iter().map(|x| f64::from(*x)).collect(),
+        };
+        let two = "(2,)";
+        let numbers = [-1.5, 1.0 / 3.0];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x: &f64| x.to_be_bytes()).collect();
+        assert_eq!(doubles(&header(">f8", "False", two), &bytes), numbers);
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| (*x as f32).to_be_bytes()).collect();
+        assert_eq!(doubles(&header(">f4", "False", two), &bytes), numbers.map(|x| f64::from(x as f32)));
+        assert_eq!(doubles(&header(">f2", "False", two), &[0xbe, 0, 0x3c, 1]), [-1.5, 1.0 + 1.0 / 1024.0]);
+        assert_eq!(doubles(&header(">u2", "False", two), &[1, 2, 0xff, 0xff]), [258.0, 65535.0]);
+        assert_eq!(doubles(&header(">i4", "False", "(1,)"), &[0xff, 0xff, 0xff, 0xfe]), [-2.0]);
+        assert_eq!(doubles(&header(">i8", "False", "(1,)"), &[0xff; 8]), [-1.0]);
+        assert_eq!(doubles(&header("|u1", "False", two), &[7, 255]), [7.0, 255.0]);
+
+        // numpy.longdouble([1, -2.5, 1/3 of 64 bits, 0, inf, 1e-4950 (below every double)]), its padding as it was found.
+        let extended = |head: u16, fraction: u64, padding: u8| {
+            let mut bytes = [padding; 16];
+            bytes[..8].copy_from_slice(&fraction.to_le_bytes());
+            bytes[8..10].copy_from_slice(&head.to_le_bytes());
+            bytes
+        };
+        let third = 0xaaaa_aaaa_aaaa_aaab;
+        let all = [
+            (0x3fff, 1 << 63),
+            (0xc000, 0xa000_0000_0000_0000),
+            (0x3ffd, third),
+            (0, 0),
+            (0x7fff, 1 << 63),
+            (0, 1),
+        ];
+        let expected = [1.0, -2.5, 1.0 / 3.0, 0.0, f64::INFINITY, 0.0];
+        for padding in [0, 0xab] {
+            let little: Vec<[u8; 16]> = all.iter().map(|(head, f)| extended(*head, *f, padding)).collect();
+            assert_eq!(doubles(&header("<f16", "False", "(6,)"), little.as_flattened()), expected);
+            let short: Vec<u8> = little.iter().flat_map(|bytes| bytes[..12].to_vec()).collect();
+            assert_eq!(doubles(&header("<f12", "False", "(6,)"), &short), expected);
+            let big: Vec<u8> =
+                little.iter().flat_map(|bytes| bytes.iter().rev().copied().collect::<Vec<_>>()).collect();
+            assert_eq!(doubles(&header(">f16", "False", "(6,)"), &big), expected);
+        }
+        // IEEE's numbers of 128 bits, of other processors: 1, and 1/3.
+        let mut one = [0; 16];
+        one[14..].copy_from_slice(&[0xff, 0x3f]);
+        let mut third = [0x55; 16];
+        third[14..].copy_from_slice(&[0xfd, 0x3f]);
+        for other in [one, third] {
+            let refused = parse(&file(&header("<f16", "False", "(1,)"), &other)).unwrap_err();
+            assert!(refused.contains("another kind of processor"), "{refused}");
+        }
+        // More than is read at a time.
+        let many: Vec<u8> =
+            (0..20_000).flat_map(|i| extended(0x3fff, 1 << 63 | (i % 1000), 0)[..12].to_vec()).collect();
+        assert!(doubles(&header("<f12", "False", "(20000,)"), &many).iter().all(|x| *x == 1.0));
+    }
+
     #[test]
     fn hostile_files() {
         let refused = |h: &str, data: &[u8]| parse(&file(h, data)).unwrap_err();
@@ -498,7 +614,6 @@ mod tests {
         assert!(refused(&empty_but_huge, &[]).contains("more than a file can hold"));
         assert!(refused(&header("<f4", "False", "(1000000000000,)"), &[0; 4]).starts_with("truncated"));
         assert!(refused(&header("|O", "False", "(1,)"), &[0; 8]).contains("object"));
-        assert!(refused(&header(">f4", "False", "(1,)"), &[0; 4]).contains("big-endian"));
         assert!(refused(&header("<c8", "False", "(1,)"), &[0; 8]).contains("<c8"));
         assert!(
             refused("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", &[])
@@ -507,8 +622,10 @@ mod tests {
         for bad in
             ["", "{", "{}", "{'descr'", "(((((", "{'shape': (-1,)}", "{'shape': (18446744073709551616,)}"]
         {
-            assert_eq!(refused(bad, &[]), "malformed header", "{bad:?}");
+            assert_eq!(refused(bad, &[]), format!("malformed header: {}", bad));
         }
+        let axes = header("<f4", "False", &format!("({})", "1, ".repeat(65)));
+        assert!(refused(&axes, &[0; 4]).starts_with("malformed header: {'descr': '<f4'"));
         assert_eq!(parse(b"").unwrap_err(), "not an .npy file");
         assert_eq!(parse(b"PK\x03\x04 and more").unwrap_err(), "not an .npy file");
         assert_eq!(

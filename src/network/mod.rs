@@ -77,6 +77,19 @@ pub struct Inputs<'a> {
     pub t: &'a [f64],
     /// Class of each sample; `None` is the null class for all.
     pub labels: Option<&'a [i64]>,
+    /// Which samples these are; `None` where they are of no run.
+    pub rows: Option<Rows<'a>>,
+}
+
+/// Which samples the rows of an evaluation are: what a network needs that has conditions of its own for each. Rows are of part
+/// of a run, of all of it, of one sample twice (with its class and without), or in an engine of several requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// Of each row the number of its sample, from 0, in the run (or set of batches, or request) as it was started. It follows
+    /// the sample as its class does: a copy that [`Run::gather`](crate::Run::gather) makes has its original's.
+    pub indices: &'a [i64],
+    /// Of each row the [`tag`](crate::RunOptions::tag) of its run.
+    pub tags: &'a [u64],
 }
 
 /// Where and on what a network really runs.
@@ -103,10 +116,10 @@ pub trait Network: Send + Sync {
     /// The precision of the outputs for states of precision `state`.
     fn output_precision(&self, state: Precision) -> Precision;
 
-    /// SHA-256 of the model's bytes, in hexadecimal; external data is not part of it. Read when asked for.
+    /// SHA-256 of the model, in hexadecimal, external data included. Read when asked for.
     ///
     /// # Errors
-    /// [`Status::ReadFailed`](crate::Status::ReadFailed) if the model's file is gone or has changed.
+    /// [`Status::ReadFailed`](crate::Status::ReadFailed) if one of the model's files is gone or has changed.
     fn hash(&self) -> Result<String>;
 
     /// Opens an evaluator, the per-run part of a network: its buffers and bindings.

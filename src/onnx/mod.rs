@@ -28,6 +28,8 @@
 
 mod builder;
 mod element;
+#[cfg(feature = "onnxruntime")]
+mod external;
 mod gradient;
 mod model;
 pub mod networks;
@@ -35,6 +37,8 @@ pub mod proto;
 
 pub use builder::{Attribute, Conv2d, Graph, Operand, Value};
 pub use element::{Element, ElementType, Tensor};
+#[cfg(feature = "onnxruntime")]
+pub(crate) use external::{External, external};
 pub use model::{Dim, Model, Port};
 /// The buffer type that [`Model::read`] takes and tensors share; `Vec<u8>` converts into it without a copy.
 pub use prost::bytes::Bytes;

@@ -10,6 +10,7 @@ mod explain;
 pub(crate) use affine::{Affine, push};
 
 use crate::guidance::GUIDE;
+use crate::io::without_mark;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
 use crate::spec::{Clip, GuidanceKind, Restoration};
@@ -286,7 +287,7 @@ impl Plan {
     /// # Errors
     /// [`Status::InvalidConfig`], naming the row and the rule.
     pub fn parse(text: &str) -> Result<Self> {
-        let plan: Self = serde_json::from_str(text)
+        let plan: Self = serde_json::from_str(without_mark(text))
             .map_err(|e| Error::new(Status::InvalidConfig, format!("plan: {e}")))?;
         plan.check()?;
         Ok(plan)

@@ -51,7 +51,7 @@ pub struct Point {
 pub struct Series {
     /// What the legend calls it; the same name has the same colour in all panels.
     pub name: String,
-    /// From left to right; on a logarithmic axis those that are not positive are drawn at the lower edge.
+    /// From left to right; a logarithmic axis has a place below all others for those that are not positive.
     pub points: Vec<Point>,
     /// How it is drawn.
     pub style: Style,
@@ -189,8 +189,11 @@ fn draw_panel(
             bars.map(|(p, [low, high])| PathElement::new([at(p, low), at(p, high)], color.stroke_width(1)));
         chart.draw_series(bars)?;
         if *style == Style::Marked {
-            let marks = points.iter().map(|p| Circle::new(at(p, p.y), 4, color.filled()));
-            chart.draw_series(marks)?;
+            // A triangle points down at what lies below all that can be shown.
+            let (below, shown): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|p| ys.is_below(p.y));
+            chart.draw_series(shown.iter().map(|p| Circle::new(at(p, p.y), 4, color.filled())))?;
+            let triangles = below.iter().map(|p| TriangleMarker::new(at(p, p.y), -7, color.filled()));
+            chart.draw_series(triangles)?;
         }
     }
     Ok(())
@@ -210,13 +213,20 @@ struct Scale {
     range: Range<f64>,
     log: bool,
     ticks: Vec<f64>,
+    /// Of a logarithmic axis: the place of all values that are not positive, where there are any.
+    floor: Option<f64>,
 }
 
 impl Scale {
     /// That holds all values that can be shown, with a part of its length free at both ends.
     fn new(axis: &Axis, values: impl Iterator<Item = f64>, free: f64) -> Self {
         let log = axis.log;
-        let shown = values.filter(|value| value.is_finite() && (!log || *value > 0.0));
+        let mut below = false;
+        let shown = values.filter(|value| {
+            let is_below = log && *value <= 0.0;
+            below |= is_below;
+            value.is_finite() && !is_below
+        });
         let (mut low, mut high) = shown
             .map(|value| if log { value.log10() } else { value })
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
@@ -227,17 +237,28 @@ impl Scale {
         let room = (free * (high - low)).max(if log { 0.02 } else { 1e-6 + 1e-3 * high.abs() });
         let range = low - room..high + room;
         let ticks = if axis.ticks.is_empty() { ticks(&range, log) } else { axis.ticks.clone() };
-        let mut scale = Self { range, log, ticks };
-        let places = scale.ticks.iter().map(|tick| if log { tick.log10() } else { *tick });
-        scale.ticks = places.filter(|place| scale.range.contains(place)).collect();
-        scale
+        let places = ticks.iter().map(|tick| if log { tick.log10() } else { *tick });
+        let mut ticks: Vec<f64> = places.filter(|place| range.contains(place)).collect();
+        if !below {
+            return Self { range, log, ticks, floor: None };
+        }
+        // A strip below the axis that is left, away from its lowest mark.
+        let strip = (range.end - range.start) / 8.0;
+        let floor = range.start - 0.5 * strip;
+        ticks.insert(0, floor);
+        Self { range: range.start - strip..range.end, log, ticks, floor: Some(floor) }
     }
 
-    /// A value's place; at the lower edge what a logarithmic axis cannot show.
+    /// Whether a value is none that the axis can show.
+    fn is_below(&self, value: f64) -> bool {
+        self.log && value <= 0.0
+    }
+
+    /// A value's place.
     fn of(&self, value: f64) -> f64 {
         let place = match self.log {
             true if value > 0.0 => value.log10(),
-            true => self.range.start,
+            true => self.floor.unwrap_or(self.range.start),
             false => value,
         };
         place.clamp(self.range.start, self.range.end)
@@ -280,7 +301,10 @@ impl Ranged for Scale {
 
 impl plotters::coord::ranged1d::ValueFormatter<f64> for Scale {
     fn format_ext(&self, value: &f64) -> String {
-        number(if self.log { 10f64.powf(*value) } else { *value })
+        match self.floor {
+            Some(floor) if floor == *value => "<= 0".into(),
+            _ => number(if self.log { 10f64.powf(*value) } else { *value }),
+        }
     }
 }
 
@@ -443,6 +467,33 @@ mod tests {
         panel.series[COLORS.len()].points = std::mem::take(&mut panel.series[0].points);
         let parts = pixels(&panel);
         assert!(3 * whole > 5 * parts && 3 * parts > whole, "{whole}, {parts}");
+    }
+
+    /// What a logarithmic axis cannot show has a place of its own, below everything else and named so.
+    #[test]
+    fn values_that_are_not_positive_are_seen() {
+        use plotters::coord::ranged1d::ValueFormatter;
+        let values = [1e-3, 0.0, 1.0, -5.0];
+        let scale = Scale::new(&axis(true), values.into_iter(), 0.05);
+        assert_eq!(scale.of(0.0), scale.of(-5.0));
+        assert!(scale.range.contains(&scale.of(0.0)) && scale.of(0.0) < scale.of(1e-3) - 0.1);
+        assert_eq!(scale.format_ext(&scale.ticks[0]), "<= 0");
+        assert!(scale.ticks[1..].iter().all(|tick| *tick >= -3.0));
+        // Nothing of that where all are positive, or the axis is another.
+        assert_eq!(Scale::new(&axis(true), [0.1, 1.0].into_iter(), 0.05).floor, None);
+        assert_eq!(Scale::new(&axis(false), values.into_iter(), 0.05).floor, None);
+
+        // A mark below the line that is seen whole: within the axes, and filled.
+        let drawn = |y: f64| {
+            let mut panel = panel(&[(0.0, 1.0), (1.0, 0.1), (2.0, y)]);
+            panel.series[0].points.iter_mut().for_each(|point| point.interval = None);
+            draw(&[panel], 700, 500)
+        };
+        let (zero, small) = (drawn(0.0), drawn(0.01));
+        let lowest = |canvas: &Canvas| *rows(canvas, COLORS[0], 560..700).last().unwrap();
+        assert!(lowest(&zero) > 400 && lowest(&zero) < 452, "{}", lowest(&zero));
+        assert!(rows(&zero, COLORS[0], 560..700).len() > 10 && zero != small);
+        assert_eq!(drawn(-1.0), zero);
     }
 
     #[test]

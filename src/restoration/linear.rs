@@ -99,6 +99,21 @@ impl Linear {
         self.shape().iter().product()
     }
 
+    /// Standard deviation of the measurement's noise.
+    pub fn noise(&self) -> f64 {
+        self.noise
+    }
+
+    /// Whether what is measured of a constant is that constant, so that measurements are in the data range, too.
+    pub fn keeps_level(&self) -> bool {
+        match &self.kind {
+            Kind::Mask | Kind::Average(_) => true,
+            Kind::Convolve(spectrum) => {
+                spectrum.response.first().is_some_and(|r| (r.norm() - 1.0).abs() < 1e-3)
+            }
+        }
+    }
+
     /// Whether the run says which elements are measured.
     pub fn is_mask(&self) -> bool {
         matches!(self.kind, Kind::Mask)

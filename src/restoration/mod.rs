@@ -18,7 +18,7 @@ use crate::isa::Isa;
 use crate::noise::{self, Purpose};
 use crate::plan::{Eval, Map, MapKind};
 use crate::process::Process;
-use crate::run::Tensor;
+use crate::run::{Tensor, warn_of_range};
 use crate::solver::Decoder;
 use crate::spec::{DataSpec, Restoration};
 use crate::{Error, Result, Status};
@@ -44,6 +44,7 @@ pub fn measure(restoration: &Restoration, data: &DataSpec, images: Tensor, seed:
     if images.find(|x| !x.is_finite()).is_some() {
         return Err(Error::argument("images: a value is not finite"));
     }
+    warn_of_range("images", &images, data.range);
     let mut shape = vec![n];
     shape.extend(linear.shape());
     let mut values = vec![0.0; images.shape().iter().product()];

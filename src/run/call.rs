@@ -5,7 +5,7 @@ use super::guide::Guide;
 use super::{Run, Workpiece, place};
 use crate::exec::Buffer;
 use crate::guidance::GUIDE;
-use crate::network::{Evaluator, Inputs, Interrupt, Network, Precision};
+use crate::network::{Evaluator, Inputs, Interrupt, Network, Precision, Rows};
 use crate::plan::Eval;
 use crate::solver::{clip, rk45};
 use crate::{Error, Result, Status};
@@ -76,8 +76,12 @@ pub(super) struct Own {
     /// Samples of one call.
     pub size: usize,
     pub times: Vec<f64>,
+    /// The run's tag, for each sample.
+    pub tags: Vec<u64>,
     /// For calls with classes and without at once.
     pub twice: Option<Sheet>,
+    /// That started the run: the threads that calls and rows use are its own.
+    pub process: u32,
 }
 
 impl Own {
@@ -100,6 +104,8 @@ pub(crate) struct Sheet {
     z: Buffer,
     times: Vec<f64>,
     labels: Vec<i64>,
+    indices: Vec<i64>,
+    tags: Vec<u64>,
     /// The null class, of a network that takes classes.
     null: Option<i64>,
     capacity: usize,
@@ -117,6 +123,8 @@ impl Sheet {
             z: Buffer::zeros(state, room(lengths.input)?)?,
             times: Vec::with_capacity(capacity),
             labels: Vec::with_capacity(capacity),
+            indices: Vec::with_capacity(capacity),
+            tags: Vec::with_capacity(capacity),
             null: spec.label_input.as_ref().map(|_| spec.classes.into()),
             capacity,
             out: Buffer::zeros(network.output_precision(state), room(lengths.output)?)?,
@@ -126,6 +134,8 @@ impl Sheet {
     pub fn clear(&mut self) {
         self.times.clear();
         self.labels.clear();
+        self.indices.clear();
+        self.tags.clear();
     }
 
     pub fn len(&self) -> usize {
@@ -137,11 +147,13 @@ impl Sheet {
     }
 
     /// Adds a lane: what is shown lies in `from` at element `at`.
-    fn push(&mut self, from: &Buffer, at: usize, t: f64, label: Option<i64>) {
+    fn push(&mut self, from: &Buffer, at: usize, t: f64, label: Option<i64>, (index, tag): (i64, u64)) {
         let input = self.lengths.input;
         self.z.copy_from(self.len() * input, from, at..at + input);
         self.times.push(t);
         self.labels.extend(self.null.map(|null| label.unwrap_or(null)));
+        self.indices.push(index);
+        self.tags.push(tag);
     }
 
     /// Calls the network on what was gathered.
@@ -151,6 +163,7 @@ impl Sheet {
             z: self.z.values(0..n * self.lengths.input),
             t: &self.times,
             labels: self.null.map(|_| &*self.labels),
+            rows: Some(Rows { indices: &self.indices, tags: &self.tags }),
         };
         evaluator.evaluate(inputs, self.out.values_mut(0..n * self.lengths.output))
     }
@@ -247,7 +260,9 @@ impl Run {
                 _ => &self.batch.states[evaluation.from],
             };
             let labels = labels.map(|labels| &labels[samples.clone()]);
-            let inputs = Inputs { z: shown.values(of(input)), t: times, labels };
+            let indices = &self.calls.indices[samples.clone()];
+            let rows = Some(Rows { indices, tags: &own.tags[..samples.len()] });
+            let inputs = Inputs { z: shown.values(of(input)), t: times, labels, rows };
             evaluator.evaluate(inputs, self.batch.slots[evaluation.slot].values_mut(of(output)))?;
         }
         Ok(())
@@ -317,7 +332,8 @@ impl Run {
             (Whose::Both(_), _) if lane >= n => None,
             _ => self.calls.labels.as_ref(),
         };
-        sheet.push(from, sample * sheet.lengths.input, t, labels.map(|labels| labels[sample]));
+        let row = (self.calls.indices[sample], self.calls.tag);
+        sheet.push(from, sample * sheet.lengths.input, t, labels.map(|labels| labels[sample]), row);
         true
     }
 

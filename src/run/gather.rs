@@ -29,6 +29,18 @@ pub(super) struct Gathered {
     seeds: Vec<u64>,
 }
 
+/// The numbers by which networks know the `n` samples of a run (see [`Rows`](crate::network::Rows)), of which the first was
+/// `first` at the start; `None` for a history that cannot be.
+pub(super) fn indices(first: usize, n: usize, history: Option<&History>) -> Option<Vec<i64>> {
+    let count = history.map_or(n, |history| history.count);
+    let number = |sample: usize| {
+        let mut gathered = history.into_iter().flat_map(|history| &history.gathered).rev();
+        let original = gathered.try_fold(sample, |i, gathered| gathered.indices.get(i).copied());
+        i64::try_from(first.checked_add(original.filter(|i| *i < count)?)?).ok()
+    };
+    (0..n).map(number).collect()
+}
+
 impl Run {
     /// Makes sample i what sample `indices[i]` was, between two steps: its state and all that goes with it (what a multistep
     /// sampler remembers, class, scale, image and mask, data estimate, steps of its own). An index that comes several
@@ -83,7 +95,17 @@ impl Run {
             scales,
             partial,
         } = batch;
-        let Calls { decoder: _, labels, guide, seen: _, projected, x0, seconds: _ } = calls;
+        let Calls {
+            decoder: _,
+            labels,
+            indices: own_indices,
+            tag: _,
+            guide,
+            seen: _,
+            projected,
+            x0,
+            seconds: _,
+        } = calls;
         let before = *n;
         let buffers: Vec<&mut Buffer> = states.iter_mut().chain(slots).chain(projected).chain(x0).collect();
         // An image or mask of one sample's length is one for all.
@@ -113,6 +135,7 @@ impl Run {
         for labels in labels.iter_mut().chain(of_guide) {
             gather(labels, 1, indices, &mut Vec::new());
         }
+        gather(own_indices, 1, indices, &mut Vec::new());
         if !scales.is_empty() {
             gather(scales, 1, indices, &mut Vec::new());
         }
@@ -135,9 +158,10 @@ impl Run {
         });
         *n = indices.len();
         partial.truncate(*n);
-        if let Some(Own { evaluator: _, guide: _, size, times, twice: _ }) = own {
+        if let Some(Own { evaluator: _, guide: _, size, times, tags, twice: _, process: _ }) = own {
             *size = (*size).min(*n);
             times.truncate(*size);
+            tags.truncate(*size);
         }
         Ok(())
     }

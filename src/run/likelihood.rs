@@ -124,6 +124,7 @@ pub fn likelihood(
     if estimate.dequantise {
         check_range(images, data)?;
     }
+    options.warn_of_range(&sampler);
 
     let began = std::time::Instant::now();
     let mut likelihood =

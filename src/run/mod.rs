@@ -18,7 +18,7 @@ pub use cancel::Cancel;
 pub(crate) use cancel::Watch;
 pub use latents::interpolate;
 pub use likelihood::{Estimate, Likelihood, SAMPLER as LIKELIHOOD_SAMPLER, likelihood};
-pub use options::{Inpaint, Measurement, RunOptions, Tensor};
+pub use options::{Inpaint, Measurement, RunOptions, Tensor, warn_of_range};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
     shape,
@@ -26,6 +26,7 @@ pub use sample::{
 
 use crate::Model;
 use crate::exec::{Batch, Buffer, Executor, Known, Measured};
+use crate::fork;
 use crate::guidance::{self, GUIDE};
 use crate::network::{Network, Precision};
 use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
@@ -96,6 +97,7 @@ pub struct Run {
     history: Option<History>,
 }
 
+#[allow(clippy::large_enum_variant)] // A run has one.
 enum Cursor {
     Planned { plan: Arc<Plan>, next: usize },
     Adaptive { solver: Rk45, asked: VecDeque<Asked> },
@@ -114,6 +116,9 @@ enum Asked {
 struct Calls {
     decoder: Decoder,
     labels: Option<Vec<i64>>,
+    /// Number of each sample as networks are told it, and the run's tag.
+    indices: Vec<i64>,
+    tag: u64,
     guide: Option<Guide>,
     /// State and time of the model's last call.
     seen: (usize, f64),
@@ -140,11 +145,13 @@ impl Run {
     /// [`Status::InvalidArgument`] or [`Status::ShapeMismatch`] naming the option; [`Status::MemoryLimit`] or
     /// [`Status::OutOfMemory`] where memory does not suffice.
     pub fn start(model: &Model, sampler: &Arc<Sampler>, options: RunOptions) -> Result<Self> {
+        options.warn_of_range(sampler);
         Self::start_at(0, model, sampler, options)
     }
 
     /// [`Self::start`] for an engine, which makes the network calls.
     pub(crate) fn hosted(model: &Model, sampler: &Arc<Sampler>, options: RunOptions) -> Result<Self> {
+        options.warn_of_range(sampler);
         Self::prepare(0, model, sampler, options)
     }
 
@@ -275,7 +282,17 @@ impl Run {
             Rows::Adaptive(o) => (adaptive(Rk45::new(*o, decoder.clone(), n)), 0, o.first_time()),
         };
         Ok(Self {
-            calls: Calls { decoder, labels, guide, seen: (0, t), projected, x0, seconds: Duration::ZERO },
+            calls: Calls {
+                decoder,
+                labels,
+                indices: gather::indices(first_sample, n, None).unwrap_or_default(),
+                tag: options.tag,
+                guide,
+                seen: (0, t),
+                projected,
+                x0,
+                seconds: Duration::ZERO,
+            },
             own: None,
             network: network.clone(),
             sampler: sampler.clone(),
@@ -309,7 +326,9 @@ impl Run {
             guide: guide.map(|guide| guide.network().evaluator()).transpose()?,
             size,
             times: vec![0.0; size],
+            tags: vec![self.calls.tag; size],
             twice,
+            process: fork::process(),
         })
     }
 
@@ -480,6 +499,9 @@ impl Run {
 
     /// Fails where the token or the deadline says so.
     pub(crate) fn interrupted(&self) -> Result<()> {
+        if self.own.as_ref().is_some_and(|own| own.process != fork::process()) {
+            return Err(Error::forked("the run"));
+        }
         if self.cancel.as_ref().is_some_and(Watch::is_cancelled) {
             return Err(Error::new(
                 Status::Cancelled,

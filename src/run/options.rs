@@ -65,7 +65,8 @@ impl Tensor {
         }
     }
 
-    pub(crate) fn into_f32(self) -> Vec<f32> {
+    /// The elements, row-major, in single precision.
+    pub fn into_f32(self) -> Vec<f32> {
         match self {
             Tensor::F32(a) => flat(a),
             Tensor::F64(a) => a.iter().map(|x| *x as f32).collect(),
@@ -109,6 +110,50 @@ impl Tensor {
             Tensor::F32(a) => a.iter().map(|x| f64::from(*x)).find(|x| what(*x)),
             Tensor::F64(a) => a.iter().copied().find(|x| what(*x)),
         }
+    }
+}
+
+/// Warns, to whoever listens to [`crate::log`], where one of `values` is farther out of a data range than half its width.
+pub fn warn_of_range(name: &str, values: &Tensor, range: [f64; 2]) {
+    warn_of_known(name, values, None, range, 0.0);
+}
+
+/// [`warn_of_range`] of what a mask, if there is one, does not hide (is not 0), with `more` room.
+fn warn_of_known(name: &str, values: &Tensor, mask: Option<&Tensor>, range: [f64; 2], more: f64) {
+    if !crate::log::is_heard() {
+        return;
+    }
+    let [low, high] = range;
+    let middle = 0.5 * (low + high);
+    let far = high - low + more;
+    let out = |x: f64| (x - middle).abs() > far;
+    if values.find(out).is_none() {
+        return;
+    }
+    let extreme = |all: &mut dyn Iterator<Item = f64>| {
+        all.filter(|x| out(*x)).max_by(|x, y| (x - middle).abs().total_cmp(&(y - middle).abs()))
+    };
+    let double = |tensor: &Tensor| match tensor {
+        Tensor::F32(a) => a.mapv(f64::from),
+        Tensor::F64(a) => a.clone(),
+    };
+    let found = match mask {
+        None => extreme(&mut double(values).iter().copied()),
+        Some(mask) => {
+            let (values, mask) = (double(values), double(mask));
+            let shape: Vec<usize> = values.shape().iter().zip(mask.shape()).map(|(x, y)| *x.max(y)).collect();
+            let (Some(values), Some(mask)) = (values.broadcast(shape.clone()), mask.broadcast(shape)) else {
+                return;
+            };
+            extreme(&mut values.iter().zip(&mask).filter(|(_, mask)| **mask != 0.0).map(|(x, _)| *x))
+        }
+    };
+    if let Some(x) = found {
+        crate::log::warn(|| {
+            format!(
+                "{name}: a value is {x}, far out of the data range {low} to {high}: is it in other units?"
+            )
+        });
     }
 }
 
@@ -183,6 +228,9 @@ pub struct RunOptions {
     /// Whether the deadline leaves the best data estimate so far ([`Status::Partial`]) instead of nothing; at least one
     /// network call is made then. Implies [`previews`](Self::previews).
     pub anytime: bool,
+    /// A number of the caller's, which networks are told with each sample ([`Rows`](crate::network::Rows)): it tells the
+    /// requests of an engine apart.
+    pub tag: u64,
 }
 
 impl RunOptions {
@@ -206,6 +254,7 @@ impl RunOptions {
             guide: None,
             previews: false,
             anytime: false,
+            tag: 0,
         }
     }
 
@@ -315,6 +364,27 @@ impl RunOptions {
                     true => Err(Error::argument("measurement: a value is not finite where the mask is 1")),
                 }
             }
+        }
+    }
+
+    /// Warns of data values far out of the data range, which are in other units more often than not: once for each array.
+    ///
+    /// What is not known of an image, or was not measured, may be anything.
+    pub(crate) fn warn_of_range(&self, sampler: &Sampler) {
+        let range = sampler.model.data.range;
+        let warn = |name: &str, values: &Tensor, mask: Option<&Tensor>, more: f64| {
+            warn_of_known(name, values, mask, range, more);
+        };
+        if let Some(image) = &self.from_image {
+            warn("from_image", image, None, 0.0);
+        }
+        if let Some(Inpaint { image, mask }) = &self.inpaint {
+            warn("inpaint image", image, Some(mask), 0.0);
+        }
+        if let (Some(Measurement { values, mask }), Some(linear)) = (&self.measurement, &sampler.measured)
+            && linear.keeps_level()
+        {
+            warn("measurement", values, mask.as_ref(), 6.0 * linear.noise());
         }
     }
 

@@ -193,6 +193,7 @@ struct SavedSampling {
     batch: Option<usize>,
     labels: Option<Vec<i64>>,
     scales: Option<Vec<f64>>,
+    tag: u64,
     /// Shapes of the arrays that the caller gave.
     init: Option<Vec<usize>>,
     from_image: Option<Vec<usize>>,
@@ -227,6 +228,7 @@ impl<'a> Sampling<'a> {
                 "anytime: what a deadline leaves is an estimate of the data, not a state",
             ));
         }
+        options.warn_of_range(sampler);
         Ok(Self {
             model,
             sampler,
@@ -339,6 +341,7 @@ impl<'a> Sampling<'a> {
             guide: _,
             previews: _,
             anytime,
+            tag,
         } = self.options;
         if *anytime {
             return Err(Error::new(Status::Unsupported, "an anytime sampling has no checkpoint"));
@@ -367,6 +370,7 @@ impl<'a> Sampling<'a> {
             batch: *batch,
             labels: labels.clone(),
             scales: scales.clone(),
+            tag: *tag,
             init: arrays[0].1.map(shape),
             noise: arrays[1].1.map(shape),
             image: arrays[2].1.map(shape),
@@ -433,6 +437,7 @@ impl Checkpoint {
             noise: tensor("noise", &saved.noise)?,
             labels: saved.labels.clone(),
             scales: saved.scales.clone(),
+            tag: saved.tag,
             inpaint,
             measurement,
             ..RunOptions::new(saved.n)

@@ -3,7 +3,7 @@
 
 use super::call::Own;
 use super::checkpoint::{Reader, Writer, invalid};
-use super::gather::History;
+use super::gather::{self, History};
 use super::guide::Guide;
 use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
 use crate::exec::{Batch, Buffer, Known, Measured};
@@ -42,6 +42,7 @@ struct Saved {
     progress: Progress,
     network_seconds: f64,
     anytime: bool,
+    tag: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     history: Option<History>,
 }
@@ -94,7 +95,8 @@ impl Run {
             scales,
             partial: _,
         } = batch;
-        let Calls { decoder: _, labels, guide, seen, projected: _, x0, seconds } = calls;
+        // Indices follow from the history.
+        let Calls { decoder: _, labels, indices: _, tag, guide, seen, projected: _, x0, seconds } = calls;
         let Some(Own { size, .. }) = own else {
             return Err(Error::new(Status::Unsupported, "a run in an engine has no checkpoint"));
         };
@@ -125,6 +127,7 @@ impl Run {
             progress: *progress,
             network_seconds: seconds.as_secs_f64(),
             anytime: *anytime,
+            tag: *tag,
             history: history.clone(),
         };
         let mut writer = Writer::new();
@@ -308,6 +311,9 @@ impl Run {
             calls: Calls {
                 decoder,
                 labels,
+                indices: gather::indices(saved.first_sample, n, saved.history.as_ref())
+                    .ok_or_else(|| damaged("history"))?,
+                tag: saved.tag,
                 guide: guided_by,
                 seen,
                 // Made anew for each call.

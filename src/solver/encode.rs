@@ -37,8 +37,9 @@ pub(super) fn check(options: &SamplerSpec, inpaints: bool) -> Result<()> {
     if options.clipping().is_some() {
         return Err(Error::new(
             Status::Unsupported,
-            "clip: the way from data to noise, of `encode` and of likelihoods, is that of the network's own estimates",
-        ));
+            "clip: the way from data to noise (`encode`, likelihoods) follows the network's own estimates",
+        )
+        .hint("leave `clip` out; it is for the way back"));
     }
     if super::list().any(|info| info.name == name) && !BOTH_WAYS.contains(&name) {
         return refuse(format!("sampler `{name}` leads from noise to data only"));

@@ -26,13 +26,13 @@ pub struct Config {
     pub plan: Option<PathBuf>,
 }
 
-/// One value for all samples, or one each; a list that is shorter than the samples begins again.
+/// One value for all samples, or a list that they take in turn, as [`conditions`] says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "expected a number, or a list of numbers")]
 pub enum OneOrMany<T> {
     /// One for all.
     One(T),
-    /// One each.
+    /// Taken in turn.
     Many(Vec<T>),
 }
 
@@ -45,13 +45,27 @@ impl<T: Copy> OneOrMany<T> {
         }
     }
 
-    /// One value for each of `n` samples, or one for all.
-    pub fn for_samples(&self, n: usize) -> Vec<T> {
+    /// One value for each of `n` samples, or one for all: each value of a list for `times` samples, and from its end on again.
+    pub fn for_samples(&self, n: usize, times: usize) -> Vec<T> {
         match self {
             Self::One(value) => vec![*value],
-            Self::Many(values) => values.iter().copied().cycle().take(n).collect(),
+            Self::Many(values) => {
+                let each = values.iter().flat_map(|value| std::iter::repeat_n(*value, times));
+                each.cycle().take(n).collect()
+            }
         }
     }
+}
+
+/// Labels and scales of `n` samples. They take the labels of a list in turn; where there are lists of both, all labels with the
+/// first scale, then all with the next: in a grid with a column for each label, a row for each scale.
+pub fn conditions(
+    labels: Option<&OneOrMany<i64>>,
+    scales: Option<&OneOrMany<f64>>,
+    n: usize,
+) -> (Option<Vec<i64>>, Option<Vec<f64>>) {
+    let times = labels.map_or(1, |labels| labels.as_slice().len());
+    (labels.map(|labels| labels.for_samples(n, 1)), scales.map(|scales| scales.for_samples(n, times)))
 }
 
 /// Guidance, as far as it is given.
@@ -298,6 +312,18 @@ mod tests {
         assert_eq!(inpaint.files().unwrap(), (Path::new("/some/where/x.npy"), Path::new("/abs/m.npy")));
         let named = Config::parse(r#"{"sampler": {"time_grid": "karras"}}"#, Path::new("/x")).unwrap();
         assert_eq!(named.sampler.time_grid, Some(Grid::Name("karras".into())));
+    }
+
+    #[test]
+    fn each_label_is_drawn_with_each_scale() {
+        let (labels, scales) = (OneOrMany::Many(vec![4, 5, 6]), OneOrMany::Many(vec![0.0, 2.0]));
+        let (of_labels, of_scales) = conditions(Some(&labels), Some(&scales), 8);
+        assert_eq!(of_labels.unwrap(), [4, 5, 6, 4, 5, 6, 4, 5]);
+        assert_eq!(of_scales.unwrap(), [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0, 0.0]);
+        let one = OneOrMany::One(3);
+        assert_eq!(conditions(Some(&one), Some(&scales), 3), (Some(vec![3]), Some(vec![0.0, 2.0, 0.0])));
+        assert_eq!(conditions(None, Some(&scales), 1), (None, Some(vec![0.0])));
+        assert_eq!(conditions(None, None, 1), (None, None));
     }
 
     #[test]

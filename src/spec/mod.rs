@@ -10,7 +10,7 @@ mod sampler;
 pub(crate) mod strict;
 
 pub use conditioning::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
-pub use config::{Config, GuidanceFile, InpaintFiles, OneOrMany, RestoreFiles};
+pub use config::{Config, GuidanceFile, InpaintFiles, OneOrMany, RestoreFiles, conditions};
 pub use golden::{Difference, GOLDEN_KEY, Golden};
 pub use model::{
     DataSpec, GRADIENT_OUTPUT, ModelSpec, NetworkSpec, NetworkTime, Prediction, Predicts, ProcessKind,

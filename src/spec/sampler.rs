@@ -87,7 +87,7 @@ pub struct SamplerSpec {
 
 /// A time grid, by name or by its points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "time_grid: expected the name of a grid or file, or an array of times")]
+#[serde(untagged, expecting = "expected the name of a grid or file, or an array of times")]
 pub enum Grid {
     /// A named grid ([`crate::grid::NAMES`]), or the path of a grid file.
     Name(String),

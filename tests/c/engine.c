@@ -126,16 +126,47 @@ int main(int argc, char **argv) {
   OK(psld_ticket_free(submit(slow, samples(1, 1))));
   OK(psld_cancel_free(cancel));
 
-  /* Freed while it works, parents first. */
+  /* Freed while it works, parents first: its tickets keep it at work. */
+  float alone[24];
+  options = samples(2, 9);
+  psld_sampler *medium = compile(model, "em", 2000);
+  OK(psld_sample(model, medium, &options, PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, alone, 24, NULL, NULL, NULL));
+  tickets[0] = submit(medium, samples(2, 9));
+  tickets[1] = submit(slow, samples(1, 1));
+  OK(psld_sampler_free(medium));
+  CHECK(!pthread_create(&waiting, NULL, wait_for, tickets[0]));
+  OK(psld_engine_free(engine));
+  EXPECT(PSLD_STATUS_INVALID_HANDLE, psld_engine_submit(engine, samplers[0], NULL, 0, &more, NULL));
+  CHECK(!pthread_join(waiting, &result));
+  OK(*(int32_t *)result);
+  OK(psld_ticket_wait(tickets[0], INFINITY, &progress, NULL));
+  CHECK(progress.done && progress.samples_done == 2);
+  OK(psld_ticket_read(tickets[0], PSLD_OUTPUT_DATA, PSLD_DTYPE_F32, x, 24, NULL));
+  CHECK(memcmp(x, alone, sizeof x) == 0);
+  OK(psld_ticket_cancel(tickets[1]));
+  EXPECT(PSLD_STATUS_CANCELLED, psld_ticket_wait(tickets[1], INFINITY, NULL, NULL));
+  OK(psld_ticket_free(tickets[0]));
+  OK(psld_ticket_free(tickets[1]));
+  /* Also where nobody waits any more. */
+  engine = start(0, 3);
+  ticket = submit(slow, samples(3, 1));
+  OK(psld_engine_free(engine));
+  OK(psld_ticket_free(ticket));
+
+  /* Closed while it works, and then freed. */
+  engine = start(0, 3);
   ticket = submit(slow, samples(3, 1));
   OK(psld_model_free(model));
   OK(psld_sampler_free(slow));
   CHECK(!pthread_create(&waiting, NULL, wait_for, ticket));
-  OK(psld_engine_free(engine));
+  OK(psld_engine_close(engine, NULL));
   CHECK(!pthread_join(waiting, &result));
   EXPECT(PSLD_STATUS_CANCELLED, *(int32_t *)result);
   EXPECT(PSLD_STATUS_CANCELLED, psld_ticket_wait(ticket, 0.0, NULL, NULL));
-  EXPECT(PSLD_STATUS_INVALID_HANDLE, psld_engine_submit(engine, samplers[0], NULL, 0, &more, NULL));
+  EXPECT(PSLD_STATUS_CANCELLED, psld_engine_submit(engine, samplers[0], NULL, 0, &more, NULL));
+  OK(psld_engine_close(engine, NULL));
+  OK(psld_engine_free(engine));
+  EXPECT(PSLD_STATUS_INVALID_HANDLE, psld_engine_close(engine, NULL));
   OK(psld_ticket_free(ticket));
 
   for (int i = 0; i < 3; i++) OK(psld_sampler_free(samplers[i]));

@@ -54,6 +54,9 @@ int main(int argc, char **argv) {
   psld_model *model = NULL, *copy = NULL;
   options.providers = "gpu";
   EXPECT(PSLD_STATUS_INVALID_ARGUMENT, psld_model_load_file(runtime, argv[1], &options, &model, NULL));
+  options.providers = "CUDAExecutionProvider, CPUExecutionProvider"; /* a fallback, by ONNX Runtime's names */
+  OK(psld_model_load_file(runtime, argv[1], &options, &model, NULL));
+  OK(psld_model_free(model));
   options.providers = "cpu";
   options.threads = 1;
   OK(psld_model_load_file(runtime, argv[1], &options, &model, NULL));

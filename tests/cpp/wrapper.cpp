@@ -245,7 +245,13 @@ static void serve(const char *path) {
   psld::Engine moved = std::move(engine);
   CHECK(!engine && thrown([&] { engine.submit(sampler); }).status() == PSLD_STATUS_NULL_POINTER);
   CHECK(thrown([&] { psld::Ticket().progress(); }).status() == PSLD_STATUS_NULL_POINTER);
-  { psld::Engine closed = std::move(moved); }
+  tickets[0] = moved.submit(sampler, what);
+  { psld::Engine freed = std::move(moved); }
+  CHECK(tickets[0].wait().done && !tickets[1].progress().done); // Its tickets keep it at work.
+  moved = psld::Engine::create(model, options);
+  tickets[1] = moved.submit(slow, what);
+  moved.close();
+  CHECK(thrown([&] { moved.submit(sampler); }).status() == PSLD_STATUS_CANCELLED);
   CHECK(thrown([&] { tickets[1].wait(); }).status() == PSLD_STATUS_CANCELLED && tickets[2].read().values.size() == 24);
   options.max_batch = -1;
   CHECK(thrown([&] { psld::Engine::create(model, options); }).status() == PSLD_STATUS_INVALID_ARGUMENT);

@@ -46,7 +46,7 @@ fn evaluate(
     labels: Option<&[i64]>,
 ) -> Result<Vec<f32>, Error> {
     let mut out = vec![f32::NAN; z.len()];
-    evaluator.evaluate(Inputs { z, t, labels }, ValuesMut::F32(&mut out))?;
+    evaluator.evaluate(Inputs { z, t, labels, rows: None }, ValuesMut::F32(&mut out))?;
     Ok(out)
 }
 
@@ -154,7 +154,7 @@ fn what_does_not_fit() {
     let mut report = Vec::new();
     report.push(evaluate(&mut *evaluator, Values::F32(&z), &[0.5], None).unwrap_err());
     report.push(evaluate(&mut *evaluator, Values::F32(&z), &[0.5; 2], Some(&[0, 0])).unwrap_err());
-    let inputs = Inputs { z: Values::F32(&z), t: &[0.5; 2], labels: None };
+    let inputs = Inputs { z: Values::F32(&z), t: &[0.5; 2], labels: None, rows: None };
     report.push(evaluator.evaluate(inputs, ValuesMut::F32(&mut [0.0; 96])).unwrap_err());
     report.push(evaluator.evaluate(inputs, ValuesMut::F64(&mut [0.0; 2 * 96])).unwrap_err());
     let mut evaluator = labelled.network().evaluator().unwrap();

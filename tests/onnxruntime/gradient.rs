@@ -57,7 +57,7 @@ fn run(model: &Model, z: &[f32]) -> Vec<f32> {
     let network = load(model, &OnnxOptions { threads: 1, ..Default::default() }).unwrap();
     let mut out = vec![0.0; z.len()];
     let times = vec![0.5; z.len() / LEN];
-    let inputs = Inputs { z: Values::F32(z), t: &times, labels: None };
+    let inputs = Inputs { z: Values::F32(z), t: &times, labels: None, rows: None };
     network.evaluator().unwrap().evaluate(inputs, ValuesMut::F32(&mut out)).unwrap();
     out
 }

@@ -165,7 +165,7 @@ fn a_cancel_ends_waiting() {
     let network = Arc::new(chain());
     let evaluate = |evaluator: &mut dyn Evaluator| {
         let (z, mut out) = (vec![0.5f32; 64 * WIDTH], vec![0f32; 64 * WIDTH]);
-        let inputs = Inputs { z: Values::F32(&z), t: &[0.5; 64], labels: None };
+        let inputs = Inputs { z: Values::F32(&z), t: &[0.5; 64], labels: None, rows: None };
         evaluator.evaluate(inputs, ValuesMut::F32(&mut out))
     };
     let mut evaluators: Vec<_> = (0..2).map(|_| network.evaluator().unwrap()).collect();
@@ -234,7 +234,7 @@ fn calls_at_once() {
                 for j in 0..50 {
                     let t = (i * 50 + j + 1) as f64 / 1000.0;
                     let (z, mut out) = (vec![i as f32; 3 * 96], vec![0f32; 3 * 96]);
-                    let inputs = Inputs { z: Values::F32(&z), t: &[t; 3], labels: None };
+                    let inputs = Inputs { z: Values::F32(&z), t: &[t; 3], labels: None, rows: None };
                     evaluator.evaluate(inputs, ValuesMut::F32(&mut out)).unwrap();
                     assert!(out.iter().all(|x| *x == 2.0 * i as f32 + t as f32), "{i}: {}", out[0]);
                 }

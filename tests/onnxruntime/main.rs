@@ -3,6 +3,7 @@
 
 mod engine;
 mod evaluate;
+mod external;
 mod gradient;
 mod interrupt;
 mod library;

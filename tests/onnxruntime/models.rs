@@ -48,8 +48,32 @@ fn files_that_are_no_models() {
 
     [ModelInvalid] DIR/model.onnx: the ONNX model is truncated or damaged: failed to decode Protobuf message: ModelProto.graph: buffer underflow
 
-    [ReadFailed] / is not a file
+    [ReadFailed] /: the model cannot be read: it is not a file
     ");
+}
+
+/// A path is bytes: those that are no UTF-8 are as good as others, and a NUL in one is an error that names it.
+#[cfg(unix)]
+#[test]
+fn paths_of_all_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = TempDir::new().unwrap();
+    let named = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    let path = named(b"m\xff\xfe.onnx");
+    std::fs::write(&path, Affine::default().model().to_bytes()).unwrap();
+    let model = psld::Model::from_file(&path, Default::default()).unwrap();
+    assert_eq!(model.hash().unwrap().len(), 64);
+    for name in [&b"m\0.onnx"[..], b"m.json\0", b"\0"] {
+        for error in [
+            psld::Model::from_file(&named(name), Default::default()).unwrap_err(),
+            OnnxNetwork::from_file(runtime(), &named(name), &OnnxOptions::default()).unwrap_err(),
+            psld::Model::read_spec(&named(name), None).unwrap_err(),
+        ] {
+            assert_eq!(error.status(), Status::ReadFailed, "{error}");
+            assert!(error.to_string().contains("NUL byte"), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -230,8 +254,13 @@ fn providers() {
     unknown provider `rocm`
     hint: known: cpu, cuda, tensorrt
     ");
+    insta::assert_snapshot!("CUDAExecutionProvidr".parse::<Provider>().unwrap_err(), @"
+    unknown provider `CUDAExecutionProvidr`
+    hint: did you mean `CUDAExecutionProvider`?
+    ");
     for provider in Provider::ALL {
         assert_eq!(provider.to_string().parse::<Provider>().unwrap(), provider);
+        assert_eq!(provider.onnxruntime_name().parse::<Provider>().unwrap(), provider);
     }
 }
 
@@ -264,7 +293,7 @@ fn backend_and_hash() {
 
     std::fs::write(&path, &bytes[1..]).unwrap();
     let error = format!("{:?}", file.hash().unwrap_err());
-    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"[ReadFailed] DIR/model.onnx: the model cannot be hashed: the file changed since it was loaded");
+    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"[ReadFailed] DIR/model.onnx: the model cannot be hashed: DIR/model.onnx changed since it was loaded");
 }
 
 #[test]
@@ -283,7 +312,7 @@ fn weights_in_a_file_beside_the_model() {
     std::fs::write(&path, model.to_bytes()).unwrap();
 
     let without = OnnxNetwork::from_file(runtime(), &path, &OnnxOptions::default()).unwrap_err();
-    assert_eq!(without.status(), Status::ModelInvalid);
+    assert_eq!(without.status(), Status::ReadFailed);
     assert!(without.to_string().contains("weights.bin"), "{without}");
     std::fs::write(folder.path().join("weights.bin"), data).unwrap();
     OnnxNetwork::from_file(runtime(), &path, &OnnxOptions::default()).unwrap();

@@ -273,7 +273,7 @@ fn times_of_the_network() {
         network["output"] = json!("out");
         let network = load(&model, &spec(&process, &network));
         let (z, mut out) = ([0.5_f32; 6], [0.0_f32; 6]);
-        let inputs = Inputs { z: Values::F32(&z), t: &[t], labels: None };
+        let inputs = Inputs { z: Values::F32(&z), t: &[t], labels: None, rows: None };
         network.evaluator().unwrap().evaluate(inputs, ValuesMut::F32(&mut out)).unwrap();
         f64::from(out[0])
     };

@@ -4,6 +4,7 @@ exports! {
     fn psld_engine_create(model: *const psld_model, options: *const psld_engine_options, out: *mut *mut psld_engine, err: *mut *mut psld_error) -> i32;
     fn psld_engine_submit(engine: *const psld_engine, sampler: *const psld_sampler, options: *const psld_run_options, priority: i32, out: *mut *mut psld_ticket, err: *mut *mut psld_error) -> i32;
     fn psld_engine_stats_json(engine: *const psld_engine, buffer: *mut c_char, capacity: usize, needed: *mut usize, err: *mut *mut psld_error) -> i32;
+    fn psld_engine_close(engine: *const psld_engine, err: *mut *mut psld_error) -> i32;
     fn psld_engine_free(engine: *mut psld_engine) -> i32;
     fn psld_ticket_wait(ticket: *const psld_ticket, timeout_seconds: f64, progress: *mut psld_progress, err: *mut *mut psld_error) -> i32;
     fn psld_ticket_cancel(ticket: *const psld_ticket) -> i32;

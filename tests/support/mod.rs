@@ -131,7 +131,7 @@ pub fn read(run: &Run, what: What) -> Vec<f64> {
 /// One network call in double precision.
 pub fn call(network: &dyn Network, z: &[f64], t: &[f64], outputs: usize) -> Vec<f64> {
     let mut out = vec![0.0; outputs * t.len()];
-    let inputs = Inputs { z: Values::F64(z), t, labels: None };
+    let inputs = Inputs { z: Values::F64(z), t, labels: None, rows: None };
     network.evaluator().unwrap().evaluate(inputs, ValuesMut::F64(&mut out)).unwrap();
     out
 }

@@ -4,7 +4,7 @@
 >>> model = psld.Model(MODEL)
 >>> model.shape
 (3, 2, 2)
->>> model.sample(4, sampler="em", nfe=20, seed=0).shape
+>>> model.sample(4, seed=0).shape
 (4, 3, 2, 2)
 
 Arrays are numpy's, ``[n, C, ...]``. Sample i has seed + i, and the same bits from every language.
@@ -12,35 +12,37 @@ Arrays are numpy's, ``[n, C, ...]``. Sample i has seed + i, and the same bits fr
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import copy
 import ctypes as c
 import glob
 import importlib.util
+import inspect
 import itertools
 import json
 import os
-import signal
 import threading
 import time
 import traceback
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NoReturn, Optional, Sequence, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _abi
+from . import _abi, _arguments, _life
 from ._abi import (
     ArgumentError,
     Cancelled,
     CheckpointError,
     DeadlineExceeded,
+    FileMissing,
     InternalError,
     ModelError,
     NumericError,
     OnnxRuntimeError,
+    OnnxRuntimeMissing,
     OutOfMemory,
     Partial,
     PsldError,
@@ -51,6 +53,7 @@ from ._abi import (
 )
 from ._export import export
 from ._images import samples_to_pil
+from ._interrupts import Interrupts
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -65,11 +68,13 @@ __all__ = [
     "CheckpointError",
     "DeadlineExceeded",
     "Engine",
+    "FileMissing",
     "InternalError",
     "Model",
     "ModelError",
     "NumericError",
     "OnnxRuntimeError",
+    "OnnxRuntimeMissing",
     "OutOfMemory",
     "Partial",
     "Progress",
@@ -92,22 +97,13 @@ _OUTPUTS = {"data": 0, "state": 1, "x0": 2}
 _PURPOSES = {"prior": 0, "solver": 1, "inpaint": 2, "probe": 3}
 
 
-def _named(table: Mapping[str, int], name: str, what: str) -> int:
-    try:
-        return table[name]
-    except KeyError:
-        raise ArgumentError(100, f"{what} = {name!r}: expected one of {', '.join(table)}") from None
-
-
-def _dtype(dtype: npt.DTypeLike) -> int:
-    kind = np.dtype(dtype)
-    if kind not in (np.float32, np.float64):
-        raise ArgumentError(100, f"dtype = {kind}: expected float32 or float64")
-    return int(kind == np.float64)
+def _code(dtype: np.dtype[Any]) -> int:
+    """The number of a type of elements."""
+    return int(dtype == np.float64)
 
 
 def samplers() -> list[dict[str, Any]]:
-    """The samplers of the library, with order, network calls a step, paper and options.
+    """The samplers of the library, with order, network calls a step, and paper.
 
     >>> [s["name"] for s in psld.samplers()][:2]
     ['em', 'sscs']
@@ -131,11 +127,10 @@ def noise(
     ...     float(psld.noise(7, "prior", 0, (1,))[0]), 6)
     True
     """
-    out = np.empty(tuple(shape), dtype)
-    which = _named(_PURPOSES, purpose, "purpose")
-    seed, first = int(_whole(seed, np.uint64, "seed")), int(_whole(first, np.uint64, "first"))
-    draw = int(_whole(draw, np.uint32, "draw"))
-    call(lib.psld_noise_fill, seed, which, draw, first, _dtype(out.dtype), out.ctypes.data, out.size)
+    out = _arguments.empty(_arguments.shape(shape, "shape"), _arguments.dtype(dtype))
+    which, seed = _arguments.named(_PURPOSES, purpose, "purpose"), _arguments.seed(seed)
+    draw, first = _arguments.whole(draw, "draw", _arguments.U32), _arguments.whole(first, "first", _arguments.U64)
+    call(lib.psld_noise_fill, seed, which, draw, first, _code(out.dtype), out.ctypes.data, out.size)
     return out
 
 
@@ -144,7 +139,7 @@ def live_handles() -> int:
     return int(lib.psld_debug_live_handles())
 
 
-def load_runtime(path: Optional[str] = None) -> dict[str, Any]:
+def load_runtime(path: Union[str, os.PathLike[str], None] = None) -> dict[str, Any]:
     """Loads ONNX Runtime, once for the process, and says which one it is.
 
     Without a path: what PSLD_ONNXRUNTIME or ORT_DYLIB_PATH name, else the library of the installed ``onnxruntime`` wheel,
@@ -153,12 +148,9 @@ def load_runtime(path: Optional[str] = None) -> dict[str, Any]:
     global _runtime
     if path is None and _runtime is None:
         path = _of_the_wheel()
-    handle = c.c_void_p()
-    call(lib.psld_runtime_load, None if path is None else os.fsencode(path), c.byref(handle))
-    try:
-        info = _abi.document(lib.psld_runtime_info_json, handle)
-    finally:
-        lib.psld_runtime_free(handle)
+    owner = _life.Owner(lib.psld_runtime_free)
+    call(lib.psld_runtime_load, None if path is None else _arguments.path(path, "path"), c.byref(owner.handle))
+    info = _abi.document(lib.psld_runtime_info_json, owner.handle)
     _runtime = info["library"]
     return info
 
@@ -177,26 +169,40 @@ def _of_the_wheel() -> Optional[str]:
     return None
 
 
+_Self = TypeVar("_Self", bound="_Handle")
+
+
 class _Handle:
-    """The owner of a handle: frees it when it is closed, left, or collected."""
+    """The owner of a handle, or one of several: it is freed when the last is closed, left, or collected. A process that was
+    forked since does not free it, and cannot use it."""
 
-    _free: Callable[[Any], int]
+    _free: Callable[[Any], Any]
+    _owner: Optional[_life.Owner] = None
+    # Whether a process that is forked from the one that made it can use it.
+    _inherited = False
+    # Why it is not copied.
+    _unique = ""
 
-    def __init__(self, handle: c.c_void_p) -> None:
-        self._handle: Optional[c.c_void_p] = handle
+    @classmethod
+    def _place(cls) -> _life.Owner:
+        """For a handle that is going to be made."""
+        return _life.Owner(cls._free)
 
     @property
     def _open(self) -> c.c_void_p:
-        handle: Optional[c.c_void_p] = getattr(self, "_handle", None)
-        if handle is None:
-            raise ValueError(f"this {type(self).__name__} is closed")
-        return handle
+        owner, what = self._owner, type(self).__name__
+        if owner is None:
+            raise ArgumentError(102, f"this {what} is closed")
+        if owner.process != os.getpid() and not self._inherited:
+            raise ArgumentError(
+                111, f"this {what} belongs to the process that this one was forked from",
+                "load the model and start the work anew in this process, or start it without fork (spawn)",
+            )  # fmt: skip
+        return owner.handle
 
     def close(self) -> None:
         """Frees it; what was made from it lives on."""
-        handle, self._handle = getattr(self, "_handle", None), None
-        if handle is not None:
-            type(self)._free(handle)
+        self._owner = None
 
     def __enter__(self) -> Any:
         return self
@@ -204,23 +210,82 @@ class _Handle:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def __repr__(self) -> str:
+        owner = self._owner
+        if owner is None:
+            said = "closed"
+        elif owner.process != os.getpid() and not self._inherited:
+            said = f"of process {owner.process}"
+        else:
+            try:
+                said = self._said()
+            except PsldError as e:  # Such as of a run that another thread steps.
+                said = str(e.args[0])
+        return f"<psld.{type(self).__name__}: {said}>"
+
+    def _said(self) -> str:
+        return "open"
+
+    def __copy__(self) -> Any:
+        self._refuse("copied")
+
+    def __deepcopy__(self, _: Any) -> Any:
+        self._refuse("copied")
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        self._refuse("pickled")
+
+    def _twin(self: _Self) -> _Self:
+        """Another owner of the same."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ArgumentError(110, f"a {type(self).__name__} is not {what}", self._unique)
 
 
 class Cancel(_Handle):
     """A request to stop, from any thread. Sticky: one that comes early is not lost."""
 
     _free = lib.psld_cancel_free
+    _unique = "it stops runs of the process that made it; make one in each"
 
     def __init__(self) -> None:
-        handle = c.c_void_p()
-        call(lib.psld_cancel_create, c.byref(handle))
-        super().__init__(handle)
+        owner = self._place()
+        call(lib.psld_cancel_create, c.byref(owner.handle))
+        self._owner = owner
+        self._asked = False
+        # Of the calls that hold it, each its own: Ctrl+C ends a call, and not the others.
+        self._calls: weakref.WeakSet[Cancel] = weakref.WeakSet()
 
     def cancel(self) -> None:
         """Stops the runs that hold this token, also within a network call."""
-        lib.psld_cancel_cancel(self._open)
+        handle = self._open
+        # First: a call that comes later finds it.
+        self._asked = True
+        lib.psld_cancel_cancel(handle)
+        while True:
+            # Without a lock, which whoever is interrupted here might hold.
+            with contextlib.suppress(RuntimeError):  # A call has come meanwhile.
+                calls = list(self._calls)
+                break
+        for one in calls:
+            one.cancel()
+
+    def _said(self) -> str:
+        return "cancelled" if self._asked else "not cancelled"
+
+    @staticmethod
+    def _of_call(cancel: Optional[Cancel]) -> Cancel:
+        """The token of one call, which is cancelled with the caller's."""
+        token = Cancel()
+        if cancel is not None:
+            _arguments.instance(cancel, Cancel, "cancel")._open
+            cancel._calls.add(token)
+            if cancel._asked:
+                token.cancel()
+        return token
 
 
 @dataclass(frozen=True)
@@ -245,27 +310,71 @@ class Progress:
 Tells = Union[bool, Callable[[Progress], Any], None]
 
 
+# Who is told by the calls that are under way, by the number that the library knows them by, and what they raised.
+_told: dict[int, tuple[Callable[[Progress], Any], list[BaseException]]] = {}
+_numbers = itertools.count(1)
+
+
+def _tell(number: int, progress: int) -> int:
+    tell, raised = _told[number]
+    try:
+        return int(_theirs(tell, Progress._of(_abi.Progress.from_address(progress))) is False)
+    except BaseException as e:
+        _abi.calling.python = False
+        raised.append(e)
+        return 1
+
+
+def _check_callbacks(what: str) -> None:
+    if not _life.can_call_back:
+        raise ArgumentError(
+            110, f"{what}: the library cannot call into a sub-interpreter of Python",
+            "use the main one (of mod_wsgi: `WSGIApplicationGroup %{GLOBAL}`), or a model in ONNX form",
+        )  # fmt: skip
+
+
+def _theirs(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Calls what is the caller's, in a callback."""
+    me, calling = threading.get_ident(), _abi.calling
+    if _life.refuses():
+        raise SystemExit
+    nested = me in _life.computing
+    try:
+        _life.computing.add(me)
+        # From here on Ctrl+C raises.
+        calling.python = True
+        return function(*arguments, **named)
+    finally:
+        calling.python = False
+        if not nested:
+            _life.computing.discard(me)
+
+
+# One for all, and never freed: the library may hold it longer than the interpreter holds this module.
+_TELL = _life.for_ever(_abi.progress_callback(_tell))
+
+
 @contextlib.contextmanager
-def _long_call(cancel: Cancel, progress: Tells) -> Iterator[Any]:
-    """Around a call of the library that takes its time: gives the callback to pass, and raises what that raised, or Ctrl+C,
-    when the library has stopped."""
+def _long_call(token: Cancel, progress: Tells) -> Iterator[tuple[Optional[int], Optional[int]]]:
+    """Around a call of the library that takes its time: gives the callback to pass and what it is given, and raises what it
+    raised, or Ctrl+C, when the library has stopped."""
     raised: list[BaseException] = []
     with contextlib.ExitStack() as stack:
-        tell = stack.enter_context(_bar()) if progress is True else None if progress is False else progress
-
-        def told(_: Any, p: int) -> int:
+        told: tuple[Optional[int], Optional[int]] = (None, None)
+        if progress is True:
+            progress = stack.enter_context(_bar())
+        if callable(progress):
+            _check_callbacks("progress")
+            number = next(_numbers)
+            _told[number] = (progress, raised)
+            stack.callback(_told.pop, number)
+            told = (_TELL, number)
+        elif progress is not None and progress is not False:
+            _arguments.refuse("progress", progress, "a function of psld.Progress, True, False or None")
+        with Interrupts(token.cancel) as interrupted:
             try:
-                if tell is not None:
-                    return int(tell(Progress._of(_abi.Progress.from_address(p))) is False)
-            except BaseException as e:
-                raised.append(e)
-                return 1
-            return 0
-
-        with _interrupts(cancel) as interrupted:
-            try:
-                yield _abi.progress_callback(told)
-            except Cancelled:
+                yield told
+            except (Cancelled, KeyboardInterrupt):
                 if not raised and not interrupted:
                     raise
     if raised:
@@ -292,52 +401,62 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
 
 Network = Callable[..., npt.ArrayLike]
-# The networks in Python that the library may call, by the number that it knows them by.
-_networks: dict[int, Any] = {}
-_numbers = itertools.count(1)
 
 
-def _release(number: int, networks: dict[int, Any] = _networks) -> None:
-    # Its own reference: at the end of the interpreter the module's are gone.
-    networks.pop(number, None)
+class _Network:
+    """A network in Python. It lives as long as anything of this package that may have it called: the model, its runs, its
+    engines, and no longer, also where it refers to one of them."""
 
+    def __init__(self, function: Network, spec: bytes) -> None:
+        self.function = function
+        self.number = next(_numbers)
+        try:
+            self.data = tuple(json.loads(spec)["data"]["shape"])
+        except (ValueError, TypeError, KeyError):
+            self.data = ()  # The library says what is wrong with the spec, and never calls the network.
+        # Asked for by name: a network that wants none of them is called as ever.
+        try:
+            kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            parameters = {name for name, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+        except (TypeError, ValueError):
+            parameters = set()
+        self.wanted = [name for name in ("indices", "tags") if name in parameters]
+        _networks[self.number] = self
 
-_released = _abi.release_callback(_release)
+    def compute(self, e: _abi.Evaluation) -> None:
+        z, out = self._arrays(e)
+        given = [z, *(np.ctypeslib.as_array(array, (e.n,)) for array in (e.t, e.labels) if array)]
+        named = {name: np.ctypeslib.as_array(getattr(e, name), (e.n,)) for name in self.wanted}
+        for array in (*given, *named.values()):
+            array.flags.writeable = False
+        out[...] = _arguments.output(_theirs(self.function, *given, **named), out.shape)
 
-
-def _caller(network: Network, spec: Any) -> Any:
-    """The callback that calls a network in Python."""
-    try:
-        data = tuple((json.loads(spec) if isinstance(spec, str) else spec)["data"]["shape"])
-    except (ValueError, TypeError, KeyError):
-        data = ()  # The library says what is wrong with the spec, and never calls the network.
-
-    def arrays(e: _abi.Evaluation) -> Iterator[Array]:
+    def _arrays(self, e: _abi.Evaluation) -> Iterator[Array]:
         for pointer, elements in ((e.z, e.z_elements), (e.out, e.out_elements)):
             kind = c.c_double if e.dtype else c.c_float
             flat = np.ctypeslib.as_array(c.cast(pointer, c.POINTER(kind)), (elements,))
-            blocks = elements // (e.n * int(np.prod(data)))
-            yield flat.reshape(e.n, blocks * data[0], *data[1:])
+            blocks = elements // (e.n * int(np.prod(self.data)))
+            yield flat.reshape(e.n, blocks * self.data[0], *self.data[1:])
 
-    def evaluate(_: Any, pointer: int) -> int:
-        try:
-            e = _abi.Evaluation.from_address(pointer)
-            z, out = arrays(e)
-            given = [z, *(np.ctypeslib.as_array(array, (e.n,)) for array in (e.t, e.labels) if array)]
-            for array in given:
-                array.flags.writeable = False
-            made = np.asarray(network(*given))
-            if made.shape != out.shape:
-                raise ValueError(f"the network returned an array of {made.shape}: expected {out.shape}")
-            out[...] = made
-        except BaseException as exception:
-            _abi.raise_later(exception)
-            said = _said(exception).encode()[: max(0, e.message_capacity - 1)]
-            c.memmove(e.message, said + b"\0", min(e.message_capacity, len(said) + 1))
-            return 1
-        return 0
 
-    return _abi.network_callback(evaluate)
+# The networks in Python that the library may call, by the number that it knows them by.
+_networks: weakref.WeakValueDictionary[int, _Network] = weakref.WeakValueDictionary()
+
+
+def _evaluate(number: int, pointer: int) -> int:
+    try:
+        e = _abi.Evaluation.from_address(pointer)
+        _networks[number].compute(e)
+    except BaseException as exception:
+        _abi.calling.python = False
+        _abi.raise_later(exception)
+        said = _said(exception).encode(errors="replace")[: max(0, e.message_capacity - 1)]
+        c.memmove(e.message, said + b"\0", min(e.message_capacity, len(said) + 1))
+        return 1
+    return 0
+
+
+_EVALUATE = _life.for_ever(_abi.network_callback(_evaluate))
 
 
 def _said(exception: BaseException) -> str:
@@ -352,6 +471,9 @@ class Model(_Handle):
 
     Or a function ``network(z, t)``, with ``spec``: of ``z``, ``[n, k*C, ...]``, and the times ``t``, ``[n]``, as the spec says
     that the network takes them (and labels ``y``, ``[n]``, where it has them), it returns what the spec says that it predicts.
+    A network with a parameter ``indices`` is told by it which samples these are, ``[n]``: their numbers when the run (or
+    :meth:`sample`, whatever its ``batch``; or the engine's request) was started, by which it looks up conditions of its own; and
+    one with a parameter ``tags``, ``[n]``, the ``tag=`` of each sample's run, which tells an engine's requests apart.
     The arrays are the library's: to be read, through the call. What it raises, the call that sampled raises. ``name`` tells it from
     others in plans and saved runs: change it with the weights.
 
@@ -377,35 +499,98 @@ class Model(_Handle):
         concurrent_calls: int = 0,
     ) -> None:
         options = _abi.struct(_abi.ModelOptions, "model_options")
-        if spec is not None:
-            options.spec_json = (spec if isinstance(spec, str) else json.dumps(spec)).encode()
+        written = None if spec is None else _arguments.document(spec, "spec")
+        options.spec_json = written
+        if isinstance(providers, (list, tuple)):
+            providers = ",".join(_arguments.text(one, "providers").decode() for one in providers)
         if providers is not None:
-            options.providers = (providers if isinstance(providers, str) else ",".join(providers)).encode()
-        options.device, options.threads, options.concurrent_calls = device, threads, concurrent_calls
-        handle = c.c_void_p()
+            options.providers = _arguments.text(providers, "providers")
+        options.device = _arguments.whole(device, "device", _arguments.I32)
+        options.threads = _arguments.whole(threads, "threads", _arguments.I32)
+        options.concurrent_calls = _arguments.whole(concurrent_calls, "concurrent_calls", _arguments.I32)
+        owner = self._place()
+        self._networks: tuple[_Network, ...] = ()
+        self._limits: Optional[tuple[float, float]] = None
+        self._spec: Optional[bytes] = written
+        if isinstance(model, (bytearray, memoryview)):
+            model = bytes(model)
         if callable(model):
-            known = getattr(model, "__qualname__", type(model).__qualname__) if name is None else str(name)
-            number = next(_numbers)
-            _networks[number] = callback = _caller(model, spec)
-            call(lib.psld_model_create, callback, number, _released, known.encode(), c.byref(options), c.byref(handle))
-            super().__init__(handle)
-            return
-        if name is not None:
+            if model is not _no_network:
+                _check_callbacks("a network in Python")
+            name = getattr(model, "__qualname__", type(model).__qualname__) if name is None else name
+            known = _arguments.text(name, "name")
+            network = _Network(model, written or b"")
+            call(lib.psld_model_create, _EVALUATE, network.number, None, known, c.byref(options), c.byref(owner.handle))
+            self._networks, self._title = (network,), name
+        elif name is not None:
             raise ArgumentError(100, "name: only a network in Python is given one")
-        analytic = (
-            model.lstrip()[:1] == b"{" if isinstance(model, bytes) else os.fspath(model).lower().endswith(".json")
-        )
+        elif isinstance(model, bytes):
+            self._load_runtime(model.lstrip()[:1] == b"{")
+            call(lib.psld_model_load_memory, None, model, len(model), c.byref(options), c.byref(owner.handle))
+            self._title = f"{len(model)} bytes"
+        else:
+            path = _arguments.path(model, "model")
+            self._load_runtime(path.lower().endswith(b".json"))
+            call(lib.psld_model_load_file, None, path, c.byref(options), c.byref(owner.handle))
+            self._title = repr(os.fsdecode(path))
+            # As another process finds it.
+            model = os.path.abspath(os.fsdecode(path))
+        self._owner = owner
+        # What makes it again.
+        self._made_of: dict[str, Any] = {
+            "model": model, "spec": None if written is None else written.decode(), "name": name, "providers": providers,
+            "device": device, "threads": threads, "concurrent_calls": concurrent_calls,
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Frees it; what was made from it lives on."""
+        super().close()
+        if self._networks:
+            # With the function, and all that it holds.
+            self._networks, self._made_of = (), {}
+
+    def _load_runtime(self, analytic: bool) -> None:
         if not analytic and _runtime is None:
             load_runtime()
-        if isinstance(model, bytes):
-            call(lib.psld_model_load_memory, None, model, len(model), c.byref(options), c.byref(handle))
-        else:
-            call(lib.psld_model_load_file, None, os.fsencode(model), c.byref(options), c.byref(handle))
-        super().__init__(handle)
+
+    # A copy shares the network: what it was made from is not changed by either. Of a function that is copied, it is another.
+    def __copy__(self) -> Model:
+        return self._twin()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        for network in self._networks:
+            function = copy.deepcopy(network.function, memo)
+            if function is not network.function and self._owner is not None:
+                return _model_of(type(self), {**self._made_of, "model": function})
+        return self._twin()
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        if self._owner is None:
+            raise ArgumentError(102, "this Model is closed")
+        return _model_of, (type(self), self._made_of)
+
+    def _said(self) -> str:
+        return f"{self._title}, samples of {list(self.shape)}"
+
+    def _described(self) -> bytes:
+        """The spec."""
+        if self._spec is None:
+            with contextlib.ExitStack() as stack:
+                usable = self._owner is not None and self._owner.process == os.getpid()
+                model = self if usable else stack.enter_context(_model_of(Model, self._made_of))
+                self._spec = json.dumps(model.info["given"]).encode()
+        return self._spec
+
+    def _range(self) -> tuple[float, float]:
+        """The data's range."""
+        if self._limits is None:
+            low, high = self.info["spec"]["data"]["range"]
+            self._limits = (low, high)
+        return self._limits
 
     @property
     def info(self) -> dict[str, Any]:
-        """Spec, blocks of a state, what runs it, hash.
+        """Spec (with its defaults, and as it was given), blocks of a state, what runs it, hash.
 
         >>> model.info["spec"]["process"]["kind"]
         'psld'
@@ -424,7 +609,7 @@ class Model(_Handle):
 
     def sampler(
         self,
-        sampler: str = "em",
+        sampler: Optional[str] = None,
         *,
         inpaint: Optional[str] = None,
         guidance: Optional[str] = None,
@@ -433,7 +618,8 @@ class Model(_Handle):
         restore: Optional[Mapping[str, Any]] = None,
         **options: Any,
     ) -> Sampler:
-        """Compiles a sampler; the options are those of the JSON form (``steps``, ``nfe``, ``time_grid``, ``eta``, ...).
+        """Compiles a sampler, by default ``auto`` with 30 network calls; the options are those of the JSON form (``steps``,
+        ``nfe``, ``time_grid``, ``eta``, ...).
 
         ``guidance`` is ``"cfg"`` or ``"classifier"``; it acts at forward times in ``guidance_interval``, and its runs need
         ``scales``. ``restore`` says what was measured of images, such as ``{"operator": {"kind": "average", "factor": 4}, "noise":
@@ -443,34 +629,63 @@ class Model(_Handle):
         >>> model.sampler("sscs", steps=50).nfe
         51
         """
-        given = {name: value for name, value in options.items() if value is not None}
-        fields = _abi.struct(_abi.SamplerOptions, "sampler_options")
-        fields.options_json = json.dumps({"sampler": sampler, **given}, default=_plain).encode()
+        return self._compile(
+            Model.sampler, sampler, inpaint=inpaint, guidance=guidance, guidance_interval=guidance_interval,
+            guidance_rescale=guidance_rescale, restore=restore, **options,
+        )  # fmt: skip
+
+    def _compile(
+        self,
+        function: Callable[..., Any],
+        sampler: Any,
+        /,
+        *,
+        inpaint: Any = None,
+        guidance: Any = None,
+        guidance_interval: Any = (0.0, 1.0),
+        guidance_rescale: Any = 0.0,
+        restore: Any = None,
+        **options: Any,
+    ) -> Sampler:
+        """For a function of the caller's, whose arguments messages speak of."""
+        given = _arguments.options({"sampler": sampler, **options})
+        # A run's: a seed of 0 that is given is not the sampler's.
+        seed = given.pop("seed", 0)
+        request: dict[str, Any] = {"options_json": json.dumps(given).encode()}
         if inpaint is not None:
-            fields.inpaint = inpaint.encode()
+            request["inpaint"] = _arguments.text(inpaint, "inpaint")
         if guidance is not None:
-            fields.guidance = guidance.encode()
-        if guidance is not None or guidance_interval != (0.0, 1.0) or guidance_rescale != 0.0:
-            fields.guidance_from, fields.guidance_to = guidance_interval
-            fields.guidance_rescale = guidance_rescale
+            request["guidance"] = _arguments.text(guidance, "guidance")
+        interval = _arguments.pair(guidance_interval, "guidance_interval")
+        rescale = _arguments.number(guidance_rescale, "guidance_rescale")
+        if guidance is not None or interval != (0.0, 1.0) or rescale != 0.0:
+            request["guidance_from"], request["guidance_to"] = interval
+            request["guidance_rescale"] = rescale
         if restore is not None:
-            fields.restore = json.dumps(restore, default=_plain).encode()
-        handle = c.c_void_p()
-        call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(handle))
-        return Sampler(handle)
+            request["restore"] = _arguments.document(restore, "restore")
+        with _hints(options, function):
+            return self._made(request, given.get("sampler", "unipc" if given.get("encode") else "auto"), seed)
+
+    def _made(self, request: Mapping[str, Any], title: str, seed: int) -> Sampler:
+        owner = Sampler._place()
+        if "plan" in request:
+            call(lib.psld_sampler_create_from_plan, self._open, request["plan"], c.byref(owner.handle))
+        else:
+            fields = _abi.struct(_abi.SamplerOptions, "sampler_options")
+            for name, value in request.items():
+                setattr(fields, name, value)
+            call(lib.psld_sampler_create, self._open, c.byref(fields), c.byref(owner.handle))
+        return Sampler(owner, self, request, title, seed)
 
     def sampler_of_plan(self, plan: Union[str, Mapping[str, Any]]) -> Sampler:
         """A sampler that executes a plan of the caller's."""
-        text = plan if isinstance(plan, str) else json.dumps(plan)
-        handle = c.c_void_p()
-        call(lib.psld_sampler_create_from_plan, self._open, text.encode(), c.byref(handle))
-        return Sampler(handle)
+        return self._made({"plan": _arguments.document(plan, "plan")}, "a plan", 0)
 
     def start(
         self,
         n: int = 1,
         *,
-        sampler: Union[str, Sampler] = "em",
+        sampler: Union[str, Sampler, None] = None,
         dtype: npt.DTypeLike = np.float32,
         batch: int = 0,
         previews: bool = False,
@@ -486,33 +701,44 @@ class Model(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
         **options: Any,
     ) -> Run:
         """Begins a run of ``n`` samples; ``for step in run`` advances it."""
-        made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, previews, anytime, deadline, max_memory, cancel, init, from_image, noise,
-            labels, inpaint, measurement, scales, guide,
+        token = Cancel._of_call(cancel)
+        made, run_options, keep, networks = self._prepare(
+            Model.start, n, sampler, options, dtype, token, batch=batch, previews=previews, anytime=anytime, deadline=deadline,
+            max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
+            measurement=measurement, scales=scales, guide=guide, tag=tag,
         )  # fmt: skip
-        handle = c.c_void_p()
-        call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(handle))
+        owner = Run._place()
+        call(lib.psld_run_start, self._open, made._open, c.byref(run_options), c.byref(owner.handle))
         del keep
-        return Run(handle, np.dtype(dtype))
+        return Run(owner, _arguments.dtype(dtype), networks, cancel, token, run_options.deadline_seconds)
 
     def load_run(
-        self, saved: bytes, *, sampler: Union[str, Sampler] = "em", guide: Optional[Model] = None, **options: Any
+        self, saved: bytes, *, sampler: Union[str, Sampler, None] = None, guide: Optional[Model] = None, **options: Any
     ) -> Run:
         """The run that :meth:`Run.save` gave, under the same sampler and guidance network: as if it had never stopped."""
-        made = sampler if isinstance(sampler, Sampler) else self.sampler(sampler, **options)
-        handle = c.c_void_p()
-        network = None if guide is None else guide._open
-        call(lib.psld_run_load_guided, self._open, made._open, network, bytes(saved), len(saved), c.byref(handle))
-        return Run(handle, np.dtype(np.float32))
+        if not isinstance(saved, (bytes, bytearray, memoryview)):
+            _arguments.refuse("saved", saved, "the bytes that Run.save gave")
+        content = bytes(saved)
+        made = sampler if isinstance(sampler, Sampler) else self._compile(Model.load_run, sampler, **options)
+        owner = Run._place()
+        models = [self] if guide is None else [self, _arguments.instance(guide, Model, "guide")]
+        call(
+            lib.psld_run_load_guided, self._open, made._open, None if guide is None else guide._open, content, len(content),
+            c.byref(owner.handle),
+        )  # fmt: skip
+        run = Run(owner, np.dtype(np.float32), _networks_of(models), None, Cancel._of_call(None), 0.0)
+        run.resume()
+        return run
 
     def sample(
         self,
         n: int = 1,
         *,
-        sampler: Union[str, Sampler] = "em",
+        sampler: Union[str, Sampler, None] = None,
         output: str = "data",
         dtype: npt.DTypeLike = np.float32,
         batch: int = 0,
@@ -529,33 +755,33 @@ class Model(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
         **options: Any,
     ) -> Array:
         """``n`` samples, the whole way at once: ``[n, C, ...]``, or the state with ``output="state"``.
 
         ``progress`` is told of each step; returning ``False`` stops with :class:`Cancelled`. ``True`` shows a bar, which needs
-        tqdm. With ``anytime`` a deadline gives the best data estimates so far. Ctrl+C stops after the step.
+        tqdm. With ``anytime`` a deadline gives the best data estimates so far. Ctrl+C ends it at
+        once, also within a network call, and what was given is as usable as before.
 
         >>> a = model.sample(3, sampler="heun", nfe=21, seed=5)
         >>> b = model.sample(1, sampler="heun", nfe=21, seed=6)
         >>> bool((a[1] == b[0]).all())
         True
         """
-        what = _named({"data": 0, "state": 1}, output, "output")
-        if cancel is None:
-            cancel = Cancel()
-        made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, False, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
-            inpaint, measurement, scales, guide,
-        )
+        what = _arguments.named({"data": 0, "state": 1}, output, "output")
+        token = Cancel._of_call(cancel)
+        made, run_options, keep, _ = self._prepare(
+            Model.sample, n, sampler, options, dtype, token, batch=batch, anytime=anytime, deadline=deadline,
+            max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
+            measurement=measurement, scales=scales, guide=guide, tag=tag,
+        )  # fmt: skip
         shape = self.shape if what == 0 else self.state_shape
-        if n < 1:
-            raise ArgumentError(100, f"n = {n}: expected at least one sample")
-        out = np.empty((n, *shape), dtype)
-        with _long_call(cancel, progress) as told, contextlib.suppress(Partial):
+        out = _arguments.empty((run_options.n, *shape), _arguments.dtype(dtype))
+        with _long_call(token, progress) as told, contextlib.suppress(Partial):
             call(
-                lib.psld_sample, self._open, made._open, c.byref(run_options), what, _dtype(out.dtype),
-                out.ctypes.data, out.size, told, None,
+                lib.psld_sample, self._open, made._open, c.byref(run_options), what, _code(out.dtype), out.ctypes.data, out.size,
+                *told,
             )  # fmt: skip
         del keep
         return out
@@ -567,8 +793,7 @@ class Model(_Handle):
         >>> [image.size for image in images]
         [(2, 2), (2, 2)]
         """
-        low, high = self.info["spec"]["data"]["range"]
-        return samples_to_pil(samples, range=(low, high))
+        return samples_to_pil(samples, range=self._range())
 
     def interpolate(self, latents: npt.ArrayLike, at: Sequence[float]) -> Array:
         """Latents on the way through others: place 0.5 is half way from ``latents[0]`` to ``latents[1]``.
@@ -582,12 +807,12 @@ class Model(_Handle):
         (3, 3, 2, 2)
         """
         keep: list[Any] = []
-        tensor = _tensor(latents, keep)
-        places = np.ascontiguousarray(at, np.float64)
-        out = np.empty((places.size, *self.state_shape), keep[0].dtype)
+        tensor = _tensor(_arguments.state(latents, "latents"), keep)
+        places = _arguments.numbers(at, "at").ravel()
+        out = _arguments.empty((places.size, *self.state_shape), keep[0].dtype)
         call(
             lib.psld_model_interpolate, self._open, c.byref(tensor), places.ctypes.data_as(c.POINTER(c.c_double)),
-            places.size, _dtype(out.dtype), out.ctypes.data, out.size,
+            places.size, _code(out.dtype), out.ctypes.data, out.size,
         )  # fmt: skip
         return out
 
@@ -612,18 +837,21 @@ class Model(_Handle):
         >>> bits.shape, errors.shape
         ((2,), (2,))
         """
-        n = np.asarray(images).shape[0]
-        if cancel is None:
-            cancel = Cancel()
-        made, run_options, keep = self._prepare(
-            n, sampler, options, dtype, batch, False, False, 0.0, 0, cancel, None, images, None, labels, None, None, None, None
+        given = _arguments.image(images, "images", self._range)
+        if given.ndim == 0:
+            _arguments.refuse("images", given, "an array [n, C, ...]")
+        n, probes = len(given), _arguments.whole(probes, "probes", _arguments.I32)
+        token = Cancel._of_call(cancel)
+        made, run_options, keep, _ = self._prepare(
+            Model.likelihood, n, sampler, options, dtype, token, batch=batch, from_image=given, labels=labels
         )
         bits, errors = np.empty(n), np.empty(n) if probes > 1 else None
         double = c.POINTER(c.c_double)
-        with _long_call(cancel, progress) as told:
+        with _long_call(token, progress) as told:
             call(
-                lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes, int(dequantise),
-                bits.ctypes.data_as(double), None if errors is None else errors.ctypes.data_as(double), n, told, None,
+                lib.psld_likelihood, self._open, made._open, c.byref(run_options), probes,
+                int(_arguments.flag(dequantise, "dequantise")), bits.ctypes.data_as(double),
+                None if errors is None else errors.ctypes.data_as(double), n, *told,
             )  # fmt: skip
         del keep
         return bits, errors
@@ -649,21 +877,20 @@ class Model(_Handle):
         >>> model.sample(2, **best).shape
         (2, 3, 2, 2)
         """
-        given = {name: value for name, value in {"nfe": nfe, **options}.items() if value is not None}
-        classes = np.empty(0, np.int64) if labels is None else np.atleast_1d(_whole(labels, np.int64, "labels"))
-        if cancel is None:
-            cancel = Cancel()
-        with _long_call(cancel, progress) as told:
+        given = json.dumps(_arguments.options({"nfe": nfe, **options})).encode()
+        classes = np.empty(0, np.int64) if labels is None else np.atleast_1d(_arguments.wholes(labels, np.int64, "labels"))
+        token = Cancel._of_call(cancel)
+        with _long_call(token, progress) as told, _hints(options, Model.probe):
             return _abi.document(
-                lib.psld_model_probe, self._open, json.dumps(given, default=_plain).encode(),
-                classes.ctypes.data_as(c.POINTER(c.c_int64)), classes.size, cancel._open, told, None,
+                lib.psld_model_probe, self._open, given, classes.ctypes.data_as(c.POINTER(c.c_int64)), classes.size, token._open,
+                *told,
             )  # fmt: skip
 
     def memory(
         self,
         n: int,
         *,
-        sampler: Union[str, Sampler] = "em",
+        sampler: Union[str, Sampler, None] = None,
         dtype: npt.DTypeLike = np.float32,
         noise: Optional[npt.ArrayLike] = None,
         inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
@@ -676,81 +903,155 @@ class Model(_Handle):
         >>> model.memory(9, inpaint=(image, mask)) - model.memory(9) == 4 * (image.size + mask.size)
         True
         """
-        made, run_options, _ = self._prepare(
-            n, sampler, options, dtype, 0, False, False, 0.0, 0, None, None, None, noise, None, inpaint, measurement, None, None
+        made, run_options, keep, _ = self._prepare(
+            Model.memory, n, sampler, options, dtype, None, noise=noise, inpaint=inpaint, measurement=measurement
         )
         needed = c.c_uint64()
         call(lib.psld_run_memory, made._open, c.byref(run_options), c.byref(needed))
+        del keep
         return needed.value
 
     def _prepare(
         self,
+        function: Callable[..., Any],
         n: int,
-        sampler: Union[str, Sampler],
+        sampler: Union[str, Sampler, None],
         options: Mapping[str, Any],
         dtype: npt.DTypeLike,
-        batch: int,
-        previews: bool,
-        anytime: bool,
-        deadline: float,
-        max_memory: int,
-        cancel: Optional[Cancel],
-        init: Optional[npt.ArrayLike],
-        from_image: Optional[npt.ArrayLike],
-        noise: Optional[npt.ArrayLike],
-        labels: Union[int, Sequence[int], None],
-        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]],
-        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None],
-        scales: Union[float, Sequence[float], None],
-        guide: Optional[Model],
-    ) -> tuple[Sampler, _abi.RunOptions, list[Any]]:
-        """The sampler, the C struct, and what the struct points to."""
+        token: Optional[Cancel],
+        *,
+        batch: int = 0,
+        previews: bool = False,
+        anytime: bool = False,
+        deadline: float = 0.0,
+        max_memory: int = 0,
+        init: Optional[npt.ArrayLike] = None,
+        from_image: Optional[npt.ArrayLike] = None,
+        noise: Optional[npt.ArrayLike] = None,
+        labels: Union[int, Sequence[int], None] = None,
+        inpaint: Optional[tuple[npt.ArrayLike, npt.ArrayLike]] = None,
+        measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
+        scales: Union[float, Sequence[float], None] = None,
+        guide: Optional[Model] = None,
+        tag: int = 0,
+    ) -> tuple[Sampler, _abi.RunOptions, list[Any], tuple[_Network, ...]]:
+        """For a function of the caller's: the sampler, the C struct, what the struct points to, and the networks in Python."""
+        if inpaint is not None and not (isinstance(inpaint, (tuple, list)) and len(inpaint) == 2):
+            _arguments.refuse("inpaint", inpaint, "a pair, image and mask")
         if isinstance(sampler, Sampler):
-            seed = int(options.get("seed", 0))
-            unknown = set(options) - {"seed"}
+            unknown = ", ".join(sorted(set(options) - {"seed"}))
             if unknown:
-                raise ArgumentError(100, f"{', '.join(sorted(unknown))}: the sampler is compiled already")
-            made = sampler
+                raise ArgumentError(100, f"{unknown}: the sampler is compiled already", "give it to `Model.sampler`")
+            made, seed = sampler, options.get("seed")
+            seed = made._seed if seed is None else _arguments.seed(seed)
         else:
-            seed = 0
             method = None if inpaint is None else options.get("inpaint_method", "corrected")
             rest = {name: value for name, value in options.items() if name != "inpaint_method"}
-            made = self.sampler(sampler, inpaint=method, **rest)
+            made = self._compile(function, sampler, inpaint=method, **rest)
+            seed = made._seed
         fields = _abi.struct(_abi.RunOptions, "run_options")
         keep: list[Any] = []
-        fields.n, fields.seed, fields.precision = n, seed, _dtype(dtype)
-        fields.batch, fields.max_memory, fields.deadline_seconds = batch, max_memory, deadline
-        fields.previews, fields.anytime = int(previews), int(anytime)
-        if cancel is not None:
-            fields.cancel = cancel._open
-        image, mask = inpaint if inpaint is not None else (None, None)
-        measured, where = measurement if isinstance(measurement, tuple) else (measurement, None)
-        given = {
-            "init": init, "from_image": from_image, "noise": noise, "inpaint_image": image, "inpaint_mask": mask,
-            "measurement": measured, "measurement_mask": where,
-        }  # fmt: skip
-        for name, array in given.items():
-            if array is not None:
-                setattr(fields, name, c.pointer(_tensor(array, keep)))
+        fields.n, fields.seed = _arguments.whole(n, "n", _arguments.I64, 1), seed
+        fields.tag = _arguments.whole(tag, "tag", _arguments.U64)
+        fields.precision = _code(_arguments.dtype(dtype))
+        fields.batch = _arguments.whole(batch, "batch")
+        fields.max_memory = _arguments.whole(max_memory, "max_memory", _arguments.U64)
+        fields.deadline_seconds = _arguments.seconds(deadline, "deadline")
+        fields.previews = int(_arguments.flag(previews, "previews"))
+        fields.anytime = int(_arguments.flag(anytime, "anytime"))
+        if token is not None:
+            fields.cancel = token._open
+
+        def put(field: str, array: Array) -> None:
+            setattr(fields, field, c.pointer(_tensor(array, keep)))
+
+        if init is not None:
+            put("init", _arguments.state(init, "init"))
+        if noise is not None:
+            put("noise", _arguments.state(noise, "noise"))
+        if from_image is not None:
+            put("from_image", _arguments.image(from_image, "from_image", self._range))
+        if inpaint is not None:
+            put("inpaint_image", _arguments.image(inpaint[0], "inpaint", self._range))
+            put("inpaint_mask", _arguments.mask(inpaint[1], "inpaint: the mask"))
+        if measurement is not None:
+            values, where = measurement if isinstance(measurement, tuple) else (measurement, None)
+            put("measurement", _arguments.image(values, "measurement", self._range))
+            if where is not None:
+                put("measurement_mask", _arguments.mask(where, "measurement: the mask"))
         if labels is not None:
-            classes = np.atleast_1d(_whole(labels, np.int64, "labels"))
+            classes = np.atleast_1d(_arguments.wholes(labels, np.int64, "labels"))
             fields.labels = classes.ctypes.data_as(c.POINTER(c.c_int64))
             fields.labels_len = classes.size
             keep.append(classes)
         if scales is not None:
-            weights = np.atleast_1d(np.asarray(scales, np.float64))
+            weights = np.atleast_1d(_arguments.numbers(scales, "scales"))
             fields.scales = weights.ctypes.data_as(c.POINTER(c.c_double))
             fields.scales_len = weights.size
             keep.append(weights)
+        models = [self]
         if guide is not None:
-            fields.guide = guide._open
-        return made, fields, keep
+            fields.guide = _arguments.instance(guide, Model, "guide")._open
+            models.append(guide)
+        return made, fields, keep, _networks_of(models)
+
+
+@contextlib.contextmanager
+def _hints(options: Mapping[str, Any], function: Callable[..., Any]) -> Iterator[None]:
+    """The library knows the names of options, and not those of a function's other arguments: this hints at all of them."""
+    try:
+        yield
+    except ArgumentError as e:
+        unknown = next((name for name in options if f"unknown field `{name}`" in e.args[0]), None)
+        if unknown is None:
+            raise
+        raise ArgumentError(e.status, e.args[0], _arguments.did_you_mean(unknown, function)) from None
+
+
+def _networks_of(models: Sequence[Model]) -> tuple[_Network, ...]:
+    return tuple(network for model in models for network in model._networks)
+
+
+def _model_of(kind: type[Model], made_of: dict[str, Any]) -> Model:
+    """A model once more, as in another process."""
+    return kind(**made_of)
+
+
+def _sampler_of(spec: bytes, request: Mapping[str, Any], title: str, seed: int) -> Sampler:
+    """A sampler once more; of its model, only the spec matters."""
+    model = Model(_no_network, spec=spec.decode())
+    return model._made(request, title, seed)
+
+
+def _no_network(*_: Any) -> npt.ArrayLike:
+    raise NotImplementedError("it is there for its spec")
 
 
 class Sampler(_Handle):
     """A compiled sampler: immutable, any thread. From :meth:`Model.sampler`."""
 
     _free = lib.psld_sampler_free
+    _inherited = True
+
+    def __init__(self, owner: _life.Owner, model: Model, request: Mapping[str, Any], title: str, seed: int) -> None:
+        self._owner = owner
+        # What makes it again.
+        self._model, self._request, self._title, self._seed = model, request, title, seed
+
+    # Nothing changes it: a copy is of the same.
+    def __copy__(self) -> Sampler:
+        return self._twin()
+
+    def __deepcopy__(self, _: Any) -> Sampler:
+        return self._twin()
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        if self._owner is None:
+            raise ArgumentError(102, "this Sampler is closed")
+        return _sampler_of, (self._model._described(), dict(self._request), self._title, self._seed)
+
+    def _said(self) -> str:
+        return f"{self._title}, {self.nfe} network calls" if self.nfe else f"{self._title}, adaptive"
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -785,17 +1086,52 @@ class Run(_Handle):
     """
 
     _free = lib.psld_run_free
+    _unique = "keep what `save()` gives, from which Model.load_run makes it again"
 
-    def __init__(self, handle: c.c_void_p, dtype: np.dtype[Any]) -> None:
-        super().__init__(handle)
-        self._precision = dtype
+    def __init__(
+        self,
+        owner: _life.Owner,
+        dtype: np.dtype[Any],
+        networks: tuple[_Network, ...],
+        cancel: Optional[Cancel],
+        token: Cancel,
+        deadline: float,
+    ) -> None:
+        self._owner = owner
+        self._precision, self._networks = dtype, networks
+        self._watch(cancel, token, deadline)
+
+    def _watch(self, cancel: Optional[Cancel], token: Cancel, deadline: float) -> None:
+        # Of the caller's, and the run's own, which Ctrl+C uses up.
+        self._cancel, self._token = cancel, token
+        self._end = time.monotonic() + deadline if deadline > 0.0 else None
+
+    def close(self) -> None:
+        """Frees it."""
+        super().close()
+        self._networks = ()
+
+    def _said(self) -> str:
+        p = self.progress
+        return f"{p.samples} samples, step {p.step}{f' of {p.of}' if p.of else ''}{', done' if p.done else ''}"
 
     def step(self, max_steps: int = 1) -> Progress:
-        """Advances by at most so many steps; 0 tells how far it is. Ctrl+C is raised after them, and the run can go on."""
+        """Advances by at most so many steps; 0 tells how far it is. Ctrl+C ends it at once, also within a network call, and the
+        run can go on."""
+        steps = _arguments.whole(max_steps, "max_steps", _arguments.I32, 0)
         progress = _abi.struct(_abi.Progress, "progress")
-        with _interrupts(None) as interrupted:
-            call(lib.psld_run_step, self._open, max_steps, c.byref(progress))
+        if steps == 0:
+            call(lib.psld_run_step, self._open, 0, c.byref(progress))
+            return Progress._of(progress)
+        with Interrupts(self._token.cancel) as interrupted:
+            try:
+                call(lib.psld_run_step, self._open, steps, c.byref(progress))
+            except (Cancelled, KeyboardInterrupt):
+                if not interrupted:
+                    raise
         if interrupted:
+            left = 0.0 if self._end is None else max(1e-9, self._end - time.monotonic())
+            self.resume(deadline=left, cancel=self._cancel)
             raise KeyboardInterrupt
         return Progress._of(progress)
 
@@ -811,7 +1147,7 @@ class Run(_Handle):
             yield progress
 
     def finish(self) -> Progress:
-        """To the end; Ctrl+C stops after the step, and the run can go on."""
+        """To the end; Ctrl+C ends it at once, and the run can go on."""
         progress = self.progress
         for progress in self:
             pass
@@ -819,9 +1155,10 @@ class Run(_Handle):
 
     def read(self, what: str = "data", dtype: Optional[npt.DTypeLike] = None) -> Array:
         """``"data"``, ``"state"`` or ``"x0"`` (the data estimate), also between steps."""
-        which = _named(_OUTPUTS, what, "what")
-        out = np.empty(_abi.shape(lib.psld_run_shape, self._open, which), self._precision if dtype is None else dtype)
-        call(lib.psld_run_read, self._open, which, _dtype(out.dtype), out.ctypes.data, out.size)
+        which = _arguments.named(_OUTPUTS, what, "what")
+        sizes = _abi.shape(lib.psld_run_shape, self._open, which)
+        out = _arguments.empty(sizes, self._precision if dtype is None else _arguments.dtype(dtype))
+        call(lib.psld_run_read, self._open, which, _code(out.dtype), out.ctypes.data, out.size)
         return out
 
     @property
@@ -849,8 +1186,8 @@ class Run(_Handle):
         ...     bool((run.data == first).all())
         True
         """
-        order = _whole(indices, np.int64, "indices")
-        new = None if seeds is None else _whole(seeds, np.uint64, "seeds")
+        order = _arguments.wholes(indices, np.int64, "indices")
+        new = None if seeds is None else _arguments.wholes(seeds, np.uint64, "seeds")
         if order.ndim != 1 or (new is not None and new.shape != order.shape):
             raise ArgumentError(100, "gather: expected a list of indices, and as many seeds")
         pointer = None if new is None else new.ctypes.data_as(c.POINTER(c.c_uint64))
@@ -867,17 +1204,9 @@ class Run(_Handle):
 
     def resume(self, *, deadline: float = 0.0, cancel: Optional[Cancel] = None) -> None:
         """Another deadline and token for an interrupted run."""
-        call(lib.psld_run_resume, self._open, None if cancel is None else cancel._open, deadline)
-
-
-# Engines that are open. A network in Python must not be called when the interpreter is gone.
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_engines() -> None:
-    for engine in list(_engines):
-        engine.close()
+        seconds, token = _arguments.seconds(deadline, "deadline"), Cancel._of_call(cancel)
+        call(lib.psld_run_resume, self._open, token._open, seconds)
+        self._watch(cancel, token, seconds)
 
 
 class Engine(_Handle):
@@ -894,22 +1223,44 @@ class Engine(_Handle):
     [1, 2, 3]
     """
 
-    _free = lib.psld_engine_free
+    @staticmethod
+    def _free(handle: c.c_void_p) -> None:
+        # Also what its tickets wait for: who leaves `with`, or Python, is done with it.
+        lib.psld_engine_close(handle, None)
+        lib.psld_engine_free(handle)
+
+    _unique = "it has a thread of its own; make one in each process, of the model, which can be pickled"
 
     def __init__(self, model: Model, *, max_batch: int = 0, queue: int = 0, max_wait: float = 0.0) -> None:
         options = _abi.struct(_abi.EngineOptions, "engine_options")
-        options.max_batch, options.queue, options.max_wait_seconds = max_batch, queue, max_wait
-        handle = c.c_void_p()
-        call(lib.psld_engine_create, model._open, c.byref(options), c.byref(handle))
-        super().__init__(handle)
-        self._model = model
-        _engines.add(self)
+        options.max_batch = _arguments.whole(max_batch, "max_batch", _arguments.I32)
+        options.queue = _arguments.whole(queue, "queue", _arguments.I32)
+        options.max_wait_seconds = _arguments.seconds(max_wait, "max_wait")
+        # Its own, which stays when the caller's is closed.
+        self._model = _arguments.instance(model, Model, "model")._twin()
+        # Those of guides join them: it may call them as long as it lives.
+        self._networks = set(model._networks)
+        owner = self._place()
+        if _life.ends():
+            raise RunError(503, "the interpreter ends: no engine is started any more")
+        call(lib.psld_engine_create, model._open, c.byref(options), c.byref(owner.handle))
+        self._owner = owner
+        _life.engines.add(self)
+
+    def _said(self) -> str:
+        return f"{self.stats['requests']} requests of {self._model!r}"
+
+    def close(self) -> None:
+        """Ends it, and the requests that are in it."""
+        super().close()
+        self._model.close()
+        self._networks.clear()
 
     def submit(
         self,
         n: int = 1,
         *,
-        sampler: Union[str, Sampler] = "em",
+        sampler: Union[str, Sampler, None] = None,
         priority: int = 0,
         dtype: npt.DTypeLike = np.float32,
         previews: bool = False,
@@ -925,18 +1276,24 @@ class Engine(_Handle):
         measurement: Union[npt.ArrayLike, tuple[npt.ArrayLike, npt.ArrayLike], None] = None,
         scales: Union[float, Sequence[float], None] = None,
         guide: Optional[Model] = None,
+        tag: int = 0,
         **options: Any,
     ) -> Ticket:
         """Hands in a request for ``n`` samples, without waiting for the network; the arguments are those of
         :meth:`Model.start`. Who submits often compiles the sampler once. ``priority`` is -10 to 10, more is served earlier."""
-        made, run_options, keep = self._model._prepare(
-            n, sampler, options, dtype, 0, previews, anytime, deadline, max_memory, cancel, init, from_image, noise, labels,
-            inpaint, measurement, scales, guide,
+        # Said first of the engine.
+        engine, token = self._open, Cancel._of_call(cancel)
+        made, run_options, keep, networks = self._model._prepare(
+            Engine.submit, n, sampler, options, dtype, token, previews=previews, anytime=anytime, deadline=deadline,
+            max_memory=max_memory, init=init, from_image=from_image, noise=noise, labels=labels, inpaint=inpaint,
+            measurement=measurement, scales=scales, guide=guide, tag=tag,
         )  # fmt: skip
-        handle = c.c_void_p()
-        call(lib.psld_engine_submit, self._open, made._open, c.byref(run_options), priority, c.byref(handle))
+        level = _arguments.whole(priority, "priority", _arguments.I32)
+        self._networks.update(networks)
+        owner = Ticket._place()
+        call(lib.psld_engine_submit, engine, made._open, c.byref(run_options), level, c.byref(owner.handle))
         del keep
-        return Ticket(handle, np.dtype(dtype))
+        return Ticket(owner, _arguments.dtype(dtype), self, token)
 
     @property
     def stats(self) -> dict[str, int]:
@@ -964,10 +1321,22 @@ class Ticket(_Handle):
     """
 
     _free = lib.psld_ticket_free
+    _unique = "keep its `result()`"
 
-    def __init__(self, handle: c.c_void_p, dtype: np.dtype[Any]) -> None:
-        super().__init__(handle)
-        self._precision = dtype
+    def __init__(self, owner: _life.Owner, dtype: np.dtype[Any], engine: Engine, token: Cancel) -> None:
+        self._owner = owner
+        # An engine that nobody holds is closed; the token is cancelled with the caller's.
+        self._precision, self._token = dtype, token
+        self._engine: Optional[Engine] = engine
+
+    def close(self) -> None:
+        """Frees it; a request that has not ended is cancelled."""
+        super().close()
+        self._engine = None
+
+    def _said(self) -> str:
+        p = self.progress
+        return f"request {self.id}, step {p.step}{f' of {p.of}' if p.of else ''}{', done' if p.done else ''}"
 
     @property
     def id(self) -> int:
@@ -979,9 +1348,7 @@ class Ticket(_Handle):
     def wait(self, timeout: Optional[float] = None) -> Progress:
         """Waits for its end, for ``timeout`` seconds at most: ``done`` says whether it came. Raises what it ended with otherwise,
         such as :class:`Cancelled`, also where the engine was closed. Ctrl+C ends the wait, and not the request."""
-        if timeout is not None and not timeout >= 0.0:
-            raise ArgumentError(100, f"timeout = {timeout}: expected at least 0 seconds")
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + _arguments.seconds(timeout, "timeout")
         progress = _abi.struct(_abi.Progress, "progress")
         while True:
             left = _DEAF_SECONDS if end is None else end - time.monotonic()
@@ -1014,9 +1381,10 @@ class Ticket(_Handle):
     def read(self, what: str = "data", dtype: Optional[npt.DTypeLike] = None) -> Array:
         """``"data"`` or ``"state"`` of a request that is complete; ``"x0"`` (the data estimate) at any time, of one with
         ``previews`` or ``anytime``."""
-        which = _named(_OUTPUTS, what, "what")
-        out = np.empty(_abi.shape(lib.psld_ticket_shape, self._open, which), self._precision if dtype is None else dtype)
-        call(lib.psld_ticket_read, self._open, which, _dtype(out.dtype), out.ctypes.data, out.size)
+        which = _arguments.named(_OUTPUTS, what, "what")
+        sizes = _abi.shape(lib.psld_ticket_shape, self._open, which)
+        out = _arguments.empty(sizes, self._precision if dtype is None else _arguments.dtype(dtype))
+        call(lib.psld_ticket_read, self._open, which, _code(out.dtype), out.ctypes.data, out.size)
         return out
 
     @property
@@ -1030,59 +1398,10 @@ class Ticket(_Handle):
         return _abi.document(lib.psld_ticket_provenance_json, self._open)
 
 
-def _plain(value: Any) -> Any:
-    """What JSON does not know: numpy's numbers and arrays, and paths."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{value!r} is no value of an option")
-
-
-def _whole(values: npt.ArrayLike, kind: npt.DTypeLike, what: str) -> Array:
-    """Whole numbers as C has them; numpy would cut off what does not fit."""
-    given = np.asarray(values)
-    if given.dtype.kind in "biuf" or given.size == 0:
-        with np.errstate(invalid="ignore"):
-            whole = given.astype(kind, order="C")
-        if np.array_equal(whole, given):
-            return whole
-    raise ArgumentError(100, f"{what} = {values!r}: expected whole numbers that {np.dtype(kind)} holds")
-
-
-def _tensor(array: npt.ArrayLike, keep: list[Any]) -> _abi.Tensor:
-    """A view of an array, which is copied only where its type or layout is not C's."""
-    values = np.asarray(array)
-    values = np.ascontiguousarray(values, np.float64 if values.dtype == np.float64 else np.float32)
+def _tensor(values: Array, keep: list[Any]) -> _abi.Tensor:
+    """A view of an array that is as C has them."""
     shape = (c.c_int64 * values.ndim)(*values.shape)
     tensor = _abi.struct(_abi.Tensor, "tensor")
-    tensor.data, tensor.dtype, tensor.ndim, tensor.shape = values.ctypes.data, _dtype(values.dtype), values.ndim, shape
+    tensor.data, tensor.dtype, tensor.ndim, tensor.shape = values.ctypes.data, _code(values.dtype), values.ndim, shape
     keep += [values, shape, tensor]
     return tensor
-
-
-class _interrupts:
-    """Ctrl+C while the library works: the handler runs at the start of a callback, where an exception would be lost, so it
-    cancels instead where there is a token, and the caller raises."""
-
-    def __init__(self, cancel: Optional[Cancel]) -> None:
-        self._cancel = cancel
-        self._seen: list[int] = []
-        self._previous: Any = None
-
-    def __enter__(self) -> list[int]:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            self._previous = signal.signal(signal.SIGINT, self._handle)
-        return self._seen
-
-    def _handle(self, number: int, _: Any) -> None:
-        self._seen.append(number)
-        if self._cancel is not None:
-            self._cancel.cancel()
-
-    def __exit__(self, *_: Any) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes as c
+import errno
 import json
 import os
 import threading
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
+from . import _life
+
 ABI_VERSION = 1
 
 progress_callback = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_void_p)
 network_callback = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_void_p)
-release_callback = c.CFUNCTYPE(None, c.c_void_p)
 
 
 class Progress(c.Structure):
@@ -65,6 +67,8 @@ class Evaluation(c.Structure):
         ("out_elements", c.c_size_t),
         ("message", c.c_void_p),
         ("message_capacity", c.c_size_t),
+        ("indices", c.POINTER(c.c_int64)),
+        ("tags", c.POINTER(c.c_uint64)),
     ]
 
 
@@ -131,6 +135,7 @@ class RunOptions(c.Structure):
         ("from_image", c.POINTER(Tensor)),
         ("measurement", c.POINTER(Tensor)),
         ("measurement_mask", c.POINTER(Tensor)),
+        ("tag", c.c_uint64),
     ]
 
 
@@ -151,6 +156,10 @@ class PsldError(Exception):
         self.status = status
         self.hint = hint
 
+    # As processes hand exceptions to one another.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.args[0], self.hint)
+
     @property
     def name(self) -> str:
         """The status' name, such as ``PSLD_STATUS_INVALID_ARGUMENT``."""
@@ -158,12 +167,20 @@ class PsldError(Exception):
         return name.decode()
 
     def __str__(self) -> str:
-        message = super().__str__()
+        message = str(self.args[0])
         return f"{message}\nhint: {self.hint}" if self.hint else message
 
 
 class ArgumentError(PsldError, ValueError):
     """An argument, option, shape or file is wrong (1xx)."""
+
+
+class FileMissing(ArgumentError, FileNotFoundError):
+    """A file is not there."""
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(status, message, hint)
+        self.errno, self.strerror = errno.ENOENT, os.strerror(errno.ENOENT)
 
 
 class ModelError(PsldError):
@@ -172,6 +189,14 @@ class ModelError(PsldError):
 
 class OnnxRuntimeError(PsldError, RuntimeError):
     """ONNX Runtime is missing, unsuitable, or failed (3xx)."""
+
+
+class OnnxRuntimeMissing(OnnxRuntimeError, FileNotFoundError):
+    """There is no library of ONNX Runtime where one was looked for."""
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(status, message, hint)
+        self.errno, self.strerror = errno.ENOENT, os.strerror(errno.ENOENT)
 
 
 class NumericError(PsldError, ArithmeticError):
@@ -210,8 +235,18 @@ class OutOfMemory(PsldError, MemoryError):
     """Memory could not be allocated."""
 
 
+for _class in (
+    PsldError, ArgumentError, FileMissing, ModelError, OnnxRuntimeError, OnnxRuntimeMissing, NumericError, RunError, Cancelled,
+    DeadlineExceeded, Partial, QueueFull, CheckpointError, InternalError, OutOfMemory,
+):  # fmt: skip
+    # Where they are found, and what tracebacks show.
+    _class.__module__ = __package__
+
 _BLOCKS = {1: ArgumentError, 2: ModelError, 3: OnnxRuntimeError, 4: NumericError, 5: RunError, 9: InternalError}
-_STATUSES = {500: Cancelled, 502: DeadlineExceeded, 504: CheckpointError, 505: Partial, 506: QueueFull, 902: OutOfMemory}
+_STATUSES = {
+    300: OnnxRuntimeMissing, 500: Cancelled, 502: DeadlineExceeded, 504: CheckpointError, 505: Partial, 506: QueueFull,
+    902: OutOfMemory,
+}  # fmt: skip
 
 
 def _load() -> c.CDLL:
@@ -233,7 +268,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_model_load_file": [_handle, _text, c.POINTER(ModelOptions), c.POINTER(_handle)],
     "psld_model_load_memory": [_handle, c.c_char_p, c.c_size_t, c.POINTER(ModelOptions), c.POINTER(_handle)],
     "psld_model_create": [
-        network_callback, c.c_void_p, release_callback, _text, c.POINTER(ModelOptions), c.POINTER(_handle),
+        c.c_void_p, c.c_void_p, c.c_void_p, _text, c.POINTER(ModelOptions), c.POINTER(_handle),
     ],
     "psld_model_info_json": [_handle, *_query],
     "psld_model_shape": [_handle, c.c_int32, *_query],
@@ -243,7 +278,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_sampler_create": [_handle, c.POINTER(SamplerOptions), c.POINTER(_handle)],
     "psld_sampler_create_from_plan": [_handle, _text, c.POINTER(_handle)],
     "psld_model_probe": [
-        _handle, c.c_char_p, c.POINTER(c.c_int64), c.c_size_t, _handle, progress_callback, c.c_void_p, *_query,
+        _handle, c.c_char_p, c.POINTER(c.c_int64), c.c_size_t, _handle, c.c_void_p, c.c_void_p, *_query,
     ],
     "psld_sampler_plan_json": [_handle, *_query],
     "psld_sampler_hash": [_handle, *_query],
@@ -261,15 +296,16 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "psld_run_load_guided": [_handle, _handle, _handle, c.c_char_p, c.c_size_t, c.POINTER(_handle)],
     "psld_run_provenance_json": [_handle, *_query],
     "psld_sample": [
-        _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.c_void_p, c.c_size_t, progress_callback,
+        _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.c_void_p, c.c_size_t, c.c_void_p,
         c.c_void_p,
     ],
     "psld_likelihood": [
         _handle, _handle, c.POINTER(RunOptions), c.c_int32, c.c_int32, c.POINTER(c.c_double), c.POINTER(c.c_double),
-        c.c_size_t, progress_callback, c.c_void_p,
+        c.c_size_t, c.c_void_p, c.c_void_p,
     ],
     "psld_engine_create": [_handle, c.POINTER(EngineOptions), c.POINTER(_handle)],
     "psld_engine_submit": [_handle, _handle, c.POINTER(RunOptions), c.c_int32, c.POINTER(_handle)],
+    "psld_engine_close": [_handle],
     "psld_engine_stats_json": [_handle, *_query],
     "psld_ticket_wait": [_handle, c.c_double, c.POINTER(Progress)],
     "psld_ticket_id": [_handle, c.POINTER(c.c_uint64)],
@@ -314,40 +350,55 @@ class _Calling(threading.local):
 
     # Calls of the library, one within another where a network in Python makes some.
     depth = 0
+    # Whether it is in the caller's Python within them, where an exception comes back to us.
+    python = False
     # What a network in Python raised within them.
     exception: Optional[BaseException] = None
 
 
-_calling = _Calling()
+calling = _Calling()
 
 
 def raise_later(exception: BaseException) -> None:
     """Keeps an exception, which cannot cross the library, for the call that is under way on this thread; if there is one, as
     on the thread of an engine there is not."""
-    if _calling.depth > 0:
-        _calling.exception = exception
+    if calling.depth > 0:
+        calling.exception = exception
 
 
 def call(function: Callable[..., int], *arguments: Any) -> None:
     """Calls a function that ends with ``err``; a failure becomes an exception."""
     err = c.c_void_p()
-    _calling.depth += 1
+    me, python = threading.get_ident(), calling.python
+    calling.depth += 1
     try:
+        # First in, then looked: who ends the interpreter does it the other way round.
+        _life.inside.add(me)
+        if _life.refuses():
+            raise SystemExit
+        calling.python = False
         status = function(*arguments, c.byref(err))
     finally:
-        _calling.depth -= 1
+        calling.python = python
+        calling.depth -= 1
+        if calling.depth == 0:
+            _life.inside.discard(me)
     if status == 0:
         return
-    raised, _calling.exception = _calling.exception, None
+    raised, calling.exception = calling.exception, None
+    try:
+        message = lib.psld_error_message(err).decode() if err else ""
+        hint = lib.psld_error_hint(err).decode() if err else ""
+    finally:
+        lib.psld_error_free(err)
     if raised is not None:
-        lib.psld_error_free(err)
         raise raised
-    message, hint = "", ""
-    if err.value:
-        message = lib.psld_error_message(err).decode()
-        hint = lib.psld_error_hint(err).decode()
-        lib.psld_error_free(err)
+    if _life.refuses():
+        # A daemon's thread at the end of the interpreter leaves without a word.
+        raise SystemExit
     kind = _STATUSES.get(status) or _BLOCKS.get(status // 100, PsldError)
+    if kind is ArgumentError and f"(os error {errno.ENOENT})" in message:
+        kind = FileMissing
     raise kind(status, message or lib.psld_status_name(status).decode(), hint)
 
 

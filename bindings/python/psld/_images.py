@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _arguments
 from ._abi import ArgumentError
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def samples_to_pil(samples: npt.ArrayLike, *, range: tuple[float, float] = (-1.0, 1.0)) -> list[Image.Image]:
-    """Samples, ``[n, C, H, W]`` of one channel or three, as images: the pixels that ``psld sample --out FOLDER/`` writes.
+    """Samples, ``[n, C, H, W]`` of one channel or three, as images: the pixels that ``psld sample --out FOLDER/`` writes. Of
+    uint8 they are levels, and stay as they are.
 
     ``range`` is the data's (:meth:`psld.Model.images` knows it). Needs Pillow.
 
@@ -26,13 +28,16 @@ def samples_to_pil(samples: npt.ArrayLike, *, range: tuple[float, float] = (-1.0
         from PIL import Image
     except ImportError:
         raise ImportError("images need Pillow: pip install pillow") from None
-    values = np.asarray(samples, np.float64)
-    if values.ndim != 4 or values.shape[1] not in (1, 3):
-        raise ArgumentError(100, f"samples of shape {values.shape}: expected [n, 1, H, W] or [n, 3, H, W]")
-    low, high = range
+    given = _arguments.array(samples, "samples")
+    if given.ndim != 4 or given.shape[1] not in (1, 3):
+        raise ArgumentError(100, f"samples of shape {given.shape}: expected [n, 1, H, W] or [n, 3, H, W]")
+    low, high = _arguments.pair(range, "range")
     if not low < high:
         raise ArgumentError(100, f"range = {range}: expected two ascending numbers")
-    # Truncated, with the library's allowance: images of eight bits stay as they are.
-    levels = np.clip(255.0 * (values - low) / (high - low) + 1e-4, 0.0, 255.0).astype(np.uint8)
-    pixels: Any = levels[:, 0] if levels.shape[1] == 1 else np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
+    levels = given
+    if given.dtype != np.uint8:
+        values = _arguments.image(given, "samples", lambda: (low, high)).astype(np.float64)
+        # Truncated, with the library's allowance: images of eight bits stay as they are.
+        levels = np.clip(255.0 * (values - low) / (high - low) + 1e-4, 0.0, 255.0).astype(np.uint8)
+    pixels: Any = np.ascontiguousarray(levels[:, 0] if levels.shape[1] == 1 else levels.transpose(0, 2, 3, 1))
     return [Image.fromarray(image) for image in pixels]

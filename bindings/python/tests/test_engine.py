@@ -144,7 +144,7 @@ def child(program):
 def test_ctrl_c_ends_a_wait_and_not_the_request():
     program = """
 model = psld.Model(MIXTURE, threads=1)
-with psld.Engine(model) as engine, engine.submit(4, nfe=900000) as ticket:
+with psld.Engine(model) as engine, engine.submit(4, sampler="em", nfe=200000) as ticket:
     print("ready", flush=True)
     try:
         ticket.result()
@@ -174,7 +174,7 @@ def network(z, t):
 spec = {"format": 1, "process": {"kind": "vp"}, "data": {"shape": [2]}, "network": {"prediction": "epsilon"}}
 model = psld.Model(network, spec=spec)
 engine = psld.Engine(model)
-tickets = [engine.submit(1, nfe=100000) for _ in range(3)]
+tickets = [engine.submit(1, sampler="em", nfe=20000) for _ in range(3)]
 while len(calls) < 3:
     time.sleep(0.001)
 print("ended", flush=True)

@@ -3,10 +3,7 @@
 import json
 import os
 import subprocess
-import sys
 
-# The CUDA libraries that torch wants are empty files here: bound when called, which a CPU never does.
-sys.setdlopenflags(os.RTLD_LAZY | os.RTLD_GLOBAL)
 import numpy as np
 import pytest
 import torch
@@ -15,12 +12,10 @@ from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, UNet2DConditio
 import psld
 from psld.diffusers import Scheduler
 
-# Its threads spin while others compute.
-torch.set_num_threads(1)
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..", "..")
 with open(os.path.join(ROOT, "tests", "data", "diffusers", "spec.json")) as file:
     SPEC = json.load(file)
-CONFIG = DDPMScheduler().config
+CONFIG = DDPMScheduler(clip_sample=False).config
 
 
 @pytest.fixture(scope="module")
@@ -161,15 +156,9 @@ def test_guidance_and_half_precision_of_a_pipeline(unet, sampler):
     wide = guided(torch.float32, False)
     assert torch.equal(guided(torch.float32, True), wide)
     assert (guided(torch.float16, True) - wide).abs().max() < 0.05 * wide.abs().max()
-    # With momenta of its own a path cannot be shown twice.
     scheduler = Scheduler.from_config(CONFIG, process={"kind": "psld"})
     scheduler.set_timesteps(5)
-    first = scheduler.timesteps[0]
-    assert scheduler.scale_model_input(x.half(), first).dtype == torch.float16
-    scheduler.set_timesteps(5)
-    scheduler.scale_model_input(torch.cat([x] * 2), first)
-    with pytest.raises(ValueError, match="guidance"):
-        scheduler.step(x, first, x)
+    assert scheduler.scale_model_input(x.half(), scheduler.timesteps[0]).dtype == torch.float16
 
 
 def test_class_conditional_networks_and_ranges():
@@ -319,7 +308,6 @@ def test_pipelines_that_start_from_an_image(process):
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 8:] = 1
-    # Along a phase-space path the batch is not shown twice.
     asked = dict(image=image, prompt_embeds=embeddings, guidance_scale=1.0, num_inference_steps=10, output_type="np")
     for kind, more in ((StableDiffusionImg2ImgPipeline, {}), (StableDiffusionInpaintPipeline, dict(mask_image=mask, height=16, width=16))):
         pipeline = kind(scheduler=Scheduler.from_config(CONFIG, process=process), **tiny())
@@ -331,22 +319,16 @@ def test_pipelines_that_start_from_an_image(process):
             made.append(pipeline(strength=strength, generator=generator, **asked, **more).images)
             assert made[-1].shape == (1, 16, 16, 3) and np.isfinite(made[-1]).all()
         assert (made[0] != made[1]).any()
-    if process is None:
-        guided = pipeline(
-            strength=0.6, negative_prompt_embeds=-embeddings, **{**asked, "guidance_scale": 5.0}, **more
-        )
-        assert np.isfinite(guided.images).all()
+    guided = pipeline(strength=0.6, negative_prompt_embeds=-embeddings, **{**asked, "guidance_scale": 5.0}, **more)
+    assert np.isfinite(guided.images).all()
 
 
 def test_what_is_refused():
     with pytest.raises(psld.ArgumentError, match="rk45"):
         Scheduler(sampler="rk45").set_timesteps(10)
     with pytest.raises(psld.ArgumentError, match="beta_schedule"):
-        Scheduler(config={"beta_schedule": "other"})
+        Scheduler(beta_schedule="other")
     with pytest.raises(psld.ArgumentError, match="prediction_type"):
-        Scheduler(config={"prediction_type": "flow"})
-    for config in ({"num_train_timesteps": 1000}, {**CONFIG, "rescale_betas_zero_snr": True}):
-        with pytest.raises(psld.ArgumentError, match="table of betas"):
-            Scheduler.from_config(config)
+        Scheduler(prediction_type="other")
     with pytest.raises(ValueError, match="set_timesteps"):
         Scheduler().step(torch.zeros(1, 3, 8, 8), 0, torch.zeros(1, 3, 8, 8))

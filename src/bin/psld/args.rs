@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use psld::io::npy;
 use psld::spec::{
     Clip, Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Operator, Restoration, Variant,
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Samplers of phase-space diffusion models (PSLD, CLD, VP) over ONNX Runtime.
 #[derive(Parser)]
-#[command(name = "psld", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "psld", version, max_term_width = 100)]
 #[command(
     after_help = "Exit status: 0 success, 1 failure at run time, 2 usage or bad input, 130 interrupted."
 )]
@@ -35,7 +35,7 @@ pub enum Command {
     /// Say what a model is: process, data, inputs, what runs it.
     Info(InfoArgs),
     /// Print a sampler's plan: each network call and update with its coefficients.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Check that a model computes here what it computed where it was trained.
     #[cfg(feature = "onnxruntime")]
     Verify(VerifyArgs),
@@ -52,36 +52,61 @@ pub enum Command {
     Study(Box<StudyArgs>),
     /// List the samplers.
     Samplers(SamplersArgs),
+    /// Print what completes commands and options in a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands.
+    Man(ManArgs),
+}
+
+/// The command line, with what a command needs first in its usage.
+pub fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        let options = command.get_arguments().filter(|arg| arg.is_required_set() && !arg.is_positional());
+        let words: String = command.get_positionals().chain(options).map(word_of).collect();
+        let usage = format!("psld {} {words}[OPTIONS]", command.get_name());
+        command.override_usage(usage)
+    })
+}
+
+/// An argument in a usage.
+fn word_of(arg: &clap::Arg) -> String {
+    let value = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+    let more = if matches!(arg.get_action(), clap::ArgAction::Append) { "..." } else { "" };
+    match arg.get_long() {
+        Some(long) => format!("--{long} <{value}> "),
+        None => format!("<{value}>{more} "),
+    }
 }
 
 #[derive(Args)]
 pub struct SampleArgs {
-    /// Number of samples [default: 64, or as many as --init, --from-image, --noise, --measurement or --inpaint-image hold]
+    /// Number of samples [default: 64, or as many as --init, --from-image, --noise, --measurement or --inpaint-image hold,
+    /// or --label and --scale make]
     #[arg(short, value_name = "N", allow_negative_numbers = true)]
     pub n: Option<usize>,
 
     #[command(flatten)]
     pub sampler: SamplerArgs,
 
-    /// Class of all samples, or a list (0,1,2 or 0-9) that the samples take in turn, for class-conditional models and
-    /// guidance [default: the null class]
+    /// Class of all samples, or a list (0,1,2 or 0-9) that the samples take in turn, a column of the grid for each, for
+    /// class-conditional models and guidance [default: the null class]
     #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to sample")]
     pub label: Option<OneOrMany<i64>>,
-    /// Guidance scale, or a list that the samples take in turn. Without "guidance" in --config classifier-free: 0 is the
-    /// plain class-conditional sampler
+    /// Guidance scale, or a list: all classes of --label with the first, then all with the next, a row of the grid for each.
+    /// Without "guidance" in --config classifier-free: 0 is the plain class-conditional sampler
     #[arg(long, value_name = "W", value_parser = scales, allow_hyphen_values = true, help_heading = "What to sample")]
     pub scale: Option<OneOrMany<f64>>,
     /// Initial state instead of a draw of the prior: .npy [n, k*C, ...]
     #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub init: Option<PathBuf>,
     /// Images to start from instead of noise, one for all or one for each sample, perturbed as at --t-start: .npy
-    /// [n, C, ...], PNG (an image or a grid), or a folder of PNG
+    /// [n, C, ...] in the data range (or uint8), PNG (an image or a grid), or a folder of PNG
     #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath, conflicts_with = "init", help_heading = "What to sample")]
     pub from_image: Option<PathBuf>,
     /// Noise instead of psld's own: .npy [draws, n, k*C, ...] in the order in which the plan consumes it
     #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub noise: Option<PathBuf>,
-    /// Image to complete: .npy [n or 1, C, ...] in the data range, or PNG
+    /// Image to complete: .npy [n or 1, C, ...] in the data range (or uint8), or PNG
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub inpaint_image: Option<PathBuf>,
     /// Where it is known: .npy [n or 1, 1 or C, ...] with 1 = known, or PNG with white = known
@@ -98,7 +123,7 @@ pub struct SampleArgs {
     /// pixels), convolve:KERNEL.npy, or mask (elements)
     #[arg(long, value_name = "OPERATOR", help_heading = "What to sample")]
     pub restore: Option<String>,
-    /// What was measured: .npy [n or 1, C, ...] in the data range (for average [n or 1, C, H/FACTOR, W/FACTOR]), or PNG
+    /// What was measured: .npy [n or 1, C, ...] in the data range, or uint8 (for average [n or 1, C, H/FACTOR, W/FACTOR]), or PNG
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
     pub measurement: Option<PathBuf>,
     /// For mask, where it was measured: .npy [n or 1, 1 or C, ...] with 1 = measured, or PNG with white = measured
@@ -113,6 +138,12 @@ pub struct SampleArgs {
     /// images, samples.npy for other data]
     #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Output")]
     pub out: Option<PathBuf>,
+    /// Images side by side in a grid [default: as many as --label lists, or --scale without it; else about as many as rows]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Output")]
+    pub columns: Option<usize>,
+    /// Remove the images of an earlier run (0.png, 1.png, ...) from DIR/
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
     /// What to write: data [n, C, ...] as float32, or (.npy only) the state [n, k*C, ...] in its precision
     #[arg(long, value_enum, default_value_t = What::Data, help_heading = "Output")]
     pub output: What,
@@ -208,8 +239,9 @@ pub struct LikelihoodArgs {
 /// What is done with images that are there already.
 #[derive(Args)]
 pub struct ImagesArgs {
-    /// The images: .npy [n, C, ...] in the data range, PNG (an image or a grid), or a folder of PNG
-    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath)]
+    /// The images: .npy [n, C, ...] in the data range (or levels of 0 to 255 as uint8), PNG (an image or a grid), or a folder
+    /// of PNG
+    #[arg(value_name = "IMAGES", value_hint = ValueHint::AnyPath, help_heading = None::<&'static str>)]
     pub images: PathBuf,
     /// Print one JSON object on stdout that says what was done
     #[arg(long, help_heading = "Output")]
@@ -249,7 +281,7 @@ pub struct MeasureArgs {
     /// The network whose images they are: .onnx, or .json for an analytic mixture
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
-    /// The images: .npy [n, C, ...], PNG (an image or a grid), or a folder of PNG
+    /// The images: .npy [n, C, ...] in the data range (or uint8), PNG (an image or a grid), or a folder of PNG
     #[arg(value_hint = ValueHint::AnyPath)]
     pub images: PathBuf,
     /// What is measured: average:FACTOR, blur:STD, convolve:KERNEL.npy, or mask (every element, to be masked later)
@@ -259,7 +291,7 @@ pub struct MeasureArgs {
     #[arg(long, value_name = "STD", default_value_t = 0.0, allow_negative_numbers = true)]
     pub measurement_noise: f64,
     /// Seed of the first image's noise; image i has seed + i
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// The measurement, for `psld sample --measurement`
     #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]
@@ -279,7 +311,7 @@ impl MeasureArgs {
 #[derive(Args)]
 pub struct ModelArgs {
     /// The network: .onnx, or .json for an analytic mixture
-    #[arg(value_hint = ValueHint::FilePath)]
+    #[arg(value_hint = ValueHint::FilePath, help_heading = None::<&'static str>)]
     pub model: PathBuf,
     /// The network's spec, instead of the one in the model's metadata
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "How to run")]
@@ -322,7 +354,7 @@ pub struct SamplerArgs {
     /// A plan to execute in place of a sampler, as `psld plan`, `psld tune` and examples/plans write them
     #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
     pub plan: Option<PathBuf>,
-    /// Which sampler; `psld samplers` lists them [default: em; to encode unipc, for likelihoods gddim]
+    /// Which sampler; `psld samplers` lists them [default: auto; to encode unipc, for likelihoods gddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
     /// Solver steps, instead of --nfe
@@ -335,7 +367,7 @@ pub struct SamplerArgs {
     /// [default: quadratic]
     #[arg(long, value_name = "GRID")]
     pub grid: Option<String>,
-    /// Forward time at which sampling starts [default: 1]
+    /// Forward time at which sampling starts [default: 1; of tables of betas see `psld info`]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub t_start: Option<f64>,
     /// Forward time at which the solver's steps end [default: 0.001]
@@ -645,7 +677,7 @@ pub struct BenchArgs {
 #[cfg(feature = "onnxruntime")]
 #[derive(Args)]
 #[command(after_help = "\
-Samples and images: .npy [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255), PNG of one image or \
+Samples and images: .npy [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255 as uint8), PNG of one image or \
 a grid, or folders of PNG; several are taken together. --train and --test can be given several times.
 
 The Frechet distance needs statistics or training images, the other figures training images, and floors test images: as \
@@ -762,6 +794,22 @@ pub struct SamplersArgs {
     /// Print the measured table that `auto` chooses from instead
     #[arg(long)]
     pub why: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+For bash, in ~/.bashrc: source <(psld completions bash). For zsh: write it to a file _psld in a folder of $fpath. For fish: \
+write it to ~/.config/fish/completions/psld.fish. `make install` puts all of them where the shells look.")]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub struct ManArgs {
+    /// A folder for psld.1 and a page for each command, instead of psld.1 on stdout
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -889,6 +937,8 @@ impl EncodeArgs {
             measurement_mask: None,
             measurement_noise: None,
             out: Some(out),
+            columns: None,
+            overwrite: false,
             output: What::State,
             json,
             quiet,
@@ -988,11 +1038,13 @@ fn operator(text: &str) -> Result<Operator> {
 
 fn kernel(path: &Path) -> Result<Vec<Vec<f64>>> {
     let array = npy::read(path)?.values;
-    let [rows, columns] = *array.shape() else {
-        return Err(Error::new(
-            Status::ShapeMismatch,
-            format!("{}: a kernel has two axes, this array has shape {:?}", path.display(), array.shape()),
-        ));
+    let (rows, columns) = match array.shape() {
+        &[rows, columns] if rows > 0 && columns > 0 => (rows, columns),
+        shape => {
+            let message =
+                format!("{}: a kernel has two axes, this array has shape {shape:?}", path.display());
+            return Err(Error::new(Status::ShapeMismatch, message));
+        }
     };
     let mut values = vec![0.0; rows * columns];
     array.copy_into(&mut values)?;
@@ -1039,7 +1091,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

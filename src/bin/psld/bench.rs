@@ -26,7 +26,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
     }
     let options = args.model.options()?;
     if !args.quiet {
-        report::forward_runtime_log();
+        report::forward_log();
     }
     let loading = Instant::now();
     let model = Model::from_file(&args.model.model, options)?;
@@ -38,7 +38,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
         batch: args.batch,
-        labels: args.label.as_ref().map(|label| label.for_samples(args.n)),
+        labels: args.label.as_ref().map(|label| label.for_samples(args.n, 1)),
         ..RunOptions::new(args.n)
     };
 

@@ -9,6 +9,7 @@ use psld::evaluation::{
 };
 use psld::io;
 use psld::network::onnxruntime::{FeatureNetwork, Runtime};
+use psld::run::warn_of_range;
 use psld::{Error, Result};
 use serde_json::json;
 use std::fmt::Write;
@@ -36,7 +37,7 @@ pub fn run(args: Box<FdArgs>) -> Result<()> {
     let options = args.backend.options(args.spec.as_deref())?.onnx();
     let statistics = args.stats.as_deref().map(Statistics::read).transpose()?;
     if !args.quiet {
-        report::forward_runtime_log();
+        report::forward_log();
     }
     let mut network = FeatureNetwork::load(
         || Runtime::load(None),
@@ -131,6 +132,8 @@ fn images(
     let mut data = Vec::new();
     for path in paths {
         let images = io::read_images(path, &spec)?;
+        warn_of_range(&path.display().to_string(), &images, spec.range);
+        let images = images.into_f32();
         // The file is named here; later only the sample could be.
         Points::new(&images, spec.shape.iter().product())
             .map_err(|e| Error::argument(format!("{}: {}", path.display(), e.message())))?;

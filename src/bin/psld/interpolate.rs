@@ -1,8 +1,7 @@
 //! `psld interpolate`.
 
 use crate::args::{InterpolateArgs, spec_of};
-use crate::sample::floats;
-use psld::io::{NewFile, npy};
+use psld::io::{NewFile, npy, read_states};
 use psld::run::{Tensor, interpolate};
 use psld::{Error, Result};
 
@@ -13,7 +12,11 @@ pub fn run(args: InterpolateArgs) -> Result<()> {
     if !(1..=1_000_000).contains(&steps) {
         return Err(Error::argument(format!("steps = {steps}: expected 1 to 1000000")));
     }
-    let values = floats(&latents, "latents")?;
+    let mut state = spec.data.shape.clone();
+    state[0] *= spec.process()?.k();
+    let values = read_states(&latents, "latents", &["m"], &state).map_err(|e| {
+        if e.hint_text().is_some() { e } else { e.hint("latents are states: what `psld encode` writes") }
+    })?;
     let legs = values.shape().first().copied().unwrap_or(0).saturating_sub(1);
     if legs == 0 {
         let message = format!("{}: expected two latents or more", latents.display());

@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static POLLED: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Takes over Ctrl+C for the rest of the process.
+/// Takes over Ctrl+C for the rest of the process, unless whoever began it wants none heeded: `trap '' INT`, a job in the
+/// background of a script.
 pub fn install() -> Result<()> {
+    if is_ignored() {
+        return Ok(());
+    }
     ctrlc::set_handler(|| {
         if POLLED.load(Ordering::SeqCst) && !REQUESTED.swap(true, Ordering::SeqCst) {
             eprintln!("\ninterrupted: finishing the step (Ctrl+C again stops at once)");
@@ -20,6 +24,15 @@ pub fn install() -> Result<()> {
         unsafe { libc::_exit(130) }
     })
     .map_err(|e| Error::new(Status::Internal, "Ctrl+C cannot be handled").source(e))
+}
+
+fn is_ignored() -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: only asks; `now` is writable, and read only if the call filled it.
+    unsafe {
+        libc::sigaction(libc::SIGINT, std::ptr::null(), now.as_mut_ptr()) == 0
+            && now.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// From here to the drop of the result, Ctrl+C only sets what [`requested`] says.

@@ -1,9 +1,9 @@
 //! `psld likelihood`.
 
 use crate::args::{LikelihoodArgs, State};
-use crate::sample::{Progress, images};
+use crate::sample::Progress;
 use crate::{interrupt, report};
-use psld::io::{NewFile, check_writable, npy};
+use psld::io::{NewFile, check_writable, npy, read_images};
 use psld::network::Precision;
 use psld::run::{Estimate, LIKELIHOOD_SAMPLER, RunOptions, likelihood};
 use psld::{Error, Model, Result, SamplerSpec, Status};
@@ -45,17 +45,17 @@ pub fn run(args: LikelihoodArgs) -> Result<()> {
         check_writable(out, 0)?;
     }
     if !args.of.quiet {
-        report::forward_runtime_log();
+        report::forward_log();
     }
     let model = Model::from_file(&args.model.model, options)?;
     let data = &model.spec().data;
-    let images = images(&args.of.images, data)?;
+    let images = read_images(&args.of.images, data)?;
     let n = images.shape()[0];
     let options = RunOptions {
         seed: spec.seed(),
         precision: if args.of.state == State::F64 { Precision::F64 } else { Precision::F32 },
         batch: args.of.batch,
-        labels: args.label.as_ref().map(|label| label.for_samples(n)),
+        labels: args.label.as_ref().map(|label| label.for_samples(n, 1)),
         from_image: Some(images),
         ..RunOptions::new(n)
     };

@@ -2,12 +2,14 @@
 
 mod args;
 mod bench;
+mod completions;
 #[cfg(feature = "onnxruntime")]
 mod fd;
 mod info;
 mod interpolate;
 mod interrupt;
 mod likelihood;
+mod man;
 mod measure;
 mod noise;
 mod output;
@@ -22,7 +24,7 @@ mod tune;
 mod verify;
 
 use args::{Cli, Command};
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use psld::{Error, Status};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     // SAFETY: no handler runs; the signal is ignored from here on.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 
-    let mut command = Cli::command();
+    let mut command = args::command();
     // Only who asks for all versions pays for loading ONNX Runtime.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "--version") {
         command = command.long_version(&*report::versions().leak());
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         Command::Likelihood(args) => likelihood::run(*args),
         Command::Measure(args) => measure::run(args),
         Command::Info(args) => info::run(args),
-        Command::Plan(args) => plan::run(args),
+        Command::Plan(args) => plan::run(*args),
         #[cfg(feature = "onnxruntime")]
         Command::Verify(args) => verify::run(args),
         #[cfg(feature = "onnxruntime")]
@@ -70,6 +72,8 @@ fn main() -> ExitCode {
         Command::Tune(args) => tune::run(*args),
         Command::Study(args) => study::run(args),
         Command::Samplers(args) => samplers::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     });
     match done {
         Ok(Ok(())) => ExitCode::SUCCESS,

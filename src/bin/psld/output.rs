@@ -1,11 +1,10 @@
 //! Where samples go, and how they get there.
 
 use crate::args::What;
-use psld::io::{self, NewFile, npy, png};
+use psld::io::{self, NewFile, NewImages, npy, png};
 use psld::network::Precision;
 use psld::spec::DataSpec;
 use psld::{Error, Result, Status};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What `--out` names.
@@ -56,7 +55,7 @@ impl Target {
     }
 
     /// Whether `n` samples can be written in this form.
-    pub fn check_form(&self, data: &DataSpec, n: usize, what: What) -> Result<()> {
+    pub fn check_form(&self, data: &DataSpec, n: usize, columns: Option<usize>, what: What) -> Result<()> {
         if let Self::Npy(_) = self {
             return Ok(());
         }
@@ -67,13 +66,16 @@ impl Target {
         }
         // A folder holds grids of one.
         let images = if let Self::Png(_) = self { n } else { 1 };
-        png::grid_size(data, images).map(drop)
+        png::grid_size(data, images, columns).map(drop)
     }
 
-    /// Whether there is a place for `bytes` bytes.
-    pub fn check_place(&self, bytes: u128) -> Result<()> {
+    /// Whether there is a place for `bytes` bytes. Images of an earlier run are in the way unless they are to be removed.
+    pub fn check_place(&self, bytes: u128, overwrite: bool) -> Result<()> {
         match self {
-            Self::Folder(folder) if folder.is_dir() => io::check_writable(&folder.join("0.png"), bytes),
+            Self::Folder(folder) if folder.is_dir() => {
+                NewImages::check(folder, overwrite)?;
+                io::check_writable(&folder.join("new.png"), bytes)
+            }
             // A folder that can be made where a file could be.
             Self::Png(path) | Self::Npy(path) | Self::Folder(path) => io::check_writable(path, bytes),
         }
@@ -89,38 +91,33 @@ impl Target {
     }
 
     /// Writes samples of `shape`.
-    pub fn write(&self, data: &DataSpec, shape: &[usize], values: &Values) -> Result<()> {
+    pub fn write(
+        &self,
+        data: &DataSpec,
+        shape: &[usize],
+        values: &Values,
+        columns: Option<usize>,
+        overwrite: bool,
+    ) -> Result<()> {
         match (self, values) {
             (Self::Npy(path), Values::F32(v)) => NewFile::write_with(path, |out| npy::write(out, shape, v)),
             (Self::Npy(path), Values::F64(v)) => NewFile::write_with(path, |out| npy::write(out, shape, v)),
             (Self::Png(path), Values::F32(v)) => {
-                NewFile::write_with(path, |out| png::write_grid(out, data, v))
+                NewFile::write_with(path, |out| png::write_grid(out, data, v, columns))
             }
             (Self::Folder(folder), Values::F32(v)) => {
-                make(folder)?;
                 let images = v.chunks_exact(data.shape.iter().product());
-                let digits = (images.len() - 1).to_string().len();
-                for (i, image) in images.enumerate() {
-                    let path = folder.join(format!("{i:0digits$}.png"));
-                    NewFile::write_with(&path, |out| png::write_image(out, data, image))?;
+                let mut new = NewImages::create(folder, overwrite)?;
+                let n = images.len();
+                for image in images {
+                    new.add(n, |out| png::write_image(out, data, image))?;
                 }
-                Ok(())
+                new.finish()
             }
             (Self::Png(_) | Self::Folder(_), Values::F64(_)) => {
                 Err(Error::new(Status::Internal, "images are read as float32"))
             }
         }
-    }
-}
-
-/// Makes a folder, unless it is there.
-fn make(folder: &Path) -> Result<()> {
-    match fs::create_dir(folder) {
-        Err(e) if !folder.is_dir() => {
-            let message = format!("{}: the folder cannot be made", folder.display());
-            Err(Error::new(Status::WriteFailed, message).source(e))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -51,8 +51,9 @@ fn onnxruntime() -> String {
     "ONNX Runtime: not in this build".into()
 }
 
-/// Shows ONNX Runtime's warnings; its errors come back as ours.
-pub fn forward_runtime_log() {
+/// Shows warnings: the library's, and ONNX Runtime's. Errors of either come back as ours.
+pub fn forward_log() {
+    psld::log::set_sink(Some(std::sync::Arc::new(|text| stderr(&format!("warning: {text}")))));
     #[cfg(feature = "onnxruntime")]
     {
         use psld::network::onnxruntime::{LogLevel, set_log_sink};

@@ -4,13 +4,12 @@ use crate::args::{SampleArgs, State, What};
 use crate::output::{Target, Values};
 use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ndarray::ArrayD;
-use psld::io::npy;
+use psld::io::{self, read_image, read_images, read_mask, read_states};
 use psld::network::Precision;
 use psld::run::{
-    self, Checkpoint, Element, Inpaint, Made, Measurement, Overall, RunOptions, Sampling, Seconds, Tensor,
+    self, Checkpoint, Element, Inpaint, Made, Measurement, Overall, RunOptions, Sampling, Seconds,
 };
-use psld::spec::{DataSpec, GuidanceKind};
+use psld::spec::{DataSpec, GuidanceKind, OneOrMany, conditions};
 use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
 use std::cell::Cell;
@@ -68,10 +67,13 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let out = args.out.as_deref().map(Target::parse).transpose()?;
     let options = args.model.options()?;
     if let Some(out) = &out {
-        out.check_place(0)?;
+        out.check_place(0, args.overwrite)?;
+    }
+    if args.columns == Some(0) {
+        return Err(Error::argument("columns = 0: expected at least 1"));
     }
     if let Some(path) = &args.checkpoint {
-        psld::io::check_writable(path, 0)?;
+        io::check_writable(path, 0)?;
     }
     let resumed = args.resume.as_deref().map(read_checkpoint).transpose()?;
     // What is not said again stands in the checkpoint.
@@ -79,7 +81,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let conditioning =
         conditioning.or(resumed.as_ref().map(|saved| saved.conditioning().clone()).unwrap_or_default());
     if !args.quiet {
-        report::forward_runtime_log();
+        report::forward_log();
     }
 
     let loading = Instant::now();
@@ -101,33 +103,59 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;
-    let init = args.init.as_deref().map(|path| floats(path, "init")).transpose()?;
-    let noise = args.noise.as_deref().map(|path| floats(path, "noise")).transpose()?;
-    let from_image = args.from_image.as_deref().map(|path| images(path, data)).transpose()?;
-    let of_arrays =
-        [init.as_ref().and_then(|t| t.shape().first()), noise.as_ref().and_then(|t| t.shape().get(1))];
-    // One image is for all samples; who encodes one wants one latent.
-    let of_images =
-        from_image.as_ref().map(|t| &t.shape()[0]).filter(|n| **n > 1 || config.sampler.encodes());
+    let state = &run::shape(&sampler, 1, run::What::State)[1..];
+    let init = args.init.as_deref().map(|path| read_states(path, "init", &["n"], state)).transpose()?;
+    let noise = args.noise.as_deref();
+    let noise = noise.map(|path| read_states(path, "noise", &["draws", "n"], state)).transpose()?;
+    let from_image = args.from_image.as_deref().map(|path| read_images(path, data)).transpose()?;
     let measurement = match (measured, sampler.measurement_shape()) {
         (None, _) | (_, None) => None,
         (Some((values, mask)), Some(shape)) => Some(Measurement {
-            values: psld::io::read_image(values, &DataSpec { shape, ..data.clone() })?,
-            mask: mask.map(|path| psld::io::read_mask(path, data)).transpose()?,
+            values: read_image(values, &DataSpec { shape, ..data.clone() })?,
+            mask: mask.map(|path| read_mask(path, data)).transpose()?,
         }),
     };
-    let of_measurement = measurement.as_ref().map(|m| &m.values.shape()[0]).filter(|n| **n > 1);
     let inpaint = match files {
         None => None,
-        Some((image, mask)) => Some(Inpaint {
-            image: psld::io::read_image(image, data)?,
-            mask: psld::io::read_mask(mask, data)?,
-        }),
+        Some((image, mask)) => {
+            Some(Inpaint { image: read_image(image, data)?, mask: read_mask(mask, data)? })
+        }
     };
-    let of_known = [inpaint.as_ref().map(|known| &known.image), inpaint.as_ref().map(|known| &known.mask)];
-    let of_known = of_known.map(|array| array.map(|t| &t.shape()[0]).filter(|n| **n > 1));
-    let given =
-        of_arrays.into_iter().chain([of_images, of_measurement]).chain(of_known).flatten().next().copied();
+    // The arrays with the axis that counts samples. One image is for all of them; who encodes one wants one latent.
+    let [measured_values, measured_mask] = match measured {
+        Some((values, mask)) => [Some(values), mask],
+        None => [None; 2],
+    };
+    let measurements = measurement.as_ref();
+    let arrays = [
+        (args.init.as_deref(), init.as_ref(), 0, false),
+        (args.noise.as_deref(), noise.as_ref(), 1, false),
+        (args.from_image.as_deref(), from_image.as_ref(), 0, !config.sampler.encodes()),
+        (measured_values, measurements.map(|m| &m.values), 0, true),
+        (measured_mask, measurements.and_then(|m| m.mask.as_ref()), 0, true),
+        (files.map(|(image, _)| image), inpaint.as_ref().map(|known| &known.image), 0, true),
+        (files.map(|(_, mask)| mask), inpaint.as_ref().map(|known| &known.mask), 0, true),
+    ];
+    let given = arrays.iter().find_map(|(_, array, axis, shared)| {
+        array.map(|array| array.shape()[*axis]).filter(|n| *n > 1 || !shared)
+    });
+    // A classifier's class means nothing to a model that it does not guide.
+    let of_classifier = config.guidance.as_ref().is_some_and(|g| g.kind == Some(GuidanceKind::Classifier));
+    let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
+    let lists = Lists::of(label, config.guidance.as_ref().and_then(|guidance| guidance.scale.as_ref()));
+    let n = args.n.or(given).or(lists.both()).unwrap_or(64);
+    if resumed.is_none() && n > 0 {
+        for (path, array, axis, shared) in arrays {
+            let (Some(path), Some(array)) = (path, array) else { continue };
+            let rows = array.shape()[axis];
+            if rows != n && !(shared && rows == 1) {
+                let (one, got) = (if shared && n > 1 { "1 or " } else { "" }, array.shape());
+                let message =
+                    format!("{}: expected {one}{n} samples, got {rows}: shape {got:?}", path.display());
+                return Err(Error::new(Status::ShapeMismatch, message));
+            }
+        }
+    }
     let mut options = RunOptions {
         seed: config.sampler.seed(),
         precision: if args.state == State::F64 { Precision::F64 } else { Precision::F32 },
@@ -138,19 +166,16 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
         guide,
         inpaint,
         measurement,
-        ..RunOptions::new(args.n.or(given).unwrap_or(64))
+        ..RunOptions::new(n)
     };
-    // A classifier's class means nothing to a model that it does not guide.
-    let of_classifier = config.guidance.as_ref().is_some_and(|g| g.kind == Some(GuidanceKind::Classifier));
-    let label = args.label.as_ref().or(config.guidance.as_ref().and_then(|g| g.label.as_ref()));
     let label = label.filter(|_| conditioning.guidance.is_some() || !of_classifier);
+    let scale = guided.and_then(|guidance| guidance.scale.as_ref());
     let what = if args.output == What::State { run::What::State } else { run::What::Data };
     let (options, what) = match &resumed {
         None => (options, what),
         Some(checkpoint) => {
             let n = checkpoint.options().n;
-            options.labels = label.map(|label| label.for_samples(n));
-            options.scales = guided.and_then(|g| g.scale.as_ref()).map(|scale| scale.for_samples(n));
+            (options.labels, options.scales) = conditions(label, scale, n);
             agree(checkpoint, &options, args.n.or(given), config.sampler.seed, what)?;
             (RunOptions { guide: options.guide, ..checkpoint.options().clone() }, checkpoint.what())
         }
@@ -162,15 +187,20 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     run::check_size(&sampler, &options, what)?;
     // Only now: there may be more samples than memory for a label each.
     if resumed.is_none() {
-        options.scales = guided.and_then(|g| g.scale.as_ref()).map(|scale| scale.for_samples(n));
-        options.labels = label.map(|label| label.for_samples(n));
+        (options.labels, options.scales) = conditions(label, scale, n);
     }
     let named = out.is_some();
     let out = out.unwrap_or_else(|| Target::default_for(data, output));
-    out.check_form(data, n, output)?;
+    let columns = match (&out, args.columns) {
+        (Target::Png(_), Some(columns)) => Some(columns),
+        (_, Some(_)) => return Err(Error::argument("--columns: only a grid has them: --out FILE.png")),
+        // Of a checkpoint only its samples are left, not the lists that they were of.
+        (_, None) => lists.columns(n),
+    };
+    out.check_form(data, n, columns, output)?;
     let shape = run::shape(&sampler, n, what);
     let elements = shape.iter().map(|size| *size as u128).product();
-    out.check_place(out.size(elements, output, options.precision))?;
+    out.check_place(out.size(elements, output, options.precision), args.overwrite)?;
 
     let (values, made) = {
         let _polled = interrupt::polled();
@@ -182,6 +212,8 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
             resumed: resumed.as_ref(),
             progress: Progress::new(n, args.quiet).of(&sampler),
             checkpoint: args.checkpoint.as_deref(),
+            // `encode` is short, and has no checkpoints.
+            can_save: !args.sampler.encode,
         };
         if what == run::What::State && options.precision == Precision::F64 {
             let (values, made) = drawing.draw::<f64>()?;
@@ -194,7 +226,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     {
         // Writing takes a moment; it is better finished than thrown away.
         let _polled = interrupt::polled();
-        out.write(data, &shape, &values)?;
+        out.write(data, &shape, &values, columns, args.overwrite)?;
     }
     let Made { nfe, seconds, estimates } = made;
 
@@ -250,30 +282,36 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Images as one array.
-pub fn images(path: &Path, data: &DataSpec) -> Result<Tensor> {
-    let values = psld::io::read_images(path, data)?;
-    let mut shape = vec![values.len() / data.shape.iter().product::<usize>()];
-    shape.extend(&data.shape);
-    let array = ArrayD::from_shape_vec(shape, values);
-    Ok(Tensor::F32(array.map_err(|e| Error::new(Status::Internal, "the images' shape").source(e))?))
+/// How many classes and scales there are lists of; 1 where there is no list.
+struct Lists {
+    labels: usize,
+    scales: usize,
 }
 
-/// An array of floating-point numbers.
-pub fn floats(path: &Path, name: &str) -> Result<Tensor> {
-    let array = npy::read(path)?;
-    if array.kind == npy::Kind::Float {
-        return Ok(array.values);
+impl Lists {
+    fn of(labels: Option<&OneOrMany<i64>>, scales: Option<&OneOrMany<f64>>) -> Self {
+        Self {
+            labels: labels.map_or(1, |list| list.as_slice().len()),
+            scales: scales.map_or(1, |list| list.as_slice().len()),
+        }
     }
-    let message = format!("{name}: {} holds no floating-point numbers", path.display());
-    Err(Error::new(Status::ShapeMismatch, message))
+
+    /// How many samples there are of all classes with all scales, where there are lists of both.
+    fn both(&self) -> Option<usize> {
+        (self.labels > 1 && self.scales > 1).then(|| self.labels.checked_mul(self.scales)).flatten()
+    }
+
+    /// Images in a row of a grid of `n`, such that those in a column have something in common: the class, or the scale.
+    fn columns(&self, n: usize) -> Option<usize> {
+        let columns = if self.labels > 1 { self.labels } else { self.scales };
+        // One row of many is worse to look at than a square.
+        let rows = n / columns.max(1);
+        (columns > 1 && (rows > 1 || rows == 1 && columns <= 20)).then_some(columns)
+    }
 }
 
 fn read_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let failed = |e| {
-        Error::new(Status::ReadFailed, format!("{}: the checkpoint cannot be read", path.display())).source(e)
-    };
-    Checkpoint::read(&std::fs::read(path).map_err(failed)?).map_err(|e| e.context(path.display()))
+    Checkpoint::read(&io::read_bytes(path)?).map_err(|e| e.context(path.display()))
 }
 
 /// Whether the command line says anything about the sampler; the plans are compared then.
@@ -320,6 +358,7 @@ struct Drawing<'a> {
     resumed: Option<&'a Checkpoint>,
     progress: Progress,
     checkpoint: Option<&'a Path>,
+    can_save: bool,
 }
 
 impl Drawing<'_> {
@@ -348,7 +387,7 @@ impl Drawing<'_> {
                 saver.save(&sampling, &out)?;
             }
             if let Some(stopped) = stopped {
-                return Err(self.progress.stopped(stopped, self.checkpoint));
+                return Err(self.progress.stopped(stopped, self.checkpoint, self.can_save));
             }
         }
         Ok((out, sampling.made()))
@@ -373,7 +412,7 @@ impl<'a> Saver<'a> {
     fn save<T: Element>(&mut self, sampling: &Sampling<'_>, out: &[T]) -> Result<()> {
         let began = Instant::now();
         let bytes = sampling.save(out)?;
-        psld::io::NewFile::write_with(self.path, |file| file.write_all(&bytes))?;
+        io::NewFile::write_with(self.path, |file| file.write_all(&bytes))?;
         self.last = Some((Instant::now(), began.elapsed()));
         Ok(())
     }
@@ -433,7 +472,7 @@ impl Progress {
 
 impl Progress {
     /// Says what is kept, or lost, of a run that was stopped.
-    fn stopped(&self, e: Error, checkpoint: Option<&Path>) -> Error {
+    fn stopped(&self, e: Error, checkpoint: Option<&Path>, can_save: bool) -> Error {
         let kept = match checkpoint {
             None => "nothing is written".into(),
             Some(path) => format!("saved in {}", path.display()),
@@ -443,6 +482,9 @@ impl Progress {
         let error = Error::new(e.status(), message);
         match (checkpoint, e.status()) {
             (Some(path), _) => error.hint(format!("go on with --resume {}", path.display())),
+            (None, Status::Cancelled) if can_save => error.hint(
+                "with --checkpoint FILE an interrupted run is saved, and --resume FILE goes on with it",
+            ),
             (None, Status::DeadlineExceeded) => error.hint(
                 "raise --deadline, ask for fewer samples or network calls, or for estimates (--anytime)",
             ),

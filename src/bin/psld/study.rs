@@ -72,7 +72,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     let model_options = args.model.options()?;
     let folder = Folder::new(&args.out)?;
     if !args.quiet {
-        report::forward_runtime_log();
+        report::forward_log();
     }
     let model = Model::from_file(&args.model.model, model_options)?;
     let mut entries = entries(&model, &named, &calls, &args.plan)?;
@@ -282,8 +282,7 @@ fn entries(
         if sampler.encodes() {
             return Err(Error::argument(format!("{name}: it leads to noise, and a study compares samples")));
         }
-        let conditions =
-            |row: &Row| matches!(row, Row::Map(map) if !matches!(map.kind, MapKind::Clip { .. }));
+        let conditions = |row: &Row| matches!(row, Row::Map(map) if !matches!(map.kind, MapKind::Clip { .. } | MapKind::Threshold(_)));
         if sampler.plan().is_some_and(|plan| plan.rows.iter().any(conditions)) {
             return Err(Error::argument(format!(
                 "{name}: a study has no guidance and no images to complete or restore"
@@ -481,7 +480,7 @@ impl Folder {
     fn write_pictures(&self, name: &str, data: &DataSpec, made: &Solution) -> Result<()> {
         let len: usize = data.shape.iter().product();
         let first = &made.data[..made.data.len().min(IMAGES * len)];
-        self.file(name, |out| png::write_grid(out, data, first))
+        self.file(name, |out| png::write_grid(out, data, first, None))
     }
 }
 
@@ -542,7 +541,7 @@ impl Judge {
         }
         let mut train = None;
         if let Some(path) = &args.train {
-            let images = io::read_images(path, data)?;
+            let images = io::read_images(path, data)?.into_f32();
             about["train"] = sha256(&images).into();
             let features = network.features(&images, Self::BATCH, |_| ())?;
             let points = Points::new(&features, network.width())?;
@@ -721,28 +720,32 @@ fn grid(folder: &Folder, rows: &[(&Entry, &Cell)], calls: &[u32]) -> Result<Canv
     let left = names.iter().map(|name| Canvas::text_size(1, name).0).max().unwrap_or(0);
     let left = left.max(Canvas::text_size(1, "converged").0) + 2 * GAP;
     let column = wide.max(Canvas::text_size(1, "own calls").0) + GAP;
-    let top = plot::GLYPH + 2 * GAP;
+    // The converged solution stands above the numbers of calls, of which it has none of.
+    let heads = GAP + high + 2 * GAP;
+    let top = heads + plot::GLYPH + GAP;
     let mut canvas =
-        Canvas::new(left + columns.len() as u32 * column, top + (names.len() as u32 + 1) * (high + GAP));
-    let mut show = |path: &Path, row: usize, at: usize| -> Result<()> {
+        Canvas::new(left + columns.len() as u32 * column, top + names.len() as u32 * (high + GAP));
+    let y_of = |row: usize| top + row as u32 * (high + GAP);
+    let mut show = |path: &Path, y: u32, at: usize| -> Result<()> {
         let pixels = png::read(path, height, width)?;
-        let (x, y) = (left + at as u32 * column, top + row as u32 * (high + GAP));
-        canvas.image((x as i32, y as i32), width, zoom, pixels.channels, &pixels.levels);
+        let x = left + at as u32 * column;
+        canvas.image((x as i32, y as i32), width, zoom, pixels.channels, &pixels.bytes());
         Ok(())
     };
-    show(&folder.0.join("converged.png"), 0, 0)?;
+    show(&folder.0.join("converged.png"), GAP, 0)?;
     for (entry, _) in rows {
         let row = names.iter().position(|name| *name == entry.name).unwrap_or(0);
         let at = columns.iter().position(|calls| *calls == entry.calls).unwrap_or(0);
-        show(&folder.pictures(entry), row + 1, at)?;
+        show(&folder.pictures(entry), y_of(row), at)?;
     }
-    for (row, name) in ["converged"].iter().chain(&names).enumerate() {
-        let y = top + row as u32 * (high + GAP) + high / 2 - plot::GLYPH / 2;
-        canvas.text(GAP as i32, y as i32, 1, [0; 3], false, name);
+    let of_names = names.iter().enumerate().map(|(row, name)| (y_of(row), *name));
+    for (y, name) in [(GAP, "converged")].into_iter().chain(of_names) {
+        let middle = y + high / 2 - plot::GLYPH / 2;
+        canvas.text(GAP as i32, middle as i32, 1, [0; 3], false, name);
     }
     for (at, calls) in columns.iter().enumerate() {
         let text = calls.map_or_else(|| "own calls".into(), |calls| format!("{calls} calls"));
-        canvas.text((left + at as u32 * column) as i32, GAP as i32, 1, [0; 3], false, &text);
+        canvas.text((left + at as u32 * column) as i32, heads as i32, 1, [0; 3], false, &text);
     }
     Ok(canvas)
 }

@@ -138,9 +138,7 @@ struct Diary {
 
 impl Diary {
     fn read(out: &Path, model: &Model, options: &TuneOptions) -> Result<Self> {
-        let mut name = out.as_os_str().to_owned();
-        name.push(".trials");
-        let path = PathBuf::from(name);
+        let path = psld::io::beside(out, ".trials");
         let head = json!({
             "model": model.hash()?,
             "spec": model.spec(),

@@ -44,7 +44,8 @@ pub fn run(args: VerifyArgs) -> Result<()> {
              max abs    {:.2e}\n\
              rms        {:.2e}\n\
              size       {:+.2e}\n\
-             tolerance  {tolerance:e} for {element}: of rms and size; all relative to the output's rms, {:.4e}\n",
+             tolerance  {tolerance:e} for {element}: of rms and size; all relative to the output's rms, {:.4e}\n\
+             verdict    {}\n",
             path.display(),
             backend.name,
             backend.version,
@@ -56,6 +57,11 @@ pub fn run(args: VerifyArgs) -> Result<()> {
             difference.rms,
             difference.size,
             golden.rms,
+            if passed {
+                "ok: the model computes here what it computed where it was exported"
+            } else {
+                "FAILED"
+            },
         ))?;
     }
     if passed {

@@ -180,8 +180,8 @@ unsafe impl Send for Env {}
 unsafe impl Sync for Env {}
 
 impl Env {
-    /// An environment whose messages go to [`log`], and whose telemetry (of Windows builds) is off: a library
-    /// does not phone home on its caller's behalf.
+    /// An environment whose messages go to [`log`], and whose telemetry is off, also where the user's environment lets it
+    /// begin: a library does not phone home on its caller's behalf.
     pub fn new(api: Api) -> Result<Self> {
         // SAFETY: the logging function and the name are statics.
         let ptr = unsafe {

@@ -1,14 +1,13 @@
 //! Networks that describe images by features, for figures of `evaluation`.
 
 use super::function::Function;
-use super::network::hex;
+use super::network::Files;
 use super::{OnnxOptions, Runtime};
 use crate::evaluation::About;
 use crate::network::Backend;
 use crate::onnx;
 use crate::spec::DataSpec;
 use crate::{Error, Result, Status};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// A network from images to features: any ONNX model.
@@ -50,7 +49,10 @@ impl FeatureNetwork {
         let bytes = std::fs::read(path).map_err(|e| {
             Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
         })?;
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let files = Files::find(path)?;
+        let sha256 = files.hash().map_err(|e| {
+            Error::new(Status::ReadFailed, format!("{name}: the model cannot be hashed")).source(e)
+        })?;
         let model = onnx::Model::read(bytes).map_err(|e| e.context(&name))?;
         let output = match output {
             Some(output) => output.to_owned(),

@@ -50,6 +50,7 @@ impl Function {
         options: &OnnxOptions,
     ) -> Result<Self> {
         let name = path.display().to_string();
+        let files = network::Files::find(path)?;
         let spec = match (&options.spec, model.metadata(SPEC_KEY)) {
             (Some(spec), _) => Some(spec.clone()),
             (None, Some(text)) => Some(ModelSpec::parse(text).map_err(|e| e.context(&name))?),
@@ -57,6 +58,11 @@ impl Function {
         };
         let declared = model.outputs().iter().any(|port| port.name == output);
         if !declared {
+            if files.has_external() {
+                let message = format!("{name}: `{output}` is inside of a model with external data");
+                return Err(Error::new(Status::ModelMismatch, message)
+                    .hint("export it with its weights inside, or with this tensor among its outputs"));
+            }
             expose(&mut model, output).map_err(|e| e.context(&name))?;
         }
         let (provider, session) = network::start(runtime, options, |session_options| {
@@ -84,6 +90,12 @@ impl Function {
             Some(spec) => ports_of(&graph, spec, &mut batch)?,
             None => (only_input(&graph, &mut batch)?, None, None),
         };
+        // The inside of a graph may fix the batch where its inputs leave it open: ONNX Runtime infers it for the output.
+        let outlet = outputs.iter().find(|outlet| outlet.name == output);
+        let size = outlet.and_then(|outlet| usize::try_from(*outlet.dims.first()?).ok());
+        if let Some(size) = size.filter(|size| *size > 0) {
+            batch.meet(format!("output `{output}`"), size)?;
+        }
         let batch = batch.fixed.map(|(_, size)| size);
         let tensors = |sample: &[usize]| Tensors::new(runtime.env(), sample).map_err(failed);
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Finding ONNX Runtime's shared library, and telling it from everything else before it is used.
 
 use super::api::{Api, Unusable};
+use crate::pin::file_of;
 use crate::{Error, Result, Status};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ pub(super) const TESTED_MINOR: u32 = 31;
 
 /// Environment variables that name the library, the first set one counts.
 pub(super) const VARIABLES: [&str; 2] = ["PSLD_ONNXRUNTIME", "ORT_DYLIB_PATH"];
+
+/// Where the user has not set it, it is set before the library is loaded: see [`load`].
+pub(super) const TELEMETRY_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
 const HOW_TO_GET: &str = "\
     get one with `make onnxruntime` in psld's source tree, or `pip download --no-deps onnxruntime==1.31.1` and \
@@ -47,9 +51,7 @@ pub(super) fn find(explicit: Option<&Path>) -> Result<Library> {
     }
     let mut refused = String::new();
     for name in names::system() {
-        // SAFETY: loading a library runs its initialisers. That of ONNX Runtime is harmless, and what else the
-        // system has under this name is the system's choice.
-        match unsafe { libloading::Library::new(&name) } {
+        match load(name.as_ref()) {
             Ok(library) => return check(library, Path::new(&name)),
             Err(e) if refused.is_empty() => refused = loader_says(e),
             Err(_) => {}
@@ -78,11 +80,25 @@ fn open(path: &Path) -> Result<Library> {
     }
     // Absolute, or the loader would look for a bare name elsewhere.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    // SAFETY: loading a library runs its initialisers; the caller chose this file as ONNX Runtime.
-    match unsafe { libloading::Library::new(&absolute) } {
+    match load(&absolute) {
         Ok(library) => check(library, path),
         Err(e) => Err(incompatible(path, "cannot be loaded as a library").source(loader_says(e))),
     }
+}
+
+/// Loads a library that is named ONNX Runtime, with its telemetry off.
+///
+/// From 1.29 on ONNX Runtime writes a device id below the home folder and queues an event for its makers while it starts,
+/// before its API can be told not to: only the environment can say so in time. What the user has set there stands.
+fn load(path: &Path) -> Result<libloading::Library, libloading::Error> {
+    if std::env::var_os(TELEMETRY_OFF).is_none() {
+        // SAFETY: of Rust's own readers and writers of the environment there is one at a time, and one thread is here at a
+        // time. A thread of C's may read it right now; psld.h tells hosts with such threads to set the variable themselves.
+        unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
+    }
+    // SAFETY: loading a library runs its initialisers. Those of ONNX Runtime are harmless; the file is the caller's choice, or
+    // what the system has under ONNX Runtime's name.
+    unsafe { libloading::Library::new(path) }
 }
 
 /// The loader's own words, which the error keeps as its source.
@@ -148,30 +164,6 @@ fn newest_in(folder: &Path) -> Option<PathBuf> {
         Some((version, entry.path()))
     });
     versions.max().map(|(_, path)| path)
-}
-
-/// The file that holds the code at `address`.
-#[cfg(unix)]
-fn file_of(address: *const ()) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: dladdr takes any address and fills `info` when it returns non-zero; the name is then a string of
-    // the loader, or null.
-    unsafe {
-        if libc::dladdr(address.cast(), info.as_mut_ptr()) == 0 {
-            return None;
-        }
-        let name = info.assume_init().dli_fname;
-        if name.is_null() {
-            return None;
-        }
-        Some(PathBuf::from(std::ffi::OsStr::from_bytes(std::ffi::CStr::from_ptr(name).to_bytes())))
-    }
-}
-
-#[cfg(not(unix))]
-fn file_of(_: *const ()) -> Option<PathBuf> {
-    None
 }
 
 /// What the library's file is called.

@@ -1,8 +1,9 @@
 //! What ONNX Runtime has to say besides its errors.
 
+use crate::fork::PerProcess;
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// How serious a message of ONNX Runtime is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,12 +20,12 @@ pub enum LogLevel {
 /// Receives messages, on whatever thread they arise. A panic in it is caught and the message lost.
 pub type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
 
-static SINK: RwLock<Option<LogSink>> = RwLock::new(None);
+static SINK: PerProcess<Option<LogSink>> = PerProcess::new();
 
 /// Sends ONNX Runtime's warnings and errors to `sink` from now on, for the whole process; `None`, the state at the
 /// start, drops them. Any thread, at any time.
 pub fn set_log_sink(sink: Option<LogSink>) {
-    *SINK.write().unwrap_or_else(PoisonError::into_inner) = sink;
+    *SINK.write() = sink;
 }
 
 /// The logging function that ONNX Runtime calls.
@@ -37,7 +38,7 @@ pub(super) extern "system" fn receive(
     message: *const c_char,
 ) {
     // Cloned so that no lock is held while foreign code runs.
-    let sink = SINK.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let sink = SINK.read().clone();
     let Some(sink) = sink else { return };
     if message.is_null() {
         return;

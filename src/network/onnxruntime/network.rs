@@ -137,8 +137,120 @@ impl Model {
 
 /// Where the model's bytes are, for its hash.
 enum Source {
-    File { path: PathBuf, len: u64, modified: Option<SystemTime> },
+    Files(Files),
     Bytes { sha256: String },
+}
+
+/// A model's file, and those that hold its external data.
+pub(super) struct Files {
+    model: Seen,
+    /// By their names in the model, in the order of these.
+    external: Vec<(String, Seen)>,
+}
+
+/// A file as it was when it was loaded.
+struct Seen {
+    path: PathBuf,
+    len: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Seen {
+    fn at(path: PathBuf) -> io::Result<(Self, File)> {
+        // Before it is opened: a pipe would wait for who writes it.
+        let metadata = std::fs::metadata(&path)?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let file = File::open(&path)?;
+        Ok((Self { path, len: metadata.len(), modified: metadata.modified().ok() }, file))
+    }
+
+    /// The file that was loaded, which another one in its place must not pass for.
+    fn open(&self) -> io::Result<File> {
+        let (now, file) = Self::at(self.path.clone())?;
+        if (now.len, now.modified) != (self.len, self.modified) {
+            return Err(io::Error::other(format!("{} changed since it was loaded", self.path.display())));
+        }
+        Ok(file)
+    }
+
+    fn hash(&self) -> io::Result<String> {
+        let mut file = self.open()?;
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(hex(&digest.finalize())),
+                Ok(len) => digest.update(&buffer[..len]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+impl Files {
+    /// The files of the model at `path`.
+    ///
+    /// # Errors
+    /// [`Status::ReadFailed`] naming the file that is not there, or shorter than the model says.
+    pub fn find(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let unreadable = |e: io::Error| {
+            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
+        };
+        let (model, file) = Seen::at(path.to_path_buf()).map_err(unreadable)?;
+        let named = match onnx::external(file) {
+            Ok(named) => named,
+            // What is no model, or a torn one, is said when it is loaded.
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                onnx::External::new()
+            }
+            Err(e) => return Err(unreadable(e)),
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let found = named.into_iter().map(|(location, used)| {
+            let what = format!("{name}: its external data `{location}` (of `{}`)", used.tensor);
+            let (seen, _) = Seen::at(folder.join(&location)).map_err(|e| {
+                Error::new(Status::ReadFailed, format!("{what} cannot be read"))
+                    .source(e)
+                    .hint("keep the files of a model together, under the names that they were exported with")
+            })?;
+            if seen.len < used.end {
+                let (len, end) = (seen.len, used.end);
+                let message = format!("{what} is torn: expected at least {end} bytes, got {len}");
+                return Err(Error::new(Status::ReadFailed, message).hint("copy or export it again"));
+            }
+            Ok((location, seen))
+        });
+        Ok(Self { external: found.collect::<Result<_>>()?, model })
+    }
+
+    /// Whether weights are in other files.
+    pub fn has_external(&self) -> bool {
+        !self.external.is_empty()
+    }
+
+    /// SHA-256 of the model's file; where it has external data, of the text of that hash and of name and hash of each of these
+    /// files, whole.
+    pub fn hash(&self) -> io::Result<String> {
+        let model = self.model.hash()?;
+        if !self.has_external() {
+            return Ok(model);
+        }
+        let mut digest = Sha256::new().chain_update(model);
+        for (name, file) in &self.external {
+            digest.update(format!("\n{name} {}", file.hash()?));
+        }
+        Ok(hex(&digest.finalize()))
+    }
+
+    /// That all are still what was loaded.
+    fn check(&self) -> io::Result<()> {
+        let mut all = [&self.model].into_iter().chain(self.external.iter().map(|(_, file)| file));
+        all.try_for_each(|file| file.open().map(drop))
+    }
 }
 
 impl OnnxNetwork {
@@ -150,27 +262,26 @@ impl OnnxNetwork {
     /// [`Status::ProviderUnavailable`] where none of the providers can be had.
     pub fn from_file(runtime: &'static Runtime, path: &Path, options: &OnnxOptions) -> Result<Self> {
         let name = path.display().to_string();
-        let unreadable =
-            |e| Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e);
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(Error::new(Status::ReadFailed, format!("{name} is not a file")));
-        }
-        File::open(path).map_err(unreadable)?;
-        let source = Source::File {
-            path: path.to_path_buf(),
-            len: metadata.len(),
-            modified: metadata.modified().ok(),
-        };
+        let source = Source::Files(Files::find(path)?);
         let session = |session_options: &_| Session::from_file(runtime.env(), session_options, path);
         Self::load(runtime, name, source, options, session, || std::fs::read(path))
     }
 
-    /// Loads a model from memory. It cannot have external data.
+    /// Loads a model from memory. It cannot have external data: there is no folder that its names are of.
     ///
     /// # Errors
-    /// As [`Self::from_file`].
+    /// As [`Self::from_file`]; [`Status::ModelInvalid`] for external data.
     pub fn from_bytes(runtime: &'static Runtime, model: &[u8], options: &OnnxOptions) -> Result<Self> {
+        if let Some((file, used)) =
+            onnx::external(io::Cursor::new(model)).unwrap_or_default().first_key_value()
+        {
+            let tensor = &used.tensor;
+            let message = format!(
+                "the model in memory has external data, `{file}` (of `{tensor}`), but no folder to look in"
+            );
+            return Err(Error::new(Status::ModelInvalid, message)
+                .hint("load it from its file, or export it with its weights inside"));
+        }
         let source = Source::Bytes { sha256: hex(&Sha256::digest(model)) };
         let session = |session_options: &_| Session::from_bytes(runtime.env(), session_options, model);
         Self::load(runtime, "the model in memory".into(), source, options, session, || Ok(model.to_vec()))
@@ -325,13 +436,13 @@ impl Network for OnnxNetwork {
     }
 
     fn hash(&self) -> Result<String> {
-        let (path, len, modified) = match &self.source {
+        let files = match &self.source {
             Source::Bytes { sha256 } => return Ok(sha256.clone()),
-            Source::File { path, len, modified } => (path, *len, *modified),
+            Source::Files(files) => files,
         };
         let hash = match self.hash.get() {
-            Some(hash) => open(path, len, modified).map(|_| hash.clone()),
-            None => hash_file(path, len, modified).map(|hash| self.hash.get_or_init(|| hash).clone()),
+            Some(hash) => files.check().map(|()| hash.clone()),
+            None => files.hash().map(|hash| self.hash.get_or_init(|| hash).clone()),
         };
         hash.map_err(|e| {
             Error::new(Status::ReadFailed, format!("{}: the model cannot be hashed", self.model.name))
@@ -356,30 +467,6 @@ pub(super) fn backend(runtime: &Runtime, provider: Provider) -> Backend {
 impl std::fmt::Debug for OnnxNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} by {:?} on {}", self.model.name, self.model.runtime, self.provider)
-    }
-}
-
-/// The file that was loaded, which another one in its place must not pass for.
-fn open(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<File> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.len() != len || metadata.modified().ok() != modified {
-        return Err(io::Error::other("the file changed since it was loaded"));
-    }
-    Ok(file)
-}
-
-fn hash_file(path: &Path, len: u64, modified: Option<SystemTime>) -> io::Result<String> {
-    let mut file = open(path, len, modified)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(&digest.finalize())),
-            Ok(len) => digest.update(&buffer[..len]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
     }
 }
 

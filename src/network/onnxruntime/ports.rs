@@ -175,7 +175,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn meet(&mut self, port: String, size: usize) -> Result<()> {
+    pub fn meet(&mut self, port: String, size: usize) -> Result<()> {
         if size > MAX_BATCH {
             let message =
                 format!("{port} of {}: a fixed batch of {size} is more than {MAX_BATCH}", self.model);

@@ -33,7 +33,7 @@ impl Provider {
         }
     }
 
-    /// ONNX Runtime's own name for it.
+    /// ONNX Runtime's own name for it, which options may use, too.
     pub fn onnxruntime_name(self) -> &'static str {
         match self {
             Self::Cpu => "CPUExecutionProvider",
@@ -93,10 +93,16 @@ impl fmt::Display for Provider {
 impl FromStr for Provider {
     type Err = Error;
 
+    /// By its name here, or by ONNX Runtime's.
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|provider| provider.name() == name).ok_or_else(|| {
+        let is = |provider: &Self| [provider.name(), provider.onnxruntime_name()].contains(&name);
+        Self::ALL.into_iter().find(is).ok_or_else(|| {
+            let named = match name.ends_with("Provider") {
+                true => Self::onnxruntime_name,
+                false => Self::name,
+            };
             Error::argument(format!("unknown provider `{name}`"))
-                .hint(strict::did_you_mean(name, Self::ALL.iter().map(|provider| provider.name())))
+                .hint(strict::did_you_mean(name, Self::ALL.iter().map(|provider| named(*provider))))
         })
     }
 }

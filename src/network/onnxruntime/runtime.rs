@@ -2,9 +2,10 @@
 
 use super::api::Env;
 use super::library::{self, Library};
+use crate::fork::PerProcess;
+use crate::pin;
 use crate::{Error, Result, Status};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 /// ONNX Runtime, loaded: at most one in a process, for the rest of the process.
 ///
@@ -15,7 +16,7 @@ pub struct Runtime {
     providers: Vec<String>,
 }
 
-static LOADED: Mutex<Option<&'static Runtime>> = Mutex::new(None);
+static LOADED: PerProcess<Option<&'static Runtime>> = PerProcess::new();
 
 impl Runtime {
     /// Loads ONNX Runtime, or returns the one loaded already.
@@ -30,13 +31,15 @@ impl Runtime {
     /// [`Status::RuntimeNotFound`] with every place looked at; [`Status::RuntimeIncompatible`] if what was found is
     /// no ONNX Runtime or too old a one; [`Status::RuntimeConflict`] if `path` is not the library loaded already.
     pub fn load(path: Option<&Path>) -> Result<&'static Self> {
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = LOADED.write();
         if let Some(runtime) = *loaded {
             return match path {
                 Some(path) => runtime.must_be_at(path),
                 None => Ok(runtime),
             };
         }
+        // Which gets a function of ours to call.
+        pin::stay_loaded();
         let library = library::find(path)?;
         let failed = |e| {
             let place = library.path.display();

@@ -35,7 +35,7 @@ pub(super) fn load(path: &Path, recipe: &DataRecipe) -> Result<Dataset> {
             let range = recipe.range.unwrap_or_else(|| range_of(&values));
             (Values::F32(values), range)
         }
-        Kind::Integer => {
+        Kind::Byte | Kind::Integer => {
             if let Some(i) = values.iter().position(|x| !(0.0..=255.0).contains(x)) {
                 let what =
                     format!("sample {} holds {}: integers are levels of 0 to 255", sample(i), values[i]);
@@ -58,7 +58,7 @@ pub(super) fn load(path: &Path, recipe: &DataRecipe) -> Result<Dataset> {
 
 fn labels(path: &Path) -> Result<Vec<i64>> {
     let Array { kind, values } = npy::read(path)?;
-    if kind != Kind::Integer {
+    if !matches!(kind, Kind::Byte | Kind::Integer) {
         return Err(damaged(path, "labels are integers"));
     }
     let labels: Vec<f64> = match values {

@@ -15,7 +15,7 @@ use super::log::Line;
 /// [`Status::WriteFailed`](psld::Status::WriteFailed).
 pub fn grid(path: &Path, samples: &[f32], data: &DataSpec) -> Result<()> {
     if png::is_image(data) {
-        return NewFile::write_with(path, |out| png::write_grid(out, data, samples));
+        return NewFile::write_with(path, |out| png::write_grid(out, data, samples, None));
     }
     const SIDE: u32 = 512;
     const BLUE: plot::Color = [68, 119, 170];
