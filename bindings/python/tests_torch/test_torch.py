@@ -194,7 +194,7 @@ def test_noise_is_that_of_the_table():
         scheduler.add_noise(x, noise, torch.tensor([17]))
 
 
-@pytest.mark.parametrize("sampler, begin", [("dpmpp", 4), ("unipc", 5), ("heun", 4), ("auto", 3), ("dpmpp", 8)])
+@pytest.mark.parametrize("sampler, begin", [("dpmpp", 4), ("unipc", 5), ("heun", 4), ("gddim", 3), ("dpmpp", 8)])
 def test_image_to_image_samples_as_the_library(unet, exported, sampler, begin):
     """From a time on, with the sampler's own first step there; told by the index, and by the first timestep."""
     x, noise = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2))
