@@ -194,7 +194,7 @@ fn the_probe_finds_the_best() {
                 chosen.options
             );
             let best = errors(&model, &all).into_iter().fold(f64::INFINITY, f64::min);
-            let own = errors(&model, &[chosen.options.clone()])[0];
+            let own = errors(&model, std::slice::from_ref(&chosen.options))[0];
             assert!(own <= 1.5 * best, "{process}, {nfe} calls: {own} of {best}, {:?}", chosen.options);
         }
     }
