@@ -60,7 +60,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
             if passed {
                 "ok: the model computes here what it computed where it was exported"
             } else {
-                "FAILED"
+                "failed: the output differs by more than the tolerance"
             },
         ))?;
     }
