@@ -177,3 +177,19 @@ fn strengths_past_what_a_step_bears() {
         }
     }
 }
+
+/// A strength that nobody asked for is not in the way of few steps: what is asked for by name alone works at any number of calls.
+#[test]
+fn defaults_of_strengths_are_stable() {
+    for process in
+        [psld(), json!({ "kind": "cld" }), json!({ "kind": "psld", "beta_min": 0.5, "beta_max": 14.0 })]
+    {
+        let spec = spec(process, json!({}), &[2]);
+        for sampler in [json!({ "sampler": "cvv" }), json!({ "sampler": "conjugate", "matrix": "ones" })] {
+            for nfe in [5, 8, 12, 20, 30, 60] {
+                let options = options(with(sampler.clone(), json!({ "nfe": nfe })));
+                Sampler::compile(&spec, &options, None).unwrap_or_else(|e| panic!("{sampler}, {nfe}: {e}"));
+            }
+        }
+    }
+}

@@ -629,11 +629,11 @@ fn grids_by_their_points() {
     "[DIR]/words" [InvalidArgument]: time_grid: [DIR]/words: expected a JSON array or a list of times: not a number: half
     "[DIR]/broken" [InvalidArgument]: time_grid: [DIR]/broken: expected a JSON array or a list of times: EOF while parsing a list at line 1 column 7
     "[DIR]/empty" [InvalidArgument]: time_grid: expected at least two times, got 0
-    "quadratc" [ReadFailed]: time_grid: no named grid, and no readable file: quadratc: No such file or directory (os error 2)
+    "quadratc" [ReadFailed]: time_grid: no named grid, and no readable file: quadratc: cannot be read: No such file or directory (os error 2)
     hint: did you mean `quadratic`?
-    "/no/such/file" [ReadFailed]: time_grid: no named grid, and no readable file: /no/such/file: No such file or directory (os error 2)
+    "/no/such/file" [ReadFailed]: time_grid: no named grid, and no readable file: /no/such/file: cannot be read: No such file or directory (os error 2)
     hint: known: uniform, quadratic, order2, order2.5, log_snr, logistic, karras
-    "[DIR]" [ReadFailed]: time_grid: no named grid, and no readable file: [DIR]: Is a directory (os error 21)
+    "[DIR]" [ReadFailed]: time_grid: no named grid, and no readable file: [DIR]: cannot be read: Is a directory (os error 21)
     hint: known: uniform, quadratic, order2, order2.5, log_snr, logistic, karras
     "#);
     assert_eq!(options(json!({ "time_grid": "karras" })).time_grid, Some(Grid::Name("karras".into())));
@@ -740,12 +740,12 @@ fn option_errors() {
     hint: did you mean `em`?
     {"sampler": "dpm-solver"} [InvalidArgument]: unknown sampler `dpm-solver`
     hint: known: em, sscs, ancestral, euler, heun, ddim, gddim, deis, exp_heun, dpmpp, unipc, sde_dpmpp, sa_solver, conjugate, rvv, roba, cvv, rk45, auto
-    {"sampler": 3} [InvalidConfig]: sampler options: invalid type: integer `3`, expected a string
+    {"sampler": 3} [InvalidConfig]: sampler options: sampler: expected text, got 3
     {"kind": "heun", "sampler": "em"} [InvalidConfig]: sampler options: duplicate field `sampler`
     {"steps": 10, "nfe": 11} [InvalidArgument]: steps and nfe exclude each other: give one
     {"steps": 0} [InvalidArgument]: steps = 0: expected 1 to 1000000
-    {"steps": -1} [InvalidConfig]: sampler options: invalid value: integer `-1`, expected u32
-    {"steps": 2.5} [InvalidConfig]: sampler options: invalid type: floating point `2.5`, expected u32
+    {"steps": -1} [InvalidConfig]: sampler options: steps: expected a whole number from 0 to 4294967295, got -1
+    {"steps": 2.5} [InvalidConfig]: sampler options: steps: expected a whole number from 0 to 4294967295, got 2.5
     {"steps": 1000001} [InvalidArgument]: steps = 1000001: expected 1 to 1000000
     {"nfe": 0} [InvalidArgument]: nfe = 0: sampler `auto` takes 1 network call(s) a step and one to close, so at least 2 and at most 1000000 steps of them
     {"nfe": 1} [InvalidArgument]: nfe = 1: sampler `auto` takes 1 network call(s) a step and one to close, so at least 2 and at most 1000000 steps of them
@@ -756,8 +756,9 @@ fn option_errors() {
     {"t_end": 1e-9} [InvalidArgument]: t_start = 1.0, t_end = 1e-9: expected 1e-7 <= t_end < t_start <= 1
     {"t_start": 0.2, "t_end": 0.3} [InvalidArgument]: t_start = 0.2, t_end = 0.3: expected 1e-7 <= t_end < t_start <= 1
     {"t_start": 0.5, "t_end": 0.49999999999999994, "steps": 2} [InvalidArgument]: t_start = 0.5, t_end = 0.49999999999999994: 2 steps of grid `quadratic` are closer than the spacing of numbers
-    {"denoise": "yes"} [InvalidConfig]: sampler options: invalid type: string "yes", expected a boolean
-    {"denoise_time": "float16"} [InvalidConfig]: sampler options: unknown variant `float16`, expected `exact` or `float32`
+    {"denoise": "yes"} [InvalidConfig]: sampler options: denoise: expected true or false, got "yes"
+    {"denoise_time": "float16"} [InvalidConfig]: sampler options: denoise_time: expected one of exact, float32, got "float16"
+    hint: did you mean `float32`?
     {"sampler": "em", "rtol": 1e-4} [InvalidArgument]: `rtol` is no option of sampler `em`
     hint: it is an option of: rk45
     {"sampler": "sscs", "atol": 1e-4} [InvalidArgument]: `atol` is no option of sampler `sscs`
@@ -768,7 +769,7 @@ fn option_errors() {
     hint: it is an option of: conjugate, cvv
     {"sampler": "conjugate", "lambda": 0.3} [InvalidArgument]: `lambda` has no effect with `matrix` zero, the default
     hint: give `matrix` identity or ones
-    {"sampler": "conjugate", "matrix": "two"} [InvalidConfig]: sampler options: unknown variant `two`, expected one of `zero`, `identity`, `ones`
+    {"sampler": "conjugate", "matrix": "two"} [InvalidConfig]: sampler options: matrix: expected one of zero, identity, ones, got "two"
     {"sampler": "conjugate", "matrix": "ones", "lambda": 80, "nfe": 21} [InvalidArgument]: lambda = 80.0: `conjugate` is unstable with it at 20 steps on this grid: unit normal data grow to a standard deviation of 2e15
     hint: take lambda between 0 and 3.90, or more steps
     {"sampler": "cvv", "lambda": 100, "nfe": 21} [InvalidArgument]: lambda = 100.0: `cvv` is unstable with it at 10 steps on this grid: unit normal data grow to a standard deviation of 2e15
@@ -782,7 +783,7 @@ fn option_errors() {
     {"sampler": "rk45", "rtol": 1e-15} [InvalidArgument]: rtol = 1e-15: expected a finite number of at least 2.220446049250313e-14
     {"sampler": "rk45", "atol": -1} [InvalidArgument]: atol = -1.0: expected a finite number of at least 0.0
     {"sampler": "rk45", "max_nfe": 8} [InvalidArgument]: max_nfe = 8: one step of `rk45` takes 9 network calls with its two to begin
-    {"sampler": "rk45", "error_norm": "batch"} [InvalidConfig]: sampler options: unknown variant `batch`, expected `run` or `sample`
+    {"sampler": "rk45", "error_norm": "batch"} [InvalidConfig]: sampler options: error_norm: expected one of run, sample, got "batch"
     {"sampler": "rk45", "t_end": 1} [InvalidArgument]: t_start = 1.0, t_end = 1.0: expected 1e-7 <= t_end < t_start <= 1
     {"sampler": "gddim", "order": 4} [InvalidArgument]: order = 4: sampler `gddim` takes orders 1 to 3
     {"sampler": "gddim", "order": 0} [InvalidArgument]: order = 0: sampler `gddim` takes orders 1 to 3
@@ -809,13 +810,14 @@ fn option_errors() {
     hint: leave `published` out: the general form is for any k
     {"sampler": "unipc", "variant": "bh1"} [Unsupported]: variant: B(h) of `unipc` is for k = 1, the process has k = 2
     hint: leave `variant` out
-    {"sampler": "unipc", "variant": "bh3"} [InvalidConfig]: sampler options: unknown variant `bh3`, expected `bh1` or `bh2`
+    {"sampler": "unipc", "variant": "bh3"} [InvalidConfig]: sampler options: variant: expected one of bh1, bh2, got "bh3"
+    hint: did you mean `bh2`?
     {"sampler": "ddim"} [Unsupported]: sampler `ddim` is for k = 1, the process has k = 2
     hint: use `gddim`, its form for any k
     {"sampler": "exp_heun", "order": 2} [InvalidArgument]: `order` is no option of sampler `exp_heun`
     hint: it is an option of: gddim, deis, dpmpp, unipc, sde_dpmpp, sa_solver
-    {"seed": -1} [InvalidConfig]: sampler options: invalid value: integer `-1`, expected u64
-    {"time_grid": {"name": "uniform"}} [InvalidConfig]: sampler options: time_grid: expected the name of a grid or file, or an array of times
+    {"seed": -1} [InvalidConfig]: sampler options: seed: expected a whole number from 0 to 18446744073709551615, got -1
+    {"time_grid": {"name": "uniform"}} [InvalidConfig]: sampler options: time_grid: expected the name of a grid or file, or an array of times, got {"name":"uniform"}
     [1] [InvalidConfig]: sampler options: expected a JSON object
     {"steps": 10 [InvalidConfig]: sampler options: not valid JSON: EOF while parsing an object at line 1 column 12
     inpainting by rk45 [Unsupported]: inpainting needs a sampler with fixed steps, not `rk45`

@@ -49,7 +49,7 @@ fn try_resampling(spec: &ModelSpec, options: Value, resample: u32) -> Result<Sam
 }
 
 /// Samplers that, unless asked for first order, read what earlier steps left.
-const MULTISTEP: [&str; 7] = ["gddim", "deis", "dpmpp", "unipc", "sde_dpmpp", "sa_solver", "auto"];
+const MULTISTEP: [&str; 6] = ["gddim", "deis", "dpmpp", "unipc", "sde_dpmpp", "sa_solver"];
 
 /// Image-shaped data, no multiple of any block size; 80 samples are enough for rows with noise to go to several
 /// threads.

@@ -35,14 +35,11 @@ const LAMBDA: f64 = 1.0;
 
 fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let matrix = c.options.matrix.unwrap_or_default();
-    let lambda = match (matrix, c.options.lambda) {
-        (ConjugateMatrix::Zero, Some(_)) => {
-            return Err(Error::argument("`lambda` has no effect with `matrix` zero, the default")
-                .hint("give `matrix` identity or ones"));
-        }
-        (ConjugateMatrix::Zero, None) => 0.0,
-        (_, given) => stability::finite("lambda", given.unwrap_or(LAMBDA))?,
-    };
+    if matrix == ConjugateMatrix::Zero && c.options.lambda.is_some() {
+        return Err(Error::argument("`lambda` has no effect with `matrix` zero, the default")
+            .hint("give `matrix` identity or ones"));
+    }
+    let default = if matrix == ConjugateMatrix::Zero { 0.0 } else { LAMBDA };
     let k = c.process.k();
     let unit = match matrix {
         ConjugateMatrix::Zero => Mat::zeros(k, k),
@@ -51,7 +48,8 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     };
     let process = c.process;
     let step = |lambda: f64, t: f64, u: f64| whole(process, unit * lambda, t, u);
-    stability::check("conjugate", process, grid, lambda, unit.norm_inf().max(1.0), |lambda, t, u| {
+    let (given, size) = ((c.options.lambda, default), unit.norm_inf().max(1.0));
+    let lambda = stability::strength("conjugate", process, grid, given, size, |lambda, t, u| {
         vec![step(lambda, t, u)]
     })?;
     for pair in grid.windows(2) {

@@ -37,7 +37,6 @@ const LAMBDA: f64 = 0.5;
 
 fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
     let Parts { position, momentum } = Parts::of("cvv", c.process)?;
-    let lambda = stability::finite("lambda", c.options.lambda.unwrap_or(LAMBDA))?;
     let process = c.process;
     let ones = Mat::from_fn(2, 2, |_, _| 1.0);
     // Two parts, one for each network call; the first is momentum, then position, with the same epsilon.
@@ -50,7 +49,8 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
             Step { t, on_z: whole.on_z * first.on_z, on_eps: whole.on_z * first.on_eps + whole.on_eps };
         [both, rest]
     };
-    stability::check("cvv", process, grid, lambda, ones.norm_inf(), |lambda, t, u| {
+    let given = (c.options.lambda, LAMBDA);
+    let lambda = stability::strength("cvv", process, grid, given, ones.norm_inf(), |lambda, t, u| {
         parts(lambda, t, u).into()
     })?;
     for pair in grid.windows(2) {

@@ -29,21 +29,23 @@ pub(super) fn finite(name: &str, value: f64) -> Result<f64> {
     Err(Error::argument(format!("`{name}` is {value:?}: expected a finite number")))
 }
 
-/// Refuses a lambda that makes a sampler unstable on `grid` which is stable without, and names one that does not.
+/// The strength to take: `given`, or the default, halved where that is unstable on `grid`. A given one that makes a sampler unstable
+/// which is stable without is refused, and one named that does not.
 ///
 /// `size` is the largest norm of B for lambda 1: past [`REACH`] over one step nothing is computed, since the work of a step grows
 /// with it. `steps(lambda, t, u)` gives the parts of the step from t to u; those of one step that share an epsilon are one
 /// part.
-pub(super) fn check(
+pub(super) fn strength(
     name: &str,
     process: &Process,
     grid: &[f64],
-    lambda: f64,
+    (given, default): (Option<f64>, f64),
     size: f64,
     steps: impl Fn(f64, f64, f64) -> Vec<Step>,
-) -> Result<()> {
+) -> Result<f64> {
+    let lambda = finite("lambda", given.unwrap_or(default))?;
     if lambda == 0.0 {
-        return Ok(());
+        return Ok(0.0);
     }
     let longest = grid.windows(2).map(|pair| (pair[0] - pair[1]).abs()).fold(0.0, f64::max);
     let most = REACH / (size * longest);
@@ -67,7 +69,12 @@ pub(super) fn check(
     let stable = |lambda: f64| growth(lambda) <= LIMIT;
     // Where it is unstable without lambda too, the steps are too few, which no sampler refuses.
     if within == lambda && (stable(lambda) || !stable(0.0)) {
-        return Ok(());
+        return Ok(lambda);
+    }
+    if given.is_none() {
+        // What nobody asked for must not be in the way: few steps take less of it, or nothing.
+        let halves = (1..6).map(|i| within / f64::from(1 << i));
+        return Ok(halves.into_iter().find(|lambda| stable(*lambda)).unwrap_or(0.0));
     }
     let n = grid.len() - 1;
     let why = if within == lambda {
