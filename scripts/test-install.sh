@@ -60,9 +60,9 @@ runs "$work/pc-static" static
 
 # What is shipped has no symbols but the exports, and stays in memory when a host unloads it.
 for file in bin/psld lib/libpsld.so; do
-  [[ $(readelf -SW "$prefix/$file") != *.debug_* && $(readelf -SW "$prefix/$file") != *.symtab* ]] || fail "$file is not stripped"
+  [[ $(readelf -SW "$prefix/$file") != *.debug_info* && $(readelf -SW "$prefix/$file") != *.symtab* ]] || fail "$file is not stripped"
 done
-[[ $(readelf -SW "$prefix/lib/libpsld.a") != *.debug_* ]] || fail "libpsld.a is not stripped"
+[[ $(readelf -SW "$prefix/lib/libpsld.a") != *.debug_info* ]] || fail "libpsld.a is not stripped"
 [[ $(readelf -dW "$prefix/lib/libpsld.so") == *NODELETE* ]] || fail "libpsld.so may be unloaded"
 
 tarball=$(scripts/dist.sh "$build" "$onnxruntime" "$work/dist" | tail -1)
