@@ -172,6 +172,7 @@ fn strengths_past_what_a_step_bears() {
                 let hint = error.hint_text().unwrap();
                 let named = hint.split([' ', ',']).filter_map(|word| word.parse::<f64>().ok());
                 let taken = named.fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+                assert!(taken * lambda > 0.0, "{hint}");
                 compile(taken).unwrap_or_else(|e| panic!("{name} {matrix:?}, {lambda}: {hint}: {e}"));
             }
         }

@@ -85,9 +85,10 @@ pub(super) fn strength(
     let error = Error::argument(format!(
         "lambda = {lambda:?}: `{name}` is unstable with it at {n} steps on this grid: {why}"
     ));
+    // What is refused for its work alone leaves all that is not: where it is stable, or nothing would be.
     let (mut good, mut bad) = (0.0, within);
-    if stable(within) {
-        good = within;
+    if stable(within) || !stable(0.0) {
+        (good, bad) = (within, within);
     }
     for _ in 0..12 {
         let middle = 0.5 * (good + bad);
