@@ -208,7 +208,7 @@ def flows(network):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("networks", nargs="*", default=["digits-ddpm", "fashion-vp", "mnist-edm", "checkerboard-flow"])
+    parser.add_argument("networks", nargs="*", default=["digits-ddpm", "fashion-vp", "mnist-edm", "cifar-flow", "reaches-ddpm"])
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("--nfe", default="5,8,10,15,20")
     args = parser.parse_args()

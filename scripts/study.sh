@@ -77,11 +77,11 @@ study 64-images "$models/cifar10-exact.onnx" --nfe 5,8,10,15,20,30 --samplers "$
 study fashion "$models/fashion-small.onnx" -n 100 --label 0-9 --reference unipc:order=3:grid=order2:steps=149 \
   --samplers "$samplers,unipc:order=1:grid=order2,sde_dpmpp:grid=order2.5,sa_solver:grid=order2.5" "${plans[@]}"
 # How `auto` and what a probe chooses do beside the best of every deterministic sampler, order and grid: the small networks of
-# models/study/, each along its own path and others, and mixtures. digits-ddpm and mnist-edm took no part in the making of the table.
+# models/study/, each along its own path and others, and mixtures.
 ratios() { # NAME MODEL ARGUMENTS
   study "$@" --samplers auto --ratios --resamples 0 --reference rk45:rtol=1e-6:atol=1e-6
 }
-for network in fashion-vp actions-cosine checkerboard-flow digits-ddpm mnist-edm; do
+for network in fashion-vp digits-ddpm mnist-edm cifar-flow actions-cosine reaches-ddpm checkerboard-flow; do
   for path in own vp flow edm ve psld; do
     spec=$out/$network-$path.json
     "$psld" info "$models/study/$network.onnx" --json | python3 -c '

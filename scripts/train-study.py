@@ -1,10 +1,9 @@
 """Trains the small networks of models/study/, which `auto`'s table is fitted to and held against.
 
-    python3 scripts/train-study.py OUT [NAME ...] [--fashion FOLDER] [--mnist FOLDER]
+    python3 scripts/train-study.py OUT [NAME ...] [--fashion FOLDER] [--mnist FOLDER] [--cifar FOLDER]
 
-Needs torch, numpy, onnx, scikit-learn (the digits) and psld. FOLDER holds the four `*-ubyte` files, zipped or not, that
-`psld-training data fetch fashion-mnist` and `... mnist` bring. Each network takes five to ten minutes of one core. They are
-multilayer perceptrons with residual blocks; weights are kept as half precision, to which they are rounded before the check.
+Needs torch, numpy, onnx, scikit-learn (the digits), Pillow (CIFAR-10) and psld. FOLDER holds what `psld-training data fetch
+fashion-mnist`, `... mnist` and `... cifar10` bring. Each network takes five to ten minutes of one core. They are multilayer perceptrons with residual blocks; weights are kept as half precision, to which they are rounded before the check.
 """
 
 import argparse
@@ -35,6 +34,15 @@ def digits():
     return (load_digits().images / 8 - 1).astype(np.float32)[:, None]
 
 
+def colour(folder):
+    """CIFAR-10 averaged down to 8 x 8, in [-1, 1]."""
+    from PIL import Image
+
+    sheets = [np.asarray(Image.open(pathlib.Path(folder) / f"data_batch_{i}.png")) for i in range(1, 6)]
+    x = np.concatenate([sheet[..., :3].reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)) for sheet in sheets])
+    return (x / 127.5 - 1).transpose(0, 3, 1, 2).astype(np.float32)
+
+
 def checkerboard():
     """Uniform on the eight dark squares of a board of 4 x 4, in [-1, 1]^2."""
     rng = np.random.default_rng(0)
@@ -55,6 +63,20 @@ def actions():
     x = -0.9 + 1.8 * s
     y = start + (goal - start) * s + side * height * np.sin(np.pi * s) ** 2
     return np.stack([x, y], axis=1).astype(np.float32)  # [n, 2, 16]
+
+
+def reaches():
+    """The angles of three joints over 24 moments, divided by pi: from rest to rest through one of three postures. Smooth, of
+    three modes, in [-1, 1]."""
+    rng = np.random.default_rng(0)
+    n = 100_000
+    postures = np.array([[0.6, -0.5, 0.4], [-0.6, 0.3, 0.6], [0.1, 0.7, -0.6]])
+    begin, end = rng.uniform(-0.25, 0.25, (n, 3, 1)), rng.uniform(-0.25, 0.25, (n, 3, 1))
+    via = (postures[rng.choice(3, n)] + rng.uniform(-0.15, 0.15, (n, 3)))[..., None]
+    share, s = rng.uniform(0.35, 0.65, (n, 1, 1)), np.arange(24)[None, None] / 23
+    minimum_jerk = lambda u: u**3 * (10 - 15 * u + 6 * u * u)
+    first, second = minimum_jerk(np.clip(s / share, 0, 1)), minimum_jerk(np.clip((s - share) / (1 - share), 0, 1))
+    return (begin + (via - begin) * first + (end - via) * second).astype(np.float32)
 
 
 class Network(torch.nn.Module):
@@ -150,6 +172,10 @@ def networks(args):
                         (192, 3), 12000, lambda t: t * 0.005),
         "mnist-edm": (lambda: images(args.mnist, 14), edm, {"kind": "edm", "sigma_min": 0.002, "sigma_max": 80},
                       network("edm", sigma_data=SIGMA_DATA), [1, 14, 14], (208, 3), 12000, lambda t: 2 * t),
+        "cifar-flow": (lambda: colour(args.cifar), flow, {"kind": "flow"}, network("velocity"), [3, 8, 8], (208, 3), 12000,
+                       lambda t: 8 * t),
+        "reaches-ddpm": (reaches, on_table(linear_table()), {**ddpm, "schedule": "linear"}, network("epsilon"), [3, 24],
+                         (160, 3), 12000, lambda t: t * 0.005),
     }  # fmt: skip
 
 
@@ -208,6 +234,7 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--fashion", default="data/fashion-mnist")
     parser.add_argument("--mnist", default="data/mnist")
+    parser.add_argument("--cifar", default="data/cifar10")
     parser.add_argument("--steps", type=int)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -48,7 +48,7 @@ fn listed_samplers() {
 /// `auto` is what its table says, option for option; a grid that is given stays.
 #[test]
 fn auto_takes_what_was_measured() {
-    use solver::auto::{Choice, Paths, Size};
+    use solver::auto::{Choice, Data, Paths};
     let kinds = [
         (json!({ "kind": "vp" }), Paths::Vp),
         (json!({ "kind": "ddpm" }), Paths::Vp),
@@ -60,7 +60,9 @@ fn auto_takes_what_was_measured() {
         (psld(), Paths::Phase),
     ];
     for (process, paths) in kinds {
-        for (shape, data) in [(&[2][..], Size::Few), (&[3, 4, 4], Size::Many)] {
+        let shapes =
+            [(&[2][..], Data::Points), (&[16], Data::Sequences), (&[7, 16], Data::Sequences), (&[3, 4, 4], Data::Images)];
+        for (shape, data) in shapes {
             let spec = spec(process.clone(), json!({}), shape);
             for nfe in (2..=40).chain([90]) {
                 let auto = sampler(&spec, json!({ "sampler": "auto", "nfe": nfe }));

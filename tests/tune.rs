@@ -222,6 +222,20 @@ fn a_probe_keeps_what_is_given() {
     assert_eq!(found.error, found.tried[0].error);
 }
 
+/// With nothing given it goes through its short list, every row of which is a sampler.
+#[test]
+fn a_probe_is_short() {
+    for (process, rows) in [(json!({ "kind": "vp" }), 32), (psld(), 12)] {
+        let model = model(&spec(process, json!({}), &[2]), &plane());
+        let asked = json!({ "nfe": 12 });
+        let found = probed(&model, asked.clone());
+        assert_eq!(found.tried.len(), rows);
+        assert!(listed(&model, &options(asked)).unwrap().len() > 2 * rows);
+        // No more calls than each row on the eighth, eight on three eighths, three on all, and the converged solution.
+        assert!(found.calls <= 12 * (16 * rows + 8 * 32 + 3 * 80) + 40 * 128, "{found:?}");
+    }
+}
+
 /// The same question is answered from memory; another one, or another model, is not.
 #[test]
 fn a_model_keeps_its_answers() {

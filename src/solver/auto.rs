@@ -28,7 +28,7 @@ pub struct Choice {
     /// The paths that the row is for.
     pub paths: Paths,
     /// The data that the row is for.
-    pub data: Size,
+    pub data: Data,
     /// Network calls, the closing one included, up to which the row holds.
     pub up_to: u32,
     /// The sampler taken.
@@ -76,29 +76,36 @@ impl Paths {
     }
 }
 
-/// How many elements a sample has: of few, solutions are far from smooth where a lone mode ends, and another sampler is best.
+/// What samples are: solutions for smooth sequences, and those of few elements, which are far from smooth where a lone mode ends,
+/// are followed best by other samplers than those for images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Size {
-    /// Fewer than [`FEW`].
-    Few,
-    /// As many or more.
-    Many,
+pub enum Data {
+    /// Fewer elements than [`FEW`].
+    Points,
+    /// As many or more, in one or two dimensions, as actions of a robot over time.
+    Sequences,
+    /// In three dimensions or more.
+    Images,
 }
 
-/// Elements from which a sample has many.
+/// Elements from which samples are no longer points.
 pub const FEW: usize = 16;
 
-impl Size {
-    /// That of samples of `elements`.
-    pub fn of(elements: usize) -> Self {
-        if elements < FEW { Self::Few } else { Self::Many }
+impl Data {
+    /// Those of `shape`.
+    pub fn of(shape: &[usize]) -> Self {
+        match shape.len() {
+            _ if shape.iter().product::<usize>() < FEW => Self::Points,
+            ..=2 => Self::Sequences,
+            _ => Self::Images,
+        }
     }
 }
 
 const fn row(
     paths: Paths,
-    data: Size,
+    data: Data,
     up_to: u32,
     sampler: &'static str,
     order: u32,
@@ -107,46 +114,53 @@ const fn row(
     Choice { paths, data, up_to, sampler, order, grid }
 }
 
+use Data::{Images, Points, Sequences};
 use Paths::{Edm, Flow, Phase, Ve, Vp};
-use Size::{Few, Many};
 
 /// Measured at 5, 8, 10, 15, 20 and 30 calls (December 2026).
 #[rustfmt::skip]
-const TABLE: [Choice; 34] = [
-    row(Vp, Many, 6, "dpmpp", 2, "order2"),
-    row(Vp, Many, 9, "dpmpp", 3, "order2.5"),
-    row(Vp, Many, 17, "unipc", 2, "logistic"),
-    row(Vp, Many, u32::MAX, "unipc", 3, "log_snr"),
-    row(Flow, Many, 17, "unipc", 2, "logistic"),
-    row(Flow, Many, u32::MAX, "unipc", 3, "log_snr"),
-    row(Edm, Many, 12, "unipc", 2, "logistic"),
-    row(Edm, Many, 24, "unipc", 3, "logistic"),
-    row(Edm, Many, u32::MAX, "unipc", 3, "log_snr"),
-    row(Ve, Many, 6, "unipc", 2, "logistic"),
-    row(Ve, Many, 9, "gddim", 3, "log_snr"),
-    row(Ve, Many, 12, "gddim", 3, "karras"),
-    row(Ve, Many, 24, "unipc", 3, "logistic"),
-    row(Ve, Many, u32::MAX, "unipc", 3, "log_snr"),
-    row(Phase, Many, 6, "unipc", 1, "order2"),
-    row(Phase, Many, 17, "unipc", 3, "order2.5"),
-    row(Phase, Many, 24, "unipc", 3, "order2"),
-    row(Phase, Many, u32::MAX, "unipc", 3, "order2.5"),
-    row(Vp, Few, 6, "dpmpp", 3, "order2.5"),
-    row(Vp, Few, 9, "dpmpp", 2, "order2.5"),
-    row(Vp, Few, 12, "dpmpp", 2, "order2"),
-    row(Vp, Few, 17, "dpmpp", 3, "order2.5"),
-    row(Vp, Few, 24, "dpmpp", 3, "order2"),
-    row(Vp, Few, u32::MAX, "unipc", 3, "order2.5"),
-    row(Flow, Few, 12, "dpmpp", 2, "order2"),
-    row(Flow, Few, 24, "unipc", 2, "quadratic"),
-    row(Flow, Few, u32::MAX, "unipc", 3, "order2.5"),
-    row(Edm, Few, 9, "unipc", 2, "log_snr"),
-    row(Edm, Few, u32::MAX, "unipc", 3, "log_snr"),
-    row(Ve, Few, 6, "unipc", 2, "log_snr"),
-    row(Ve, Few, 17, "gddim", 3, "log_snr"),
-    row(Ve, Few, u32::MAX, "unipc", 3, "log_snr"),
-    row(Phase, Few, 6, "unipc", 2, "order2"),
-    row(Phase, Few, u32::MAX, "unipc", 3, "order2.5"),
+const TABLE: [Choice; 41] = [
+    row(Vp, Images, 6, "dpmpp", 2, "order2"),
+    row(Vp, Images, 12, "unipc", 2, "logistic"),
+    row(Vp, Images, 17, "unipc", 3, "logistic"),
+    row(Vp, Images, u32::MAX, "unipc", 3, "log_snr"),
+    row(Flow, Images, 17, "unipc", 2, "logistic"),
+    row(Flow, Images, u32::MAX, "unipc", 3, "log_snr"),
+    row(Edm, Images, 17, "unipc", 2, "logistic"),
+    row(Edm, Images, u32::MAX, "unipc", 3, "logistic"),
+    row(Ve, Images, 6, "unipc", 2, "logistic"),
+    row(Ve, Images, 17, "gddim", 3, "karras"),
+    row(Ve, Images, u32::MAX, "unipc", 3, "logistic"),
+    row(Phase, Images, 6, "unipc", 1, "order2"),
+    row(Phase, Images, u32::MAX, "unipc", 3, "order2.5"),
+    row(Vp, Sequences, 12, "dpmpp", 2, "order2.5"),
+    row(Vp, Sequences, 24, "unipc", 2, "logistic"),
+    row(Vp, Sequences, u32::MAX, "unipc", 2, "quadratic"),
+    row(Flow, Sequences, 6, "dpmpp", 2, "order2"),
+    row(Flow, Sequences, 24, "unipc", 2, "logistic"),
+    row(Flow, Sequences, u32::MAX, "unipc", 3, "log_snr"),
+    row(Edm, Sequences, 24, "unipc", 2, "logistic"),
+    row(Edm, Sequences, u32::MAX, "unipc", 3, "log_snr"),
+    row(Ve, Sequences, 6, "gddim", 3, "logistic"),
+    row(Ve, Sequences, 12, "gddim", 3, "log_snr"),
+    row(Ve, Sequences, u32::MAX, "unipc", 2, "logistic"),
+    row(Phase, Sequences, 6, "unipc", 1, "order2.5"),
+    row(Phase, Sequences, 17, "unipc", 3, "logistic"),
+    row(Phase, Sequences, u32::MAX, "unipc", 3, "quadratic"),
+    row(Vp, Points, 6, "dpmpp", 3, "order2.5"),
+    row(Vp, Points, 17, "dpmpp", 2, "order2.5"),
+    row(Vp, Points, u32::MAX, "unipc", 3, "logistic"),
+    row(Flow, Points, 9, "dpmpp", 2, "order2"),
+    row(Flow, Points, 17, "unipc", 2, "order2.5"),
+    row(Flow, Points, 24, "unipc", 3, "logistic"),
+    row(Flow, Points, u32::MAX, "unipc", 3, "order2.5"),
+    row(Edm, Points, 12, "unipc", 2, "logistic"),
+    row(Edm, Points, u32::MAX, "unipc", 3, "logistic"),
+    row(Ve, Points, 6, "unipc", 2, "log_snr"),
+    row(Ve, Points, 9, "gddim", 3, "karras"),
+    row(Ve, Points, 17, "gddim", 3, "log_snr"),
+    row(Ve, Points, u32::MAX, "unipc", 3, "logistic"),
+    row(Phase, Points, u32::MAX, "unipc", 3, "logistic"),
 ];
 
 /// The table, in the order in which it is searched.
@@ -154,18 +168,18 @@ pub fn table() -> &'static [Choice] {
     &TABLE
 }
 
-/// The options with sampler, order and grid filled in, for samples of `elements` and evaluations of `each` network calls.
+/// The options with sampler, order and grid filled in, for samples of `shape` and evaluations of `each` network calls.
 pub(super) fn choose(
     options: &SamplerSpec,
     process: &Process,
     times: &Times,
-    elements: usize,
+    shape: &[usize],
     each: u32,
 ) -> Result<SamplerSpec> {
     let steps =
         grid::resolve_for(options, process, times, grid::Calls { step: each, closing: each })?.len() - 1;
     let calls = steps + usize::from(options.denoise.unwrap_or(true));
-    let kind = (Paths::of(process), Size::of(elements));
+    let kind = (Paths::of(process), Data::of(shape));
     let rows = || TABLE.iter().filter(|row| (row.paths, row.data) == kind);
     let row = rows().find(|row| calls <= row.up_to as usize).or(rows().next_back());
     let Some(row) = row else { return Ok(options.clone()) };

@@ -166,7 +166,7 @@ impl Sampler {
             }
             let process = model.process()?;
             let (times, each) = (Decoder::new(model)?.times(&process)?, calls_of(&conditioning));
-            let chosen = auto::choose(options, &process, &times, model.data_len(), each)?;
+            let chosen = auto::choose(options, &process, &times, &model.data.shape, each)?;
             return Self::compile_for(model, &chosen, conditioning);
         }
         let process = model.process()?;

@@ -5,6 +5,7 @@
 
 use crate::run::{Cancel, RunOptions, What, sample};
 use crate::solver::Sampler;
+use crate::solver::auto::FEW;
 use crate::spec::{Grid, SamplerSpec};
 use crate::{Error, Model, Result, Status, grid};
 use serde::{Deserialize, Serialize};
@@ -28,11 +29,32 @@ const SAMPLERS: [(&str, u32); 12] = [
     ("rvv", 0),
 ];
 
-/// Starts of each round, as shares of all, and how many of the candidates take part in the next.
-const ROUNDS: [(usize, usize); 3] = [(6, 12), (3, 4), (1, 1)];
+/// What is tried where neither sampler nor order nor grid is given: of each kind of process those that are within a few per cent
+/// of the best of [`SAMPLERS`] on all grids somewhere (`tests/scripts/auto_table.py`), so that the probe is cheap.
+#[rustfmt::skip]
+const SHORT: (&[(&str, u32, &str)], &[(&str, u32, &str)]) = (
+    &[
+        ("unipc", 2, "logistic"), ("unipc", 3, "logistic"), ("dpmpp", 3, "order2.5"), ("dpmpp", 2, "order2.5"),
+        ("dpmpp", 2, "order2"), ("gddim", 3, "uniform"), ("unipc", 2, "log_snr"), ("dpmpp", 3, "logistic"),
+        ("gddim", 3, "logistic"), ("unipc", 3, "log_snr"), ("gddim", 3, "karras"), ("dpmpp", 2, "logistic"),
+        ("unipc", 3, "order2.5"), ("unipc", 2, "order2.5"), ("dpmpp", 3, "order2"), ("unipc", 2, "quadratic"),
+        ("heun", 0, "order2"), ("gddim", 3, "order2.5"), ("unipc", 3, "karras"), ("gddim", 2, "uniform"),
+        ("unipc", 1, "karras"), ("heun", 0, "quadratic"), ("unipc", 2, "order2"), ("gddim", 3, "quadratic"),
+        ("gddim", 2, "karras"), ("unipc", 2, "karras"), ("gddim", 3, "order2"), ("dpmpp", 3, "karras"),
+        ("gddim", 2, "logistic"), ("dpmpp", 2, "uniform"), ("dpmpp", 3, "quadratic"), ("dpmpp", 2, "quadratic"),
+    ],
+    &[
+        ("unipc", 3, "logistic"), ("unipc", 3, "order2.5"), ("unipc", 3, "order2"), ("unipc", 3, "quadratic"),
+        ("unipc", 2, "order2"), ("unipc", 2, "order2.5"), ("unipc", 3, "log_snr"), ("unipc", 1, "order2"),
+        ("gddim", 1, "order2.5"), ("gddim", 1, "uniform"), ("unipc", 2, "logistic"), ("dpmpp", 3, "logistic"),
+    ],
+);
+
+/// Starts after each round, in eighths of all, and how many of the candidates take part in the next.
+const ROUNDS: [(usize, usize); 3] = [(1, 8), (3, 3), (8, 1)];
 
 /// Calls of the converged solution for each call of the candidates, and at least.
-const TEACHER: (u32, u32) = (4, 40);
+const TEACHER: (u32, u32) = (3, 40);
 
 /// What is probed, and how hard.
 #[derive(Clone, Debug)]
@@ -40,7 +62,7 @@ pub struct ProbeOptions {
     /// `nfe` or `steps`, and what else the samples will be drawn with (`clip`, `t_start`, ...). Of sampler, order and grid,
     /// what is given is kept, and the rest is chosen.
     pub sampler: SamplerSpec,
-    /// Starts, the seeds from `sampler.seed` on; `None`: 48, and more where the data have few elements.
+    /// Starts, the seeds from `sampler.seed` on; `None`: 64, and twice as many where the data have few elements.
     pub starts: Option<usize>,
     /// Samples of one network call; `None`: at most 64.
     pub batch: Option<usize>,
@@ -80,7 +102,7 @@ pub struct Tried {
     pub time_grid: Grid,
     /// Starts that it was tried on.
     pub starts: usize,
-    /// Of the root mean square distances to the converged solution from these the geometric mean of mean and median.
+    /// Of the root mean square distances to the converged solution from these the mean of the middle half.
     pub error: f64,
 }
 
@@ -152,13 +174,13 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The geometric mean of mean and median: a few samples that land elsewhere count, and do not drown the others.
+    /// The mean of the middle half: as blind as the median to samples that land elsewhere, and less a matter of chance.
     fn error(&self) -> f64 {
         let mut each = self.apart.clone();
         each.sort_by(f64::total_cmp);
-        let (n, middle) = (each.len().max(1), each.len() / 2);
-        let median = each.get(middle).copied().unwrap_or(f64::INFINITY);
-        libm::sqrt(each.iter().sum::<f64>() / n as f64 * median)
+        let quarter = each.len() / 4;
+        let middle = &each[quarter..each.len() - quarter];
+        middle.iter().sum::<f64>() / middle.len().max(1) as f64
     }
 }
 
@@ -172,7 +194,7 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
         }
         let d = model.spec().data_len();
         // Each element of a sample tells of the error: of few elements, more samples must.
-        let starts = options.starts.unwrap_or_else(|| (1024 / d.max(1)).clamp(48, 160));
+        let starts = options.starts.unwrap_or(if d < FEW { 128 } else { 64 });
         if starts == 0 {
             return Err(Error::argument("starts = 0: expected at least 1"));
         }
@@ -193,8 +215,8 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
         let mut probe = Self { model, options, observe, d, starts, candidates, teacher, calls: 0, of: 0 };
         let mut left = probe.candidates.len();
         let mut before = 0;
-        for (share, keep) in ROUNDS {
-            let upto = probe.upto(share);
+        for (eighths, keep) in ROUNDS {
+            let upto = probe.upto(eighths);
             probe.of += (upto - before) * (calls * left + self::calls(&probe.teacher));
             // Who goes on makes up for nothing: all have been on the starts before.
             (left, before) = (left.min(keep), upto);
@@ -202,16 +224,16 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
         Ok(probe)
     }
 
-    /// The number of starts after the round of `share`.
-    fn upto(&self, share: usize) -> usize {
-        self.starts.div_ceil(share)
+    /// The number of starts after the round of `eighths`.
+    fn upto(&self, eighths: usize) -> usize {
+        (self.starts * eighths).div_ceil(8)
     }
 
     fn choose(mut self) -> Result<Probed> {
         let mut from = 0;
         let mut out = Vec::new();
-        for (share, keep) in ROUNDS {
-            let upto = self.upto(share);
+        for (eighths, keep) in ROUNDS {
+            let upto = self.upto(eighths);
             if upto > from {
                 let truth = self.solve(&Arc::clone(&self.teacher), from, upto)?;
                 for i in 0..self.candidates.len() {
@@ -282,16 +304,33 @@ fn calls(sampler: &Sampler) -> usize {
     sampler.plan().map_or(0, |plan| plan.nfe)
 }
 
-/// What [`probe`] would choose from: every deterministic sampler with fixed steps, order and named grid that fits what is given;
+/// What a probe compares itself with: every deterministic sampler with fixed steps, order and named grid that fits what is given;
 /// of those that make the same plan, the first.
 ///
 /// # Errors
 /// Those of [`probe`] before its first network call.
 pub fn listed(model: &Model, given: &SamplerSpec) -> Result<Vec<SamplerSpec>> {
-    Ok(candidates(model, given)?.into_iter().map(|candidate| candidate.spec).collect())
+    Ok(compiled(model, every(given)?)?.into_iter().map(|candidate| candidate.spec).collect())
 }
 
+/// The short list, or all that fits where some of it is given.
 fn candidates(model: &Model, given: &SamplerSpec) -> Result<Vec<Candidate>> {
+    let free = given.sampler.as_deref().is_none_or(|name| name == "auto");
+    if !free || given.order.is_some() || given.time_grid.is_some() {
+        return compiled(model, every(given)?);
+    }
+    let short = if model.spec().process()?.k() == 1 { SHORT.0 } else { SHORT.1 };
+    let specs = short.iter().map(|(sampler, order, grid)| SamplerSpec {
+        sampler: Some((*sampler).into()),
+        order: (*order > 0).then_some(*order),
+        time_grid: Some(Grid::Name((*grid).into())),
+        ..given.clone()
+    });
+    compiled(model, specs.collect())
+}
+
+/// Every sampler, order and grid that fits what is given.
+fn every(given: &SamplerSpec) -> Result<Vec<SamplerSpec>> {
     let name = given.sampler.as_deref().filter(|name| *name != "auto");
     if let Some(name) = name.filter(|name| !SAMPLERS.iter().any(|(own, _)| own == name)) {
         let mut names: Vec<_> = SAMPLERS.iter().map(|(own, _)| *own).collect();
@@ -302,34 +341,40 @@ fn candidates(model: &Model, given: &SamplerSpec) -> Result<Vec<Candidate>> {
                 BTreeSet::from_iter(names).into_iter().collect::<Vec<_>>().join(", ")
             )));
     }
-    let mut found: Vec<Candidate> = Vec::new();
-    let mut hashes = BTreeSet::new();
-    let mut failure = None;
     let grids: Vec<Grid> = match &given.time_grid {
         Some(grid) => vec![grid.clone()],
         None => grid::NAMES.iter().map(|name| Grid::Name((*name).to_owned())).collect(),
     };
-    let mut consider = |spec: SamplerSpec| match Sampler::compile(model.spec(), &spec, None) {
-        Ok(sampler) => {
-            if hashes.insert(sampler.hash()) {
-                found.push(Candidate { spec, sampler: Arc::new(sampler), apart: Vec::new() });
-            }
-        }
-        // Such as an order that so few steps do not reach, or a splitting where there is no momentum.
-        Err(e) => failure = failure.take().or(Some(e)),
-    };
+    let mut specs = Vec::new();
     for (sampler, order) in SAMPLERS {
         let order = (order > 0).then_some(order);
         if name.is_some_and(|name| name != sampler) || given.order.is_some() && given.order != order {
             continue;
         }
-        for grid in &grids {
-            consider(SamplerSpec {
-                sampler: Some(sampler.into()),
-                order,
-                time_grid: Some(grid.clone()),
-                ..given.clone()
-            });
+        specs.extend(grids.iter().map(|grid| SamplerSpec {
+            sampler: Some(sampler.into()),
+            order,
+            time_grid: Some(grid.clone()),
+            ..given.clone()
+        }));
+    }
+    Ok(specs)
+}
+
+/// Those of `specs` that the model takes; of equal plans the first.
+fn compiled(model: &Model, specs: Vec<SamplerSpec>) -> Result<Vec<Candidate>> {
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut hashes = BTreeSet::new();
+    let mut failure = None;
+    for spec in specs {
+        match Sampler::compile(model.spec(), &spec, None) {
+            Ok(sampler) => {
+                if hashes.insert(sampler.hash()) {
+                    found.push(Candidate { spec, sampler: Arc::new(sampler), apart: Vec::new() });
+                }
+            }
+            // Such as an order that so few steps do not reach, or a splitting where there is no momentum.
+            Err(e) => failure = failure.take().or(Some(e)),
         }
     }
     match (found.is_empty(), failure) {

@@ -2,7 +2,7 @@
 
 use crate::args::SamplersArgs;
 use crate::report;
-use psld::solver::auto::{FEW, Paths, Size};
+use psld::solver::auto::{Data, FEW, Paths};
 use psld::{Error, Result, Status, solver};
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ fn why(json: bool) -> Result<()> {
     if json {
         return print_json(&choices);
     }
-    let head = ["PATHS", "ELEMENTS", "CALLS UP TO", "SAMPLER", "ORDER", "GRID"];
+    let head = ["PATHS", "DATA", "CALLS UP TO", "SAMPLER", "ORDER", "GRID"];
     let mut rows = vec![head.map(String::from)];
     rows.extend(choices.iter().map(|row| {
         [
@@ -47,8 +47,9 @@ fn why(json: bool) -> Result<()> {
             }
             .into(),
             match row.data {
-                Size::Few => format!("under {FEW}"),
-                Size::Many => format!("{FEW} or more"),
+                Data::Points => format!("under {FEW} elements"),
+                Data::Sequences => "sequences".into(),
+                Data::Images => "images".into(),
             },
             if row.up_to == u32::MAX { "any".into() } else { row.up_to.to_string() },
             row.sampler.into(),
@@ -56,9 +57,10 @@ fn why(json: bool) -> Result<()> {
             row.grid.into(),
         ]
     }));
-    let how = "Each row has the least distance to the converged solution over the networks of models/study and, for few elements, \
-               two Gaussian mixtures, at 5, 8, 10, 15, 20 and 30 calls (tests/scripts/auto_table.py). What is best differs between \
-               networks: `psld study --ratios` says by how much, and `psld tune --probe` finds the best for one.\n";
+    let how = "Samples with one or two dimensions (actions over time) are sequences, with more images. Each row was near the best on \
+               the networks of models/study and, for few elements, two Gaussian mixtures, at 5, 8, 10, 15, 20 and 30 calls \
+               (tests/scripts/auto_table.py). What is best differs between networks: `psld study --ratios` says by how much, and \
+               `psld tune --probe` finds the best for one.\n";
     report::stdout(&format!("{}{how}", table(&rows)))
 }
 
