@@ -2,8 +2,9 @@
 //!
 //! `make bench-core`. Needs ONNX Runtime (`PSLD_ONNXRUNTIME`).
 
+use psld::array::{Precision, ValuesMut};
 use psld::engine::{Engine, EngineOptions, Request};
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
+use psld::network::{Backend, Evaluator, Inputs, Network};
 use psld::onnx::networks::UNet;
 use psld::{Model, ModelOptions, ModelSpec, Result, Run, RunOptions, Sampler, SamplerSpec};
 use std::collections::VecDeque;

@@ -7,7 +7,8 @@
 use psld::capi::*;
 use psld::onnx::networks::UNet;
 use psld::onnx::{Dim, ElementType, Graph};
-use psld::run::{Cancel, What, sample};
+use psld::run::{Cancel, sample};
+use psld::spec::What;
 use psld::{Error, Model, ModelOptions, Result, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::ffi::{CStr, c_void};
 use std::io::{BufRead, BufReader, Write};

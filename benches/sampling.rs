@@ -3,9 +3,11 @@
 //! `make bench`. Needs ONNX Runtime (`PSLD_ONNXRUNTIME`); `PYTHON` names a Python with numpy and onnxruntime for the
 //! loop that a user would write without this library.
 
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
+use psld::array::{Precision, ValuesMut};
+use psld::network::{Backend, Evaluator, Inputs, Network};
 use psld::onnx::networks::UNet;
-use psld::run::{What, sample};
+use psld::run::sample;
+use psld::spec::What;
 use psld::{Model, ModelOptions, ModelSpec, Result, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

@@ -9,14 +9,11 @@
 //! * Classifier (arXiv 2105.05233): the guide gives the gradient of log p(y | z_t, t) in the state, and
 //!   score += w gradient is epsilon -= w L^T gradient.
 
-use crate::plan::{Eval, Map, MapKind};
+use crate::decode::Decoder;
+use crate::plan::{Eval, GUIDE, Map, MapKind};
 use crate::process::{Mat, Process};
-use crate::solver::Decoder;
 use crate::spec::{Guidance, GuidanceKind, ModelSpec, NetworkSpec, Prediction, Predicts, ProcessSpec};
 use crate::{Error, Result, Status};
-
-/// The guide's number in plans.
-pub(crate) const GUIDE: usize = 1;
 
 /// The rows that follow the call `eval` at a time at which guidance acts: the guide's call into `slot`, and the map.
 pub(crate) fn rows(

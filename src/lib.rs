@@ -4,12 +4,16 @@
 //! **Describe** (process, grid, sampler) → **compile** to a [`plan`] (rows of f64 coefficients) →
 //! **execute** the plan (one fused kernel, one network call a row).
 
+pub mod array;
 pub mod capi;
+pub mod config;
+pub mod decode;
 pub mod engine;
 pub mod error;
 pub mod evaluation;
 mod exec;
 mod fork;
+pub mod golden;
 pub mod grid;
 mod guidance;
 pub mod io;

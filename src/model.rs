@@ -5,12 +5,11 @@ use crate::network::analytic::{Mixture, MixtureNetwork};
 #[cfg(feature = "onnxruntime")]
 use crate::network::onnxruntime::{OnnxNetwork, OnnxOptions, Provider, Runtime};
 use crate::network::{Backend, Network};
-use crate::run::What;
-use crate::spec::{ModelSpec, SPEC_KEY};
-use crate::tune::Kept;
+use crate::spec::{ModelSpec, SPEC_KEY, What};
 use crate::{Error, Result, Status, onnx};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +64,21 @@ impl ModelOptions {
 pub struct Model {
     network: Arc<dyn Network>,
     executor: Executor,
-    probed: Arc<Kept>,
+    kept: Arc<Kept>,
+}
+
+/// Answers that are costly to find, such as those of [`crate::tune::probe`], by their questions.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<BTreeMap<String, String>>);
+
+impl Kept {
+    pub fn get(&self, question: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(question).cloned()
+    }
+
+    pub fn keep(&self, question: String, answer: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(question, answer);
+    }
 }
 
 impl Model {
@@ -76,7 +89,7 @@ impl Model {
         if threads > 1024 {
             return Err(Error::argument(format!("threads = {threads}: expected at most 1024")));
         }
-        Ok(Self { network, executor: Executor::new(threads)?, probed: Arc::default() })
+        Ok(Self { network, executor: Executor::new(threads)?, kept: Arc::default() })
     }
 
     /// Reads a model: an ONNX file, or the JSON of an analytic mixture (`.json`).
@@ -212,9 +225,9 @@ impl Model {
         &self.network
     }
 
-    /// What [`crate::tune::probe`] has found of it.
-    pub(crate) fn probed(&self) -> &Kept {
-        &self.probed
+    /// What it keeps.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub(crate) fn executor(&self) -> &Executor {

@@ -6,9 +6,11 @@ mod abi;
 
 use abi::*;
 use ndarray::ArrayD;
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
+use psld::array::{Precision, Tensor, ValuesMut};
+use psld::network::{Backend, Evaluator, Inputs, Network};
 use psld::noise::{Purpose, fill_f64};
-use psld::run::{Estimate, Overall, RunOptions, Tensor, What, likelihood, sample};
+use psld::run::{Estimate, Overall, RunOptions, likelihood, sample};
+use psld::spec::What;
 use psld::{Model, ModelOptions, ModelSpec, Sampler, SamplerSpec, Status};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::{MaybeUninit, offset_of, size_of};

@@ -802,7 +802,7 @@ fn bad_input() {
     fs::write(folder.path("empty.onnx"), "").unwrap();
     fs::write(folder.path("text.onnx"), "hello").unwrap();
     let mut foreign = psld::onnx::Model::read(fs::read(folder.path("em_vp.onnx")).unwrap()).unwrap();
-    foreign.set_metadata(psld::onnx::SPEC_KEY, "{}");
+    foreign.set_metadata(psld::spec::SPEC_KEY, "{}");
     fs::write(folder.path("foreign.onnx"), foreign.to_bytes()).unwrap();
     let before = folder.names("");
     let cases = [

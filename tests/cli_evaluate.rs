@@ -12,10 +12,10 @@ mod support;
 
 use harness::{Folder, Ran};
 use psld::evaluation::{Bootstrap, Gaussian, Options, Points, Reference, Set, Statistics, evaluate};
+use psld::golden::{GOLDEN_KEY, Golden};
 use psld::io::{NewFile, npy, png};
 use psld::noise::{Purpose, fill_f32};
 use psld::onnx::{Dim, ElementType, Graph, Model};
-use psld::spec::{GOLDEN_KEY, Golden};
 use serde_json::Value;
 use std::fs;
 use support::Affine;

@@ -8,9 +8,9 @@
 mod harness;
 
 use harness::{Folder, Ran};
+use psld::array::{Tensor, Values, ValuesMut};
 use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions, Runtime};
-use psld::network::{Inputs, Network, Values, ValuesMut};
-use psld::run::Tensor;
+use psld::network::{Inputs, Network};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -112,9 +112,9 @@ fn models_that_are_none() {
     fs::write(folder.path("empty.onnx"), "").unwrap();
     fs::write(folder.path("text.onnx"), "hello, I am no model\n").unwrap();
     let mut model = psld::onnx::Model::read(bytes.clone()).unwrap();
-    let spec: Value = serde_json::from_str(model.metadata(psld::onnx::SPEC_KEY).unwrap()).unwrap();
+    let spec: Value = serde_json::from_str(model.metadata(psld::spec::SPEC_KEY).unwrap()).unwrap();
     let mut write = |name: &str, text: &str| {
-        model.set_metadata(psld::onnx::SPEC_KEY, text);
+        model.set_metadata(psld::spec::SPEC_KEY, text);
         fs::write(folder.path(name), model.to_bytes()).unwrap();
     };
     write("malformed.onnx", "{\"format\": 1,");

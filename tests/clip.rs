@@ -4,9 +4,8 @@ mod support;
 
 use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::process::Process;
-use psld::run::What;
-use psld::solver;
-use psld::{ModelSpec, Run, RunOptions, Sampler, Status};
+use psld::spec::What;
+use psld::{ModelSpec, Run, RunOptions, Sampler, Status, solver};
 use serde_json::{Value, json};
 use support::*;
 
@@ -244,7 +243,7 @@ fn refused() {
 fn cosine_tables_start_where_there_is_signal() {
     let start = |process: Value, network: Value| {
         let spec = spec(process, network, &[2]);
-        let times = solver::Times::of_model(&spec).unwrap();
+        let times = psld::decode::Times::of_model(&spec).unwrap();
         let grid = sampler(&spec, json!({ "sampler": "euler", "steps": 4 })).plan().unwrap().grid.clone();
         assert_eq!(grid[0], times.start);
         (times.start, times.high, spec)
@@ -261,7 +260,7 @@ fn cosine_tables_start_where_there_is_signal() {
             let (driven, _, spec) = start(psld(), json!({ "prediction": prediction, "process": table }));
             assert!((spec.process().unwrap().log_snr(driven) - process.log_snr(t)).abs() < 1e-9);
             // Who asks for the end gets it.
-            sampler(&spec, json!({ "t_start": solver::Times::of_model(&spec).unwrap().high }));
+            sampler(&spec, json!({ "t_start": psld::decode::Times::of_model(&spec).unwrap().high }));
         }
         for prediction in ["x0", "v"] {
             let (t, high, _) = start(table.clone(), json!({ "prediction": prediction }));

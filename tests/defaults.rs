@@ -3,8 +3,8 @@
 
 mod support;
 
+use psld::decode::Times;
 use psld::plan::{Plan, Row};
-use psld::solver::Times;
 use psld::{Model, ModelSpec, Sampler, Status};
 use serde_json::{Value, json};
 use support::*;

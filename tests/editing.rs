@@ -2,11 +2,12 @@
 
 mod support;
 
-use psld::network::Precision;
+use psld::array::{Precision, Tensor};
 use psld::network::analytic::Mixture;
 use psld::noise::{Purpose, fill_f64};
 use psld::plan::Plan;
-use psld::run::{Checkpoint, Estimate, Likelihood, Sampling, Tensor, What, interpolate, likelihood, sample};
+use psld::run::{Checkpoint, Estimate, Likelihood, Sampling, interpolate, likelihood, sample};
+use psld::spec::What;
 use psld::{Error, Model, ModelSpec, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::fmt::Write;

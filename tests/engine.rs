@@ -3,11 +3,12 @@
 
 mod support;
 
+use psld::array::{Precision, ValuesMut};
 use psld::engine::{Engine, EngineOptions, HEAD_START, MAX_PRIORITY, Request, Ticket};
 use psld::network::analytic::{Mixture, MixtureNetwork};
-use psld::network::{Backend, Evaluator, Inputs, Interrupt, Network, Precision, ValuesMut};
-use psld::run::{Cancel, Inpaint, Progress, What};
-use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod};
+use psld::network::{Backend, Evaluator, Inputs, Interrupt, Network};
+use psld::run::{Cancel, Inpaint, Progress};
+use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, What};
 use psld::{Error, Model, ModelSpec, Result, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::ops::Deref;

@@ -3,11 +3,12 @@
 
 mod support;
 
+use psld::array::{Precision, Values, ValuesMut};
 use psld::network::analytic::{Mixture, MixtureNetwork};
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
+use psld::network::{Backend, Evaluator, Inputs, Network};
 use psld::plan::Plan;
-use psld::run::{Cancel, Inpaint, What};
-use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod};
+use psld::run::{Cancel, Inpaint};
+use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, What};
 use psld::{Error, Model, ModelSpec, Result, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::fmt::Write;

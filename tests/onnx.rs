@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use half::{bf16, f16};
 use psld::Status;
 use psld::onnx::networks::{Half, Means, Mixture, Path, UNet};
-use psld::onnx::{Bytes, Conv2d, Dim, ElementType, Graph, Model, SPEC_KEY, Tensor};
+use psld::onnx::{Bytes, Conv2d, Dim, ElementType, Graph, Model, Tensor};
+use psld::spec::SPEC_KEY;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 

@@ -5,9 +5,10 @@
 #[path = "onnxruntime/support.rs"]
 mod support;
 
-use psld::network::{Inputs, Network, Precision, Values, ValuesMut};
+use psld::array::{Precision, Tensor, Values, ValuesMut};
+use psld::network::{Inputs, Network};
 use psld::onnx::{Dim, ElementType};
-use psld::run::{self, Inpaint, Measurement, Tensor};
+use psld::run::{self, Inpaint, Measurement};
 use psld::spec::{Conditioning, InpaintMethod, Operator, Restoration};
 use psld::{Model, Run, RunOptions, Sampler, SamplerSpec};
 use std::alloc::{GlobalAlloc, Layout, System};

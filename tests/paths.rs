@@ -2,12 +2,12 @@
 
 mod support;
 
+use psld::decode::Times;
 use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::plan::{Plan, Row};
-use psld::run::{Inpaint, What};
-use psld::solver::{self, Times};
-use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting};
-use psld::{ModelSpec, Run, RunOptions, Sampler, Status};
+use psld::run::Inpaint;
+use psld::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting, What};
+use psld::{ModelSpec, Run, RunOptions, Sampler, Status, solver};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use support::*;

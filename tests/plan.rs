@@ -3,10 +3,10 @@
 mod support;
 
 use proptest::prelude::*;
+use psld::decode::Times;
 use psld::noise::Purpose;
 use psld::plan::{Eval, FORMAT, Plan, Row, Update};
 use psld::process::{Mat, Process};
-use psld::solver::Times;
 use psld::spec::{Conditioning, Grid, InpaintMethod, Inpainting};
 use psld::{ModelSpec, Sampler, SamplerSpec, Status, grid, solver};
 use serde_json::{Value, json};
@@ -60,8 +60,12 @@ fn auto_takes_what_was_measured() {
         (psld(), Paths::Phase),
     ];
     for (process, paths) in kinds {
-        let shapes =
-            [(&[2][..], Data::Points), (&[16], Data::Sequences), (&[7, 16], Data::Sequences), (&[3, 4, 4], Data::Images)];
+        let shapes = [
+            (&[2][..], Data::Points),
+            (&[16], Data::Sequences),
+            (&[7, 16], Data::Sequences),
+            (&[3, 4, 4], Data::Images),
+        ];
         for (shape, data) in shapes {
             let spec = spec(process.clone(), json!({}), shape);
             for nfe in (2..=40).chain([90]) {

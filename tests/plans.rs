@@ -233,7 +233,7 @@ fn plans_on_the_command_line() {
     assert_eq!(report["plan_hash"], json!(plan.hash()));
     let model = psld::Model::from_file(&folder.path("image.json"), psld::ModelOptions::default()).unwrap();
     let sampler = Arc::new(Sampler::from_plan(model.spec(), plan).unwrap());
-    let what = psld::run::What::Data;
+    let what = psld::spec::What::Data;
     let options = RunOptions { seed: 5, ..RunOptions::new(3) };
     let ours =
         psld::run::sample::<f32>(&model, &sampler, &options, what, |_| std::ops::ControlFlow::Continue(()));

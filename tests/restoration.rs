@@ -3,9 +3,10 @@
 mod support;
 
 use ndarray::ArrayD;
+use psld::array::Tensor;
 use psld::restoration::measure;
-use psld::run::{Checkpoint, Measurement, Sampling, Tensor, What};
-use psld::spec::{Conditioning, Operator, Restoration};
+use psld::run::{Checkpoint, Measurement, Sampling};
+use psld::spec::{Conditioning, Operator, Restoration, What};
 use psld::{ModelSpec, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -331,9 +332,9 @@ fn plans_restore() {
     let y = [0.25; D];
     let one = finish(&model, &sampler, given(&sampler, 1, &y)).0;
     assert_same(&finish(&model, &read, given(&read, 1, &y)).0, &one, "a plan that was read");
-    let config = psld::spec::Config {
+    let config = psld::config::Config {
         plan: Some("nowhere.json".into()),
-        restore: Some(psld::spec::RestoreFiles { operator: Some(Operator::Mask), ..Default::default() }),
+        restore: Some(psld::config::RestoreFiles { operator: Some(Operator::Mask), ..Default::default() }),
         ..Default::default()
     };
     let error = Sampler::from_config(&spec, &config).unwrap_err();

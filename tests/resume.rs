@@ -3,10 +3,11 @@
 mod support;
 
 use ndarray::{ArrayD, IxDyn};
+use psld::array::{Precision, Tensor, ValuesMut};
 use psld::network::analytic::{Mixture, MixtureNetwork};
-use psld::network::{Backend, Evaluator, Inputs, Interrupt, Network, Precision, ValuesMut};
-use psld::run::{Cancel, Checkpoint, Inpaint, Sampling, Tensor, What, sample};
-use psld::spec::InpaintMethod;
+use psld::network::{Backend, Evaluator, Inputs, Interrupt, Network};
+use psld::run::{Cancel, Checkpoint, Inpaint, Sampling, sample};
+use psld::spec::{InpaintMethod, What};
 use psld::{Error, Model, ModelSpec, Result, Run, RunOptions, Sampler, Status, solver};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;

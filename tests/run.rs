@@ -3,11 +3,12 @@
 mod support;
 
 use ndarray::{ArrayD, IxDyn};
+use psld::array::{Precision, Tensor, ValuesMut};
 use psld::network::analytic::{Mixture, MixtureNetwork};
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, ValuesMut};
+use psld::network::{Backend, Evaluator, Inputs, Network};
 use psld::noise::{Purpose, fill_f32, fill_f64};
-use psld::run::{Cancel, Inpaint, Samples, Tensor, What};
-use psld::spec::{Conditioning, GuidanceKind, InpaintMethod, Inpainting};
+use psld::run::{Cancel, Inpaint, Samples};
+use psld::spec::{Conditioning, GuidanceKind, InpaintMethod, Inpainting, What};
 use psld::{Error, Model, ModelSpec, Result, Run, RunOptions, Sampler, Status};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -61,7 +62,7 @@ fn wide() -> (ModelSpec, Mixture) {
     (spec(psld(), json!({}), &shape), mixture(&[0.2, 0.3, 0.5], &means, &[0.04, 0.01, 0.02]))
 }
 
-fn whole<T: psld::run::Element>(
+fn whole<T: psld::array::Element>(
     model: &Model,
     sampler: &Arc<Sampler>,
     options: &RunOptions,

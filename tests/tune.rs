@@ -69,7 +69,7 @@ fn the_report_is_of_the_plan() {
         let mut run = Run::start(&model, &Arc::new(sampler), starts.clone()).unwrap();
         run.step(usize::MAX).unwrap();
         let mut out = vec![0.0f64; 96];
-        run.read(psld::run::What::Data, &mut out).unwrap();
+        run.read(psld::spec::What::Data, &mut out).unwrap();
         out
     };
     let fine = support::options(json!({ "sampler": "heun", "steps": 96 }));
@@ -163,7 +163,7 @@ fn errors(model: &Model, all: &[SamplerSpec]) -> Vec<f64> {
         let mut run = Run::start(model, &sampler, starts.clone()).unwrap();
         run.step(usize::MAX).unwrap();
         let mut out = vec![0.0f64; 512];
-        run.read(psld::run::What::Data, &mut out).unwrap();
+        run.read(psld::spec::What::Data, &mut out).unwrap();
         out
     };
     let truth = ends(&options(json!({ "sampler": "rk45", "rtol": 1e-7, "atol": 1e-7 })));

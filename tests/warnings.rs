@@ -1,11 +1,12 @@
 //! What the library warns of, through its log, in Rust and C: data values in other units than the model's.
 
 use ndarray::ArrayD;
+use psld::array::Tensor;
 use psld::capi::{psld_log, psld_set_log_callback};
 use psld::engine::{Engine, EngineOptions, Request};
 use psld::restoration::measure;
-use psld::run::{Estimate, Inpaint, Measurement, Tensor, What, likelihood, sample};
-use psld::spec::{Conditioning, Inpainting, Operator, Restoration};
+use psld::run::{Estimate, Inpaint, Measurement, likelihood, sample};
+use psld::spec::{Conditioning, Inpainting, Operator, Restoration, What};
 use psld::{Model, ModelOptions, RunOptions, Sampler, SamplerSpec};
 use std::ffi::{CStr, c_char, c_void};
 use std::ops::ControlFlow;

@@ -5,11 +5,11 @@
 #![cfg(feature = "onnxruntime")]
 
 use psld::Status;
+use psld::array::Tensor;
 use psld::capi::*;
 use psld::io::npy;
 use psld::onnx::ElementType;
 use psld::onnx::networks::UNet;
-use psld::run::Tensor;
 use serde_json::Value;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;

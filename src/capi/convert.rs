@@ -1,8 +1,8 @@
 //! From C to Rust and back. All dereferencing of the caller's pointers is here, behind the checks that are possible.
 
 use super::types::{psld_dtype, psld_output, psld_tensor};
-use crate::network::Precision;
-use crate::run::{Tensor, What};
+use crate::array::{Precision, Tensor};
+use crate::spec::What;
 use crate::{Error, Result, Status};
 use ndarray::ArrayD;
 use std::ffi::{CStr, c_char, c_void};

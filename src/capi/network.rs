@@ -2,11 +2,12 @@
 
 use super::convert::{self, Out};
 use super::guard::guard;
-use super::handle;
-use super::log;
 use super::model::{psld_model_options, read};
 use super::types::{psld_dtype, psld_error, psld_log, psld_model};
-use crate::network::{Backend, Clock, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
+use super::{handle, log};
+use crate::array::{Precision, Values, ValuesMut};
+use crate::decode::Clock;
+use crate::network::{Backend, Evaluator, Inputs, Network};
 use crate::{Error, Model, ModelOptions, ModelSpec, Result, Status};
 use sha2::{Digest, Sha256};
 use std::ffi::{c_char, c_void};

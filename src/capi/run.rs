@@ -8,9 +8,9 @@ use super::types::{
     psld_cancel, psld_dtype, psld_error, psld_log, psld_model, psld_progress, psld_run, psld_sampler,
     psld_tensor,
 };
-use crate::run::{
-    self, Cancel, Element, Estimate, Inpaint, Measurement, Overall, Progress, What, sample_into,
-};
+use crate::array::Element;
+use crate::run::{self, Cancel, Estimate, Inpaint, Measurement, Overall, Progress, sample_into};
+use crate::spec::What;
 use crate::{Error, Model, Result, Run, RunOptions, Sampler, Status};
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};

@@ -1,8 +1,10 @@
 //! A request in an engine, and its owner's ticket.
 
 use super::{Core, Place, Shared};
+use crate::array::Element;
 use crate::network::{Interrupt, Network};
-use crate::run::{Cancel, Element, Progress, Watch, What};
+use crate::run::{Cancel, Progress, Watch};
+use crate::spec::What;
 use crate::{Error, Result, Run, Status};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

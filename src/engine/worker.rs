@@ -2,7 +2,8 @@
 
 use super::job::Job;
 use super::{Desk, HEAD_START, InFlight, Shared};
-use crate::network::{Evaluator, Network, Precision};
+use crate::array::Precision;
+use crate::network::{Evaluator, Network};
 use crate::run::{Evaluation, Lengths, Sheet};
 use crate::{Error, Model, Result, Status};
 use std::any::Any;

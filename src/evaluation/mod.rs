@@ -1,7 +1,7 @@
 //! How good samples are: figures on sets of points, each with an interval of a bootstrap.
 //!
 //! Pure mathematics on [`Points`], which are data or what a feature network
-//! ([`FeatureNetwork`](crate::network::onnxruntime::FeatureNetwork)) makes of them:
+//! ([`FeatureNetwork`]) makes of them:
 //! * [`frechet_distance`] between Gaussians, and of points to a [`Gaussian`]: [`Reference::distance_of`];
 //! * [`precision_recall`] by manifolds of nearest neighbours;
 //! * [`energy_distance`], also of pairs: [`energy_distance_of_pairs`];
@@ -23,6 +23,8 @@
 
 mod bootstrap;
 mod energy;
+#[cfg(feature = "onnxruntime")]
+mod features;
 mod frechet;
 mod manifold;
 mod modes;
@@ -35,6 +37,8 @@ mod symmetric;
 
 pub use bootstrap::{Bootstrap, Figure, subset};
 pub use energy::{energy_distance, energy_distance_of_pairs};
+#[cfg(feature = "onnxruntime")]
+pub use features::FeatureNetwork;
 pub use frechet::{Gaussian, MAX_FEATURES, Reference, frechet_distance};
 pub use manifold::{PrecisionRecall, precision_recall};
 pub use modes::{ModeFigures, modes};

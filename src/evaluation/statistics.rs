@@ -1,8 +1,8 @@
 //! Mean and covariance of features in a file, with what they are features of.
 
 use super::frechet::{Gaussian, MAX_FEATURES};
+use crate::array::Tensor;
 use crate::io::{NewFile, npy, npz};
-use crate::run::Tensor;
 use crate::spec::strict;
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};

@@ -3,11 +3,9 @@
 //! The hot loop knows no solver: it applies k x k coefficients to states, network outputs and noise, generates the
 //! noise block by block as it goes, and checks that what it writes is finite.
 
-mod buffer;
 mod kernel;
 
-pub(crate) use buffer::{Buffer, Float, Spare, gather};
-
+use crate::array::{Buffer, Float};
 use crate::isa::Isa;
 use crate::noise::Purpose;
 use crate::plan::{MapKind, Threshold, Update};

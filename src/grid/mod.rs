@@ -2,8 +2,8 @@
 
 mod whole;
 
+use crate::decode::Times;
 use crate::process::Process;
-use crate::solver::Times;
 use crate::spec::strict::did_you_mean;
 use crate::spec::{Grid, SamplerSpec};
 use crate::{Error, Result, Status};

@@ -1,8 +1,8 @@
 //! Grids for networks that are told whole numbers of time (int64 inputs): at a time between two of them the network would be
 //! asked about another noise level than the state has, so named grids are moved to the times of whole numbers.
 
+use crate::decode::{Times, Whole};
 use crate::process::Process;
-use crate::solver::{Times, Whole};
 use crate::spec::SamplerSpec;
 
 /// The grid with its times moved to the nearest that the network can be told, no two to the same. Ends that the caller gave are

@@ -4,7 +4,7 @@
 use super::images::{self, value};
 use super::npy::{self, Array, Kind};
 use super::png;
-use crate::run::Tensor;
+use crate::array::Tensor;
 use crate::spec::DataSpec;
 use crate::{Error, Result, Status};
 use ndarray::{ArrayD, Dimension};

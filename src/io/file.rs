@@ -1,5 +1,6 @@
 //! Files that are there whole or not at all.
 
+use crate::spec::strict;
 use crate::{Error, Result, Status};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -380,12 +381,7 @@ pub fn read_text(path: &Path) -> Result<String> {
         return Err(error("is text in UTF-16").hint("save it as UTF-8"));
     }
     let text = String::from_utf8(bytes).map_err(|e| error("is no text in UTF-8").source(e))?;
-    Ok(without_mark(&text).to_owned())
-}
-
-/// A text without the byte order mark that it may begin with.
-pub(crate) fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
+    Ok(strict::without_mark(&text).to_owned())
 }
 
 #[cfg(test)]

@@ -11,5 +11,4 @@ pub mod npz;
 pub mod png;
 
 pub use arrays::{read_image, read_images, read_mask, read_states};
-pub(crate) use file::without_mark;
 pub use file::{NewFile, NewImages, beside, check_writable, read_bytes, read_text};

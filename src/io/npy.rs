@@ -1,7 +1,7 @@
 //! numpy's array files (`.npy`; numpy's NEP 1): what a sampler exchanges, which is less than numpy can write.
 
 use super::file::open_regular;
-use crate::run::Tensor;
+use crate::array::Tensor;
 use crate::{Error, Result, Status};
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};

@@ -42,10 +42,3 @@ pub(crate) use external::{External, external};
 pub use model::{Dim, Model, Port};
 /// The buffer type that [`Model::read`] takes and tensors share; `Vec<u8>` converts into it without a copy.
 pub use prost::bytes::Bytes;
-
-/// The metadata key under which a network carries its spec (one JSON document).
-pub const SPEC_KEY: &str = "psld.spec";
-
-/// The metadata key under which a network carries one evaluation of itself
-/// ([`spec::Golden`](crate::spec::Golden), JSON).
-pub const GOLDEN_KEY: &str = "psld.golden";

@@ -1,7 +1,6 @@
 //! A plan as text: JSON with one row a line, and a table for people.
 
-use super::{Input, Map, MapKind, Plan, Row};
-use crate::guidance::GUIDE;
+use super::{GUIDE, Input, Map, MapKind, Plan, Row};
 use crate::process::Mat;
 use std::fmt::Write;
 

@@ -9,14 +9,16 @@ mod explain;
 
 pub(crate) use affine::{Affine, push};
 
-use crate::guidance::GUIDE;
-use crate::io::without_mark;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
+use crate::spec::strict::without_mark;
 use crate::spec::{Clip, GuidanceKind, Restoration};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+/// The guide's number in plans.
+pub(crate) const GUIDE: usize = 1;
 
 /// Version of the plan's JSON form.
 pub const FORMAT: u32 = 1;

@@ -14,12 +14,12 @@ mod linear;
 
 pub(crate) use linear::Linear;
 
+use crate::array::{Tensor, warn_of_range};
+use crate::decode::Decoder;
 use crate::isa::Isa;
 use crate::noise::{self, Purpose};
 use crate::plan::{Eval, Map, MapKind};
 use crate::process::Process;
-use crate::run::{Tensor, warn_of_range};
-use crate::solver::Decoder;
 use crate::spec::{DataSpec, Restoration};
 use crate::{Error, Result, Status};
 use ndarray::ArrayD;

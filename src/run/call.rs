@@ -3,10 +3,9 @@
 
 use super::guide::Guide;
 use super::{Run, Workpiece, place};
-use crate::exec::Buffer;
-use crate::guidance::GUIDE;
-use crate::network::{Evaluator, Inputs, Interrupt, Network, Precision, Rows};
-use crate::plan::Eval;
+use crate::array::{Buffer, Precision};
+use crate::network::{Evaluator, Inputs, Interrupt, Network, Rows};
+use crate::plan::{Eval, GUIDE};
 use crate::solver::{clip, rk45};
 use crate::{Error, Result, Status};
 use std::ops::Range;

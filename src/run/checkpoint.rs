@@ -5,8 +5,7 @@
 //! ```
 //! The checksum finds what was torn or edited; what a head claims is still checked before it is used.
 
-use crate::exec::Buffer;
-use crate::network::{Precision, Values};
+use crate::array::{Buffer, Precision, Values};
 use crate::{Error, Result, Status};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

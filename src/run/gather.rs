@@ -3,7 +3,8 @@
 use super::call::Own;
 use super::guide::Guide;
 use super::{Calls, Cursor, Run};
-use crate::exec::{Batch, Buffer, Known, Measured, Spare, gather};
+use crate::array::{Buffer, Spare, gather};
+use crate::exec::{Batch, Known, Measured};
 use crate::plan::Row;
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
@@ -119,7 +120,7 @@ impl Run {
         buffers.iter().try_for_each(|buffer| spare.reserve(buffer.precision(), buffer.len()))?;
         images
             .iter()
-            .try_for_each(|(values, _)| spare.reserve(crate::network::Precision::F32, values.len()))?;
+            .try_for_each(|(values, _)| spare.reserve(crate::array::Precision::F32, values.len()))?;
 
         // From here on nothing fails.
         for buffer in buffers {

@@ -1,6 +1,6 @@
 //! Ways between latents.
 
-use super::Tensor;
+use crate::array::Tensor;
 use crate::process::{MAX_K, Mat};
 use crate::spec::ModelSpec;
 use crate::{Error, Result, Status};

@@ -8,14 +8,14 @@
 //! to h^2. (R H R is symmetric: any other split of G G^T is noisier, since noise of the position tells of momenta, whose share is
 //! a hundred times larger.)
 
-use super::{Overall, Run, RunOptions, Tensor, What};
-use crate::exec::{Buffer, Float};
-use crate::network::Precision;
+use super::{Overall, Run, RunOptions};
+use crate::array::{Buffer, Float, Precision, Tensor};
+use crate::decode::Decoder;
 use crate::noise::{Purpose, fill_f64};
 use crate::plan::{Eval, Plan};
 use crate::process::{Mat, Process};
-use crate::solver::{Decoder, Rows, Sampler, prior_factor};
-use crate::spec::{DataSpec, SamplerSpec};
+use crate::solver::{Rows, Sampler, prior_factor};
+use crate::spec::{DataSpec, SamplerSpec, What};
 use crate::{Error, Model, Result, Status};
 use ndarray::ArrayD;
 use std::f64::consts::{LN_2, PI, SQRT_2};

@@ -18,28 +18,26 @@ pub use cancel::Cancel;
 pub(crate) use cancel::Watch;
 pub use latents::interpolate;
 pub use likelihood::{Estimate, Likelihood, SAMPLER as LIKELIHOOD_SAMPLER, likelihood};
-pub use options::{Inpaint, Measurement, RunOptions, Tensor, warn_of_range};
+pub use options::{Inpaint, Measurement, RunOptions};
 pub use sample::{
     Checkpoint, Made, Overall, Samples, Sampling, Seconds, check_size, memory, room, sample, sample_into,
     shape,
 };
 
-use crate::Model;
-use crate::exec::{Batch, Buffer, Executor, Known, Measured};
-use crate::fork;
-use crate::guidance::{self, GUIDE};
-use crate::network::{Network, Precision};
-use crate::plan::{Eval, Map, MapKind, Plan, Row, Update};
+use crate::array::{Buffer, Element, Precision, Tensor, fits};
+use crate::decode::Decoder;
+use crate::exec::{Batch, Executor, Known, Measured};
+use crate::network::Network;
+use crate::plan::{Eval, GUIDE, Map, MapKind, Plan, Row, Update};
 use crate::solver::rk45::{self, Rk45};
-use crate::solver::{Decoder, Rows, Sampler, clip};
-use crate::spec::{Guidance, GuidanceKind};
-use crate::{Error, Result, Status};
+use crate::solver::{Rows, Sampler, clip};
+use crate::spec::{Guidance, GuidanceKind, What};
+use crate::{Error, Model, Result, Status, fork, guidance};
 use call::Own;
 use gather::History;
 use guide::Guide;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -59,18 +57,6 @@ pub struct Progress {
     pub nfe: usize,
     /// Whether the run is complete.
     pub done: bool,
-}
-
-/// What to read from a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum What {
-    /// The position half of the state, [n, C, ...]: after the last step, the samples.
-    Data,
-    /// The whole state, [n, k*C, ...].
-    State,
-    /// The data estimate E[x_0 | z_t] at the last network call, [n, C, ...]; needs [`RunOptions::previews`].
-    X0,
 }
 
 /// One batch of samples in flight. One thread at a time; holds its network and sampler.
@@ -697,49 +683,6 @@ fn no_estimates() -> Error {
 fn precision_of(network: usize, model: &Model, guide: Option<&Model>, state: Precision) -> Precision {
     let network = if network == GUIDE { guide.unwrap_or(model) } else { model };
     network.network().output_precision(state)
-}
-
-/// A buffer of another length than the result's is a mistake, too, where it is longer: of type or shape.
-fn fits(len: usize, wanted: u128) -> Result<()> {
-    if len as u128 == wanted {
-        return Ok(());
-    }
-    let status = if (len as u128) < wanted { Status::BufferTooSmall } else { Status::InvalidArgument };
-    Err(Error::new(status, format!("expected a buffer of {wanted} elements, got {len}")))
-}
-
-/// A type that results can be read as.
-pub trait Element: Copy + Default + sealed::Copied {}
-impl Element for f32 {}
-impl Element for f64 {}
-
-mod sealed {
-    use super::{Buffer, Range};
-    use crate::network::Values;
-
-    pub trait Copied: Sized {
-        #[allow(private_interfaces)]
-        fn copy(from: &Buffer, range: Range<usize>, to: &mut [Self]);
-        fn values(of: &[Self]) -> Values<'_>;
-    }
-    macro_rules! copied {
-        ($t:ty, $variant:ident) => {
-            impl Copied for $t {
-                #[allow(private_interfaces)]
-                fn copy(from: &Buffer, range: Range<usize>, to: &mut [Self]) {
-                    match from {
-                        Buffer::F32(v) => to.iter_mut().zip(&v[range]).for_each(|(o, x)| *o = *x as $t),
-                        Buffer::F64(v) => to.iter_mut().zip(&v[range]).for_each(|(o, x)| *o = *x as $t),
-                    }
-                }
-                fn values(of: &[Self]) -> Values<'_> {
-                    Values::$variant(of)
-                }
-            }
-        };
-    }
-    copied!(f32, F32);
-    copied!(f64, F64);
 }
 
 /// The end of a time that begins now; none where the clock cannot tell it.

@@ -1,14 +1,12 @@
 //! The whole way at once: any number of samples, in batches.
 
 use super::checkpoint::{Reader, Writer, invalid};
-use super::{Element, Inpaint, Measurement, Progress, Run, RunOptions, Tensor, What, fits};
-use crate::Model;
-use crate::exec::Buffer;
-use crate::network::Precision;
+use super::{Inpaint, Measurement, Progress, Run, RunOptions};
+use crate::array::{Buffer, Element, Precision, Tensor, fits};
 use crate::plan::Plan;
 use crate::solver::{Rows, Sampler};
-use crate::spec::{Conditioning, SamplerSpec};
-use crate::{Error, Result, Status};
+use crate::spec::{Conditioning, SamplerSpec, What};
+use crate::{Error, Model, Result, Status};
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;

@@ -6,11 +6,12 @@ use super::checkpoint::{Reader, Writer, invalid};
 use super::gather::{self, History};
 use super::guide::Guide;
 use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
-use crate::exec::{Batch, Buffer, Known, Measured};
+use crate::array::{Buffer, Precision};
+use crate::decode::Decoder;
+use crate::exec::{Batch, Known, Measured};
 use crate::guidance::check_guide;
-use crate::network::Precision;
 use crate::solver::rk45::{self, Rk45};
-use crate::solver::{Decoder, Rows, Sampler};
+use crate::solver::{Rows, Sampler};
 use crate::spec::{Guidance, GuidanceKind};
 use crate::{Error, Model, Result, Status};
 use serde::{Deserialize, Serialize};
@@ -141,12 +142,12 @@ impl Run {
             writer.buffer("draws", draws)?;
         }
         if let Some(Measured { linear: _, values, mask }) = measured {
-            writer.floats("measurement", crate::network::Values::F32(values))?;
-            writer.floats("measurement mask", crate::network::Values::F32(mask))?;
+            writer.floats("measurement", crate::array::Values::F32(values))?;
+            writer.floats("measurement mask", crate::array::Values::F32(mask))?;
         }
         if let Some(Known { image, mask }) = known {
-            writer.floats("image", crate::network::Values::F32(image))?;
-            writer.floats("mask", crate::network::Values::F32(mask))?;
+            writer.floats("image", crate::array::Values::F32(image))?;
+            writer.floats("mask", crate::array::Values::F32(mask))?;
         }
         if let Some(x0) = x0 {
             writer.buffer("x0", x0)?;

@@ -2,7 +2,7 @@
 
 use super::{Cursor, Run};
 use crate::Result;
-use crate::exec::Buffer;
+use crate::array::Buffer;
 use crate::plan::{Plan, Row};
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 //! (arXiv 2205.11487, section 2.3). All that a sampler makes of the call follows: epsilon of all blocks is what the clipped
 //! estimate leaves, so that for k = 1 `ddim` with `eta` 1 takes the posterior given it, as DDPM does (arXiv 2006.11239).
 
-use super::compiler::Decoder;
 use crate::Result;
+use crate::decode::Decoder;
 use crate::plan::{Eval, Map, MapKind, Threshold};
 use crate::process::Process;
 use crate::spec::Clip;

@@ -9,7 +9,6 @@ mod conjugate;
 mod cvv;
 mod ddim;
 mod deis;
-mod denoiser;
 mod dpmpp;
 mod em;
 mod encode;
@@ -31,18 +30,15 @@ mod sscs;
 mod stability;
 mod unipc;
 
-pub(crate) use compiler::Decoder;
-
-use crate::guidance::GUIDE;
-use crate::network::Clock;
-use crate::plan::{Plan, Row};
+use crate::decode::{Decoder, Times};
+use crate::plan::{GUIDE, Plan, Row};
 use crate::process::{Mat, Process};
 use crate::restoration::Linear;
 use crate::spec::strict::did_you_mean;
 use crate::spec::{
-    Conditioning, Config, ErrorNorm, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec,
+    Conditioning, ErrorNorm, Guidance, GuidanceKind, Inpainting, ModelSpec, Prediction, SamplerSpec,
 };
-use crate::{Error, Result, Status, grid, io};
+use crate::{Error, Result, Status, grid};
 use compiler::Compiler;
 use serde::Serialize;
 use std::sync::Arc;
@@ -259,36 +255,6 @@ impl Sampler {
         Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning, measured })
     }
 
-    /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
-    ///
-    /// # Errors
-    /// Those of [`Self::compile`] and [`Self::from_plan`]; [`Status::ReadFailed`]; [`Status::InvalidArgument`] for
-    /// options beside a plan, which has them in it.
-    pub fn from_config(model: &ModelSpec, config: &Config) -> Result<Self> {
-        let Some(path) = &config.plan else {
-            return Self::compile(model, &config.sampler, config.conditioning()?);
-        };
-        let extra = match &config.inpaint {
-            Some(inpaint) if inpaint.method.is_some() || inpaint.resample.is_some() => {
-                Some("inpaint method".to_owned())
-            }
-            _ if config.restore.as_ref().is_some_and(|restore| restore.operator.is_some()) => {
-                Some("restore operator".to_owned())
-            }
-            _ => config.sampler.first_given(),
-        };
-        if let Some(option) = extra {
-            return Err(Error::argument(format!(
-                "plan: excludes the option `{option}`: a plan is compiled already"
-            ))
-            .hint("of the sampler's options, leave the seed alone"));
-        }
-        let plan = Plan::parse(&io::read_text(path)?);
-        let sampler =
-            plan.and_then(|plan| Self::from_plan(model, plan)).map_err(|e| e.context(path.display()))?;
-        Ok(Self { options: config.sampler.clone(), ..sampler })
-    }
-
     /// A sampler that executes a plan made by the caller.
     ///
     /// # Errors
@@ -350,6 +316,11 @@ impl Sampler {
         let rows = Rows::Planned(Arc::new(plan));
         let (model, options) = (model.clone(), SamplerSpec::default());
         Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning, measured })
+    }
+
+    /// The same, of a plan, with the options that describe it.
+    pub(crate) fn described_by(self, options: SamplerSpec) -> Self {
+        Self { options, ..self }
     }
 
     /// What the sampler is.
@@ -440,75 +411,6 @@ impl Sampler {
             Rows::Planned(plan) => plan.hash(),
             Rows::Adaptive(options) => options.hash(&self.model),
         }
-    }
-}
-
-/// The forward times that a sampler may use.
-#[derive(Clone, Debug)]
-pub struct Times {
-    /// The first.
-    pub low: f64,
-    /// The last.
-    pub high: f64,
-    /// Where sampling starts by default: the last, but for tables of betas whose network predicts epsilon or the score the
-    /// largest entry with alpha of at least 0.005.
-    pub start: f64,
-    /// Where the solver's steps end by default.
-    pub end: f64,
-    /// Whether the network knows less than the whole path.
-    clipped: bool,
-    /// What the network is told of the time, where that is whole numbers.
-    pub(crate) whole: Option<Whole>,
-}
-
-/// Whole numbers that a network is told of the time.
-#[derive(Clone, Debug)]
-pub(crate) struct Whole {
-    pub clock: Arc<Clock>,
-    /// Whether the network was trained on another path than the one that is sampled.
-    pub foreign: bool,
-}
-
-impl Times {
-    /// Those of a process whose own network drives it.
-    pub fn of(process: &Process) -> Self {
-        let (low, high) = process.times();
-        // The published 0.001 is near enough to the data, but not where the noise level is what time is, nor where
-        // the first entry of a table of betas is the first that the network knows.
-        let whole = process.entries().is_some() || process.explodes();
-        let end = if whole && low > 1e-7 { low } else { 0.001 };
-        Self { low, high, start: high, end, clipped: false, whole: None }
-    }
-
-    /// Those of `model`: of its process, as far as the network knows the signal-to-noise ratio there.
-    ///
-    /// # Errors
-    /// [`Status::InvalidArgument`] where it knows that of no time.
-    pub fn of_model(model: &ModelSpec) -> Result<Self> {
-        Decoder::new(model)?.times(&model.process()?)
-    }
-
-    /// Start and end of a sampler's grid in forward time, checked.
-    ///
-    /// # Errors
-    /// [`Status::InvalidArgument`], with the range.
-    pub fn interval(&self, spec: &SamplerSpec) -> Result<(f64, f64)> {
-        let (start, end) = (spec.t_start.unwrap_or(self.start), spec.t_end.unwrap_or(self.end));
-        if self.low <= end && end < start && start <= self.high {
-            return Ok((start, end));
-        }
-        let number = |t: f64| if t == 1.0 { "1".into() } else { format!("{t:?}") };
-        let error = Error::argument(format!(
-            "t_start = {start:?}, t_end = {end:?}: expected {} <= t_end < t_start <= {}",
-            number(self.low),
-            number(self.high)
-        ));
-        Err(match self.clipped {
-            true => error.hint(
-                "outside of these times the signal-to-noise ratio is one that the network was not trained on",
-            ),
-            false => error,
-        })
     }
 }
 

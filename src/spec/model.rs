@@ -6,7 +6,8 @@ use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::onnx::SPEC_KEY;
+/// The metadata key under which a network carries its spec (one JSON document).
+pub const SPEC_KEY: &str = "psld.spec";
 
 /// The output by which a guidance network is known.
 pub const GRADIENT_OUTPUT: &str = "grad";

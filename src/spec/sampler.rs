@@ -22,7 +22,7 @@ pub struct SamplerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_grid: Option<Grid>,
     /// Forward time at which sampling starts; default 1, or the largest at which the network knows the signal-to-noise
-    /// ratio ([`Times`](crate::solver::Times)).
+    /// ratio ([`Times`](crate::decode::Times)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t_start: Option<f64>,
     /// Forward time at which the solver's steps end; default 0.001, but sigma_min/sigma_max for `edm`, the first entry

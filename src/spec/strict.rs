@@ -3,7 +3,6 @@
 
 mod fault;
 
-use crate::io::without_mark;
 use crate::{Error, Result, Status};
 use fault::At;
 use serde::de::{self, DeserializeOwned, Visitor};
@@ -299,4 +298,9 @@ mod tests {
         let none = serde_json::json!({"seed": null, "way": null, "inner": null});
         from_value::<All>(none, BAD, "x").unwrap();
     }
+}
+
+/// A text without the byte order mark that it may begin with.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }

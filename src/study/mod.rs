@@ -5,12 +5,12 @@
 //! leaves the pairs of samples from the same start out of account, or draws them again together. Each figure comes with
 //! a bootstrap interval and has a *floor*: the same figure of a second, less converged reference.
 
+use crate::array::Precision;
 use crate::evaluation::{
     Bootstrap, Figure, Points, Reference, energy_distance_of_pairs, median, modes, precision_recall,
 };
-use crate::network::Precision;
-use crate::run::{self, Overall, RunOptions, What};
-use crate::spec::SamplerSpec;
+use crate::run::{self, Overall, RunOptions};
+use crate::spec::{SamplerSpec, What};
 use crate::{Error, Model, Result, Sampler};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;

@@ -1,6 +1,6 @@
 //! Least squares of one update row against where the teacher is.
 
-use crate::exec::{Buffer, Float};
+use crate::array::{Buffer, Float};
 use crate::plan::Update;
 use crate::process::Mat;
 

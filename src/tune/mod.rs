@@ -14,14 +14,13 @@
 mod fit;
 mod probe;
 
-pub(crate) use probe::Kept;
 pub use probe::{ProbeOptions, Probed, Probing, Tried, listed, probe};
 
-use crate::network::Precision;
+use crate::array::Precision;
+use crate::decode::Times;
 use crate::plan::{Plan, Row, Update};
-use crate::run::{RunOptions, What};
-use crate::solver::Times;
-use crate::spec::{Grid, SamplerSpec};
+use crate::run::RunOptions;
+use crate::spec::{Grid, SamplerSpec, What};
 use crate::{Error, Model, Result, Run, Sampler, Status, grid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -3,15 +3,15 @@
 //! Deterministic samplers are tried against a converged solution from the same few starts. All of them go a first round; the
 //! better ones go on, with more starts each time, so that most of the work is spent on telling the best apart.
 
-use crate::run::{Cancel, RunOptions, What, sample};
+use crate::run::{Cancel, RunOptions, sample};
 use crate::solver::Sampler;
 use crate::solver::auto::FEW;
-use crate::spec::{Grid, SamplerSpec};
+use crate::spec::{Grid, SamplerSpec, What};
 use crate::{Error, Model, Result, Status, grid};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What is tried: sampler and order (0: it has none).
 const SAMPLERS: [(&str, u32); 12] = [
@@ -120,10 +120,6 @@ pub struct Probed {
     pub tried: Vec<Tried>,
 }
 
-/// The results that a model keeps, by what was asked.
-#[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<BTreeMap<String, Probed>>);
-
 /// What an answer depends on, beside the model.
 fn question(options: &ProbeOptions) -> Result<String> {
     let ProbeOptions { sampler, starts, labels, .. } = options;
@@ -142,13 +138,13 @@ pub fn probe(
     options: &ProbeOptions,
     observe: impl FnMut(Probing) -> ControlFlow<()>,
 ) -> Result<Probed> {
+    let json = |e| Error::new(Status::Internal, "probe: what the model keeps").source(e);
     let question = question(options)?;
-    let kept = || model.probed().0.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = kept().get(&question) {
-        return Ok(known.clone());
+    if let Some(known) = model.kept().get(&question) {
+        return serde_json::from_str(&known).map_err(json);
     }
     let probed = Probe::new(model, options, observe)?.choose()?;
-    kept().insert(question, probed.clone());
+    model.kept().keep(question, serde_json::to_string(&probed).map_err(json)?);
     Ok(probed)
 }
 

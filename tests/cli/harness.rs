@@ -90,8 +90,8 @@ pub fn values(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let array = psld::io::npy::read(path).unwrap();
     let shape = array.values.shape().to_vec();
     let values = match array.values {
-        psld::run::Tensor::F32(a) => a.iter().copied().collect(),
-        psld::run::Tensor::F64(a) => a.iter().map(|x| *x as f32).collect(),
+        psld::array::Tensor::F32(a) => a.iter().copied().collect(),
+        psld::array::Tensor::F64(a) => a.iter().map(|x| *x as f32).collect(),
     };
     (shape, values)
 }

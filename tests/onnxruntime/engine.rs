@@ -3,7 +3,7 @@
 use crate::support::runtime;
 use psld::engine::{Engine, EngineOptions, Request};
 use psld::onnx::networks::UNet;
-use psld::run::What;
+use psld::spec::What;
 use psld::{Model, ModelOptions, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::sync::Arc;
 

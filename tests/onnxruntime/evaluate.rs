@@ -2,8 +2,9 @@
 
 use crate::support::{Affine, load, runtime};
 use half::{bf16, f16};
+use psld::array::{Precision, Values, ValuesMut};
 use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
-use psld::network::{Evaluator, Inputs, Network, Precision, Values, ValuesMut};
+use psld::network::{Evaluator, Inputs, Network};
 use psld::onnx::{Dim, ElementType, Graph};
 use psld::{Error, Status};
 use std::path::Path;

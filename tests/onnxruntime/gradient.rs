@@ -1,8 +1,9 @@
 //! Gradients of graphs, operator by operator, against differences of what the graphs compute.
 
 use crate::support::load;
+use psld::array::{Values, ValuesMut};
 use psld::network::onnxruntime::OnnxOptions;
-use psld::network::{Inputs, Network, Values, ValuesMut};
+use psld::network::{Inputs, Network};
 use psld::noise::{Purpose, fill_f32, fill_f64};
 use psld::onnx::{Conv2d, Dim, ElementType, Graph, Model, Tensor, Value};
 

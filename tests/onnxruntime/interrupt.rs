@@ -1,11 +1,12 @@
 //! Cancelling a call in flight, and several calls at once.
 
 use crate::support::{Affine, load};
+use psld::array::{Precision, Values, ValuesMut};
 use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
-use psld::network::{Evaluator, Inputs, Network, Precision, Values, ValuesMut};
+use psld::network::{Evaluator, Inputs, Network};
 use psld::onnx::{Dim, ElementType, Graph};
-use psld::run::{Cancel, What};
-use psld::spec::{Guidance, GuidanceKind};
+use psld::run::Cancel;
+use psld::spec::{Guidance, GuidanceKind, What};
 use psld::{Error, Model, Run, RunOptions, Sampler, SamplerSpec, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,12 +2,14 @@
 
 use crate::support::runtime;
 use ndarray::ArrayD;
+use psld::array::{Precision, Tensor, Values, ValuesMut};
 use psld::network::analytic::{Mixture, MixtureNetwork};
 use psld::network::onnxruntime::{OnnxNetwork, OnnxOptions};
-use psld::network::{Inputs, Network, Precision, Values, ValuesMut};
+use psld::network::{Inputs, Network};
 use psld::onnx::networks::{Half, Means, Mixture as OnnxMixture, Path};
 use psld::onnx::{Dim, ElementType, Graph, Model, Value};
-use psld::run::{Estimate, Overall, Tensor, What, likelihood};
+use psld::run::{Estimate, Overall, likelihood};
+use psld::spec::What;
 use psld::{ModelSpec, Run, RunOptions, Sampler, SamplerSpec};
 use serde_json::{Value as Json, json};
 use std::ops::ControlFlow;

@@ -5,9 +5,11 @@
 pub mod moments;
 
 use ndarray::{ArrayD, IxDyn};
+use psld::array::{Precision, Tensor, Values, ValuesMut};
 use psld::network::analytic::{Mixture, MixtureNetwork};
-use psld::network::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
-use psld::run::{Progress, Tensor, What};
+use psld::network::{Backend, Evaluator, Inputs, Network};
+use psld::run::Progress;
+use psld::spec::What;
 use psld::{Model, ModelSpec, Run, RunOptions, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Writes a network as an ONNX model that describes itself.
 
+pub use psld::golden::{GOLDEN_KEY, Golden};
 use psld::onnx::{ElementType, Model};
-pub use psld::spec::{GOLDEN_KEY, Golden};
 use psld::spec::{GRADIENT_OUTPUT, ModelSpec, SPEC_KEY};
 use psld::{Error, Result};
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use psld::array::{Values, ValuesMut};
 use psld::network::analytic::MixtureNetwork;
-use psld::network::{Inputs, Network as _, Values, ValuesMut};
+use psld::network::{Inputs, Network as _};
 use psld::process::Mat;
 use psld::{ModelSpec, Status};
 use psld_training::data::{Dataset, Split, Values as Elements};

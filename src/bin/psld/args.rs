@@ -1,10 +1,9 @@
 //! What can be said on the command line.
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use psld::config::{Config, OneOrMany};
 use psld::io::npy;
-use psld::spec::{
-    Clip, Config, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, OneOrMany, Operator, Restoration, Variant,
-};
+use psld::spec::{Clip, ConjugateMatrix, ErrorNorm, Grid, InpaintMethod, Operator, Restoration, Variant};
 use psld::{Error, Model, ModelOptions, ModelSpec, Result, SamplerSpec, Status, io};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -3,8 +3,9 @@
 use crate::args::{BenchArgs, State};
 use crate::sample::Progress;
 use crate::{interrupt, report};
-use psld::network::Precision;
-use psld::run::{RunOptions, Seconds, What, sample};
+use psld::array::Precision;
+use psld::run::{RunOptions, Seconds, sample};
+use psld::spec::What;
 use psld::{Error, Model, Result, Sampler};
 use serde_json::{Value, json};
 use std::sync::Arc;

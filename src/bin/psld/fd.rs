@@ -4,13 +4,13 @@ use crate::args::FdArgs;
 use crate::report::digits;
 use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use psld::array::warn_of_range;
 use psld::evaluation::{
-    About, Bootstrap, Figure, Gaussian, Options, Points, Reference, Report, Set, Statistics, evaluate,
+    About, Bootstrap, FeatureNetwork, Figure, Gaussian, Options, Points, Reference, Report, Set, Statistics,
+    evaluate,
 };
-use psld::io;
-use psld::network::onnxruntime::{FeatureNetwork, Runtime};
-use psld::run::warn_of_range;
-use psld::{Error, Result};
+use psld::network::onnxruntime::Runtime;
+use psld::{Error, Result, io};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

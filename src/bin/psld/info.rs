@@ -2,8 +2,8 @@
 
 use crate::args::InfoArgs;
 use crate::report;
+use psld::decode::Times;
 use psld::process::{Mat, Process};
-use psld::solver::Times;
 use psld::spec::{ModelSpec, NetworkTime, Predicts};
 use psld::{Model, Result};
 use serde_json::{Value, json};

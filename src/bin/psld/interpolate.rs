@@ -1,8 +1,9 @@
 //! `psld interpolate`.
 
 use crate::args::{InterpolateArgs, spec_of};
+use psld::array::Tensor;
 use psld::io::{NewFile, npy, read_states};
-use psld::run::{Tensor, interpolate};
+use psld::run::interpolate;
 use psld::{Error, Result};
 
 pub fn run(args: InterpolateArgs) -> Result<()> {

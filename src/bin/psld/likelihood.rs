@@ -3,8 +3,8 @@
 use crate::args::{LikelihoodArgs, State};
 use crate::sample::Progress;
 use crate::{interrupt, report};
+use psld::array::Precision;
 use psld::io::{NewFile, check_writable, npy, read_images};
-use psld::network::Precision;
 use psld::run::{Estimate, LIKELIHOOD_SAMPLER, RunOptions, likelihood};
 use psld::{Error, Model, Result, SamplerSpec, Status};
 use serde::Serialize;

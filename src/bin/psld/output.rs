@@ -1,8 +1,8 @@
 //! Where samples go, and how they get there.
 
 use crate::args::What;
+use psld::array::Precision;
 use psld::io::{self, NewFile, NewImages, npy, png};
-use psld::network::Precision;
 use psld::spec::DataSpec;
 use psld::{Error, Result, Status};
 use std::path::{Path, PathBuf};

@@ -4,12 +4,11 @@ use crate::args::{SampleArgs, State, What};
 use crate::output::{Target, Values};
 use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use psld::array::{Element, Precision};
+use psld::config::{OneOrMany, conditions};
 use psld::io::{self, read_image, read_images, read_mask, read_states};
-use psld::network::Precision;
-use psld::run::{
-    self, Checkpoint, Element, Inpaint, Made, Measurement, Overall, RunOptions, Sampling, Seconds,
-};
-use psld::spec::{DataSpec, GuidanceKind, OneOrMany, conditions};
+use psld::run::{self, Checkpoint, Inpaint, Made, Measurement, Overall, RunOptions, Sampling, Seconds};
+use psld::spec::{DataSpec, GuidanceKind};
 use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
 use std::cell::Cell;
@@ -103,7 +102,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let compile = compiling.elapsed().as_secs_f64();
 
     let data = &model.spec().data;
-    let state = &run::shape(&sampler, 1, run::What::State)[1..];
+    let state = &run::shape(&sampler, 1, psld::spec::What::State)[1..];
     let init = args.init.as_deref().map(|path| read_states(path, "init", &["n"], state)).transpose()?;
     let noise = args.noise.as_deref();
     let noise = noise.map(|path| read_states(path, "noise", &["draws", "n"], state)).transpose()?;
@@ -170,7 +169,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     };
     let label = label.filter(|_| conditioning.guidance.is_some() || !of_classifier);
     let scale = guided.and_then(|guidance| guidance.scale.as_ref());
-    let what = if args.output == What::State { run::What::State } else { run::What::Data };
+    let what = if args.output == What::State { psld::spec::What::State } else { psld::spec::What::Data };
     let (options, what) = match &resumed {
         None => (options, what),
         Some(checkpoint) => {
@@ -183,7 +182,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
     let (deadline, anytime) = (args.deadline, args.anytime);
     let mut options = RunOptions { max_memory: args.max_memory, deadline, anytime, ..options };
     let n = options.n;
-    let output = if what == run::What::State { What::State } else { What::Data };
+    let output = if what == psld::spec::What::State { What::State } else { What::Data };
     run::check_size(&sampler, &options, what)?;
     // Only now: there may be more samples than memory for a label each.
     if resumed.is_none() {
@@ -215,7 +214,7 @@ pub fn run(args: SampleArgs, began: Instant) -> Result<()> {
             // `encode` is short, and has no checkpoints.
             can_save: !args.sampler.encode,
         };
-        if what == run::What::State && options.precision == Precision::F64 {
+        if what == psld::spec::What::State && options.precision == Precision::F64 {
             let (values, made) = drawing.draw::<f64>()?;
             (Values::F64(values), made)
         } else {
@@ -325,7 +324,7 @@ fn agree(
     given: &RunOptions,
     n: Option<usize>,
     seed: Option<u64>,
-    what: run::What,
+    what: psld::spec::What,
 ) -> Result<()> {
     let saved = checkpoint.options();
     let differs = [
@@ -340,7 +339,7 @@ fn agree(
         ("inpainting", given.inpaint.is_some() && given.inpaint != saved.inpaint),
         ("restoration", given.measurement.is_some() && given.measurement != saved.measurement),
         ("--state", given.precision != Precision::default() && given.precision != saved.precision),
-        ("--output", what != run::What::Data && what != checkpoint.what()),
+        ("--output", what != psld::spec::What::Data && what != checkpoint.what()),
     ];
     match differs.iter().find(|(_, differs)| *differs) {
         None => Ok(()),
@@ -354,7 +353,7 @@ struct Drawing<'a> {
     model: &'a Model,
     sampler: &'a Arc<Sampler>,
     options: &'a RunOptions,
-    what: run::What,
+    what: psld::spec::What,
     resumed: Option<&'a Checkpoint>,
     progress: Progress,
     checkpoint: Option<&'a Path>,

@@ -4,22 +4,23 @@ use crate::args::StudyArgs;
 use crate::report::digits;
 use crate::{interrupt, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use psld::evaluation::{Bootstrap, Figure};
+use psld::array::Tensor;
+use psld::config::OneOrMany;
+use psld::evaluation::{Bootstrap, FeatureNetwork, Figure};
 #[cfg(feature = "onnxruntime")]
 use psld::evaluation::{Gaussian, Points, Reference, Statistics, subset};
 use psld::io::{self, NewFile, npy, png};
 #[cfg(feature = "onnxruntime")]
-use psld::network::onnxruntime::{FeatureNetwork, Runtime};
+use psld::network::onnxruntime::Runtime;
 use psld::plan::{MapKind, Plan, Row};
 use psld::plot::{self, Axis, Canvas, Panel, Point, Series, Style};
-use psld::run::{Overall, Tensor};
-use psld::solver;
-use psld::spec::{DataSpec, Grid, OneOrMany};
+use psld::run::Overall;
+use psld::spec::{DataSpec, Grid};
 #[cfg(feature = "onnxruntime")]
 use psld::study::Features;
 use psld::study::{Figures, Solution, Study, StudyOptions};
 use psld::tune::{ProbeOptions, listed, probe};
-use psld::{Error, Model, ModelSpec, Result, Sampler, SamplerSpec, Status};
+use psld::{Error, Model, ModelSpec, Result, Sampler, SamplerSpec, Status, solver};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

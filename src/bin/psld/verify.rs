@@ -2,8 +2,8 @@
 
 use crate::args::VerifyArgs;
 use crate::report;
+use psld::golden::Golden;
 use psld::network::onnxruntime::{Runtime, Verification, verify};
-use psld::spec::Golden;
 use psld::{Error, Result, Status};
 use serde_json::json;
 

@@ -1,8 +1,9 @@
 //! A panic in every export.
 
 use super::*;
+use crate::array::Precision;
 use crate::capi::*;
-use crate::network::{Backend, Evaluator, Network, Precision};
+use crate::network::{Backend, Evaluator, Network};
 use crate::{Model, ModelSpec};
 use std::any::TypeId;
 use std::ffi::{CStr, c_char, c_void};

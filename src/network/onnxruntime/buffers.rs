@@ -2,7 +2,8 @@
 
 use super::api::{Failure, Input, Output, Scalar, Tensor, Tensors};
 use super::ports::{Float, Time};
-use crate::network::{Clock, Values};
+use crate::array::Values;
+use crate::decode::Clock;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 

@@ -5,7 +5,9 @@ use super::buffers::{self, Floats, Times};
 use super::network::{self, NoSession};
 use super::ports::{self, Batch, Float, Graph, Named, Port, Side, Time};
 use super::{OnnxOptions, Provider, Runtime};
-use crate::network::{Backend, Clock, Values};
+use crate::array::Values;
+use crate::decode::Clock;
+use crate::network::Backend;
 use crate::onnx::proto::ValueInfoProto;
 use crate::onnx::{ElementType, Model};
 use crate::spec::{ModelSpec, SPEC_KEY};
@@ -14,7 +16,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 /// A loaded graph. With a spec its inputs are those of a score network; without one it has one input, of samples.
-pub(super) struct Function {
+pub(crate) struct Function {
     name: String,
     runtime: &'static Runtime,
     provider: Provider,
@@ -34,7 +36,7 @@ pub(super) struct Function {
 }
 
 /// What came out: `values` of `shape`, whose first dimension is that of the samples.
-pub(super) struct Made {
+pub(crate) struct Made {
     pub shape: Vec<usize>,
     pub values: Vec<f32>,
 }

@@ -6,7 +6,6 @@
 mod api;
 mod buffers;
 mod evaluator;
-mod features;
 mod function;
 mod library;
 mod log;
@@ -16,8 +15,9 @@ mod provider;
 mod runtime;
 mod verify;
 
-pub use features::FeatureNetwork;
+pub(crate) use function::Function;
 pub use log::{LogLevel, LogSink, set_log_sink};
+pub(crate) use network::Files;
 pub use network::{OnnxNetwork, OnnxOptions};
 pub use provider::Provider;
 pub use runtime::Runtime;

@@ -4,10 +4,11 @@ use super::api::{Failure, Session, SessionOptions};
 use super::evaluator::OnnxEvaluator;
 use super::ports::{Ports, Time};
 use super::{Provider, Runtime};
-use crate::network::{Backend, Clock, Evaluator, Network, Precision};
-use crate::onnx;
+use crate::array::Precision;
+use crate::decode::Clock;
+use crate::network::{Backend, Evaluator, Network};
 use crate::spec::{ModelSpec, SPEC_KEY};
-use crate::{Error, Result, Status};
+use crate::{Error, Result, Status, onnx};
 use sha2::{Digest, Sha256};
 use std::ffi::c_int;
 use std::fs::File;
@@ -142,7 +143,7 @@ enum Source {
 }
 
 /// A model's file, and those that hold its external data.
-pub(super) struct Files {
+pub(crate) struct Files {
     model: Seen,
     /// By their names in the model, in the order of these.
     external: Vec<(String, Seen)>,

@@ -2,9 +2,10 @@
 
 use super::function::Function;
 use super::{OnnxOptions, Runtime};
+use crate::golden::{Difference, GOLDEN_KEY, Golden};
 use crate::network::Backend;
 use crate::onnx::{self, ElementType};
-use crate::spec::{Difference, GOLDEN_KEY, Golden, ModelSpec, SPEC_KEY};
+use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status};
 use std::path::Path;
 

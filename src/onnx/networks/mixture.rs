@@ -1,6 +1,7 @@
 //! The exact epsilon network of a Gaussian mixture.
 
-use crate::onnx::{Dim, ElementType, Graph, Model, SPEC_KEY, Tensor, Value};
+use crate::onnx::{Dim, ElementType, Graph, Model, Tensor, Value};
+use crate::spec::SPEC_KEY;
 use crate::{Error, Result};
 
 /// The forward process whose network is written. Time runs in [0, 1] and `beta` is linear in it.

@@ -1,6 +1,7 @@
 //! A U-Net of random weights.
 
-use crate::onnx::{Conv2d, Dim, ElementType, Graph, Model, SPEC_KEY, Tensor, Value};
+use crate::onnx::{Conv2d, Dim, ElementType, Graph, Model, Tensor, Value};
+use crate::spec::SPEC_KEY;
 use crate::{Error, Result};
 
 /// An ordinary U-Net of random weights: residual blocks with group normalisation and SiLU, one head of

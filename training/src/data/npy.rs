@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use psld::array::Tensor;
 use psld::io::npy::{self, Array, Kind};
-use psld::run::Tensor;
 use psld::{Error, Result, Status};
 
 use super::{Dataset, Values, damaged, range_of};

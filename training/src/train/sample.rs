@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use psld::network::{self, Backend, Evaluator, Inputs, Precision, Values, ValuesMut};
-use psld::run::{Samples, What, sample};
+use psld::array::{Precision, Values, ValuesMut};
+use psld::network::{self, Backend, Evaluator, Inputs};
+use psld::run::{Samples, sample};
+use psld::spec::What;
 use psld::{Error, Model, ModelSpec, Result, RunOptions, Sampler, SamplerSpec, Status};
 use tch::{Device, Kind, Tensor};
 

@@ -1,12 +1,13 @@
 //! `psld.golden`: one evaluation of a network that its file carries, to be repeated anywhere.
 
-use super::strict;
 use crate::noise::{Purpose, fill_f32};
 use crate::onnx::ElementType;
+use crate::spec::strict;
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
 
-pub use crate::onnx::GOLDEN_KEY;
+/// The metadata key under which a network carries one evaluation of itself ([`Golden`], JSON).
+pub const GOLDEN_KEY: &str = "psld.golden";
 
 /// One evaluation (z, t) → output of a network, for whoever wants to know whether a file, a machine or a provider
 /// still computes the same.

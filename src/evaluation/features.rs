@@ -1,13 +1,10 @@
 //! Networks that describe images by features, for figures of `evaluation`.
 
-use super::function::Function;
-use super::network::Files;
-use super::{OnnxOptions, Runtime};
-use crate::evaluation::About;
+use super::About;
 use crate::network::Backend;
-use crate::onnx;
+use crate::network::onnxruntime::{Files, Function, OnnxOptions, Runtime};
 use crate::spec::DataSpec;
-use crate::{Error, Result, Status};
+use crate::{Error, Result, Status, onnx};
 use std::path::Path;
 
 /// A network from images to features: any ONNX model.

@@ -1,6 +1,6 @@
-//! Arrays of either precision, and the numbers that kernels are written over.
+//! Buffers of either precision, and the numbers that kernels are written over.
 
-use crate::network::{Precision, Values, ValuesMut};
+use super::{Precision, Values, ValuesMut};
 use crate::noise::Real;
 use crate::process::Mat;
 use crate::{Error, Result, Status};
