@@ -119,10 +119,9 @@ use Paths::{Edm, Flow, Phase, Ve, Vp};
 
 /// Measured at 5, 8, 10, 15, 20 and 30 calls (December 2026).
 #[rustfmt::skip]
-const TABLE: [Choice; 41] = [
+const TABLE: [Choice; 40] = [
     row(Vp, Images, 6, "dpmpp", 2, "order2"),
-    row(Vp, Images, 12, "unipc", 2, "logistic"),
-    row(Vp, Images, 17, "unipc", 3, "logistic"),
+    row(Vp, Images, 17, "unipc", 2, "logistic"),
     row(Vp, Images, u32::MAX, "unipc", 3, "log_snr"),
     row(Flow, Images, 17, "unipc", 2, "logistic"),
     row(Flow, Images, u32::MAX, "unipc", 3, "log_snr"),
