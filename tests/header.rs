@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// In the header's order.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "error",
     "capi/types",
+    "capi/init",
     "capi/version",
     "capi/error",
     "capi/runtime",

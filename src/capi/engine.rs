@@ -1,11 +1,11 @@
 //! Engines, and the tickets of what is submitted to them.
 
-use super::convert::{self, Buffer, Out, Struct};
+use super::convert::{self, Buffer, Out};
 use super::guard::guard;
-use super::handle;
-use super::log;
 use super::run::{of_run, psld_run_options, read};
+use super::structs::Struct;
 use super::types::{psld_engine, psld_error, psld_log, psld_model, psld_progress, psld_sampler, psld_ticket};
+use super::{handle, log};
 use crate::engine::{Engine, EngineOptions, Request};
 use crate::{Error, Result};
 use std::ffi::{c_char, c_void};

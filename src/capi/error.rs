@@ -1,37 +1,12 @@
 //! Errors as C reads them.
 
+use super::error_text::ErrorText;
 use super::guard::{guard, guard_value};
 use super::handle;
 use super::types::psld_error;
-use crate::{Error, Status};
-use std::ffi::{CStr, CString, c_char};
+use crate::Status;
+use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
-
-/// An [`Error`] as C strings.
-pub struct ErrorText {
-    status: Status,
-    message: CString,
-    hint: CString,
-}
-
-impl ErrorText {
-    pub(super) fn new(error: &Error) -> Self {
-        // A NUL can come from a file's content only; it ends the text.
-        let text = |text: String| {
-            CString::new(text).unwrap_or_else(|e| {
-                let end = e.nul_position();
-                let mut bytes = e.into_vec();
-                bytes.truncate(end);
-                CString::new(bytes).unwrap_or_default()
-            })
-        };
-        Self {
-            status: error.status(),
-            message: text(error.sentence()),
-            hint: text(error.hint_text().unwrap_or_default().into()),
-        }
-    }
-}
 
 /// The status that the failed call returned.
 ///

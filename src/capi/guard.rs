@@ -1,8 +1,8 @@
 //! The border: what comes out of Rust is a status, never a panic, and nothing is printed on the way.
 
+use super::error_text::ErrorText;
 use super::handle;
 use super::types::psld_error;
-use crate::capi::error::ErrorText;
 use crate::{Error, Result, Status, pin};
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -8,7 +8,7 @@
 //! A child of fork() has a table of its own, in which its parent's handles are marked as such: most of what they stand for
 //! lives by threads that the child does not have.
 
-use super::error::ErrorText;
+use super::error_text::ErrorText;
 use super::types::*;
 use crate::engine::{Engine, Ticket};
 use crate::fork::{Inherit, PerProcess};

@@ -14,8 +14,10 @@
 mod convert;
 mod engine;
 mod error;
+mod error_text;
 mod guard;
 mod handle;
+mod init;
 mod log;
 mod model;
 mod network;
@@ -24,11 +26,13 @@ mod probe;
 mod run;
 mod runtime;
 mod sampler;
+mod structs;
 mod types;
 mod version;
 
 pub use engine::*;
 pub use error::*;
+pub use init::*;
 pub use log::*;
 pub use model::*;
 pub use network::*;

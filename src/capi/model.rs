@@ -1,10 +1,10 @@
 //! Models.
 
-use super::convert::{self, Out, Struct};
+use super::convert::{self, Out};
 use super::guard::guard;
-use super::handle;
-use super::log;
+use super::structs::Struct;
 use super::types::{psld_error, psld_log, psld_model, psld_runtime, psld_tensor};
+use super::{handle, log};
 use crate::{Error, Model, ModelOptions, ModelSpec, Result, Status, run};
 use std::ffi::{c_char, c_void};
 use std::mem::{offset_of, size_of};

@@ -1,9 +1,10 @@
 //! The probe: which sampler is best for a model at one number of network calls.
 
-use super::convert::{self, Struct};
+use super::convert::{self};
 use super::guard::guard;
 use super::handle;
 use super::run::psld_progress_callback;
+use super::structs::Struct;
 use super::types::{psld_cancel, psld_error, psld_model, psld_progress};
 use crate::SamplerSpec;
 use crate::tune::{ProbeOptions, Probing, probe};

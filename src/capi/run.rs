@@ -1,9 +1,10 @@
 //! Runs, the token that stops them, and the whole way at once.
 
-use super::convert::{self, Buffer, Out, Struct};
+use super::convert::{self, Buffer, Out};
 use super::guard::guard;
 use super::handle::{self, Flight};
 use super::log;
+use super::structs::Struct;
 use super::types::{
     psld_cancel, psld_dtype, psld_error, psld_log, psld_model, psld_progress, psld_run, psld_sampler,
     psld_tensor,

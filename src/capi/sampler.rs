@@ -1,12 +1,12 @@
 //! Samplers.
 
-use super::convert::{self, Out, Struct};
+use super::convert::{self, Out};
 use super::guard::guard;
 use super::handle;
+use super::structs::Struct;
 use super::types::{psld_error, psld_model, psld_sampler};
 use crate::plan::Plan;
-use crate::spec::strict;
-use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting, Restoration};
+use crate::spec::{Conditioning, Guidance, GuidanceKind, InpaintMethod, Inpainting, Restoration, strict};
 use crate::{Error, Result, Sampler, SamplerSpec, Status, solver};
 use serde_json::{Map, Value, json};
 use std::ffi::c_char;

@@ -1,7 +1,7 @@
 //! What a command is given as files, by what it is: images, masks, measurements, states. Each reader refuses what cannot be
 //! that, naming the file, and says nothing of how many there must be, which is for the run to say.
 
-use super::images::{self, value};
+use super::images::{self, mismatch, value};
 use super::npy::{self, Array, Kind};
 use super::png;
 use crate::array::Tensor;
@@ -158,10 +158,6 @@ fn data_values(array: Array, path: &Path, data: &DataSpec) -> Result<Tensor> {
 
 fn is_png(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
-}
-
-pub(super) fn mismatch(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::new(Status::ShapeMismatch, format!("{}: {what}", path.display()))
 }
 
 /// ", 3, 32, 32": the sizes behind the first.

@@ -1,6 +1,5 @@
 //! Images in PNG files, as samplers and people keep them.
 
-use super::arrays::mismatch;
 use super::png::{self, Pixels};
 use crate::spec::DataSpec;
 use crate::{Error, Result, Status};
@@ -102,6 +101,10 @@ pub(super) fn planes(pixels: &Pixels, channels: usize, range: [f64; 2]) -> Vec<f
             .flat_map(|channel| pixels.levels.iter().skip(channel).step_by(stored).map(value))
             .collect(),
     }
+}
+
+pub(super) fn mismatch(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::new(Status::ShapeMismatch, format!("{}: {what}", path.display()))
 }
 
 #[cfg(test)]

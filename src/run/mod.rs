@@ -255,7 +255,7 @@ impl Run {
             if sampler.projects() { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
         let previews = options.previews || options.anytime;
         let x0 = if previews { Some(Buffer::zeros(options.precision, n * d)?) } else { None };
-        let decoder = Decoder::new(spec)?.with(sampler.options());
+        let decoder = sampler.decoder.clone();
         let (rows, of, t) = match &sampler.rows {
             Rows::Planned(plan) => {
                 let of = plan.rows.last().map_or(0, |row| row.step() + 1);

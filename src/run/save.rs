@@ -7,7 +7,6 @@ use super::gather::{self, History};
 use super::guide::Guide;
 use super::{Calls, Cursor, Progress, Run, adaptive, precision_of};
 use crate::array::{Buffer, Precision};
-use crate::decode::Decoder;
 use crate::exec::{Batch, Known, Measured};
 use crate::guidance::check_guide;
 use crate::solver::rk45::{self, Rk45};
@@ -242,7 +241,7 @@ impl Run {
             }
             (Some(_), None) => Some(Guide::Model),
         };
-        let decoder = Decoder::new(spec)?.with(sampler.options());
+        let decoder = sampler.decoder.clone();
         let (rows, consumed, draws, done) = match (&sampler.rows, saved.rows) {
             (Rows::Planned(plan), SavedCursor::Planned(next)) if next <= plan.rows.len() => {
                 let consumed = plan.rows[..next].iter().map(|row| row.draws().count()).sum();

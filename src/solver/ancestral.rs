@@ -5,7 +5,7 @@
 //! P = Sigma_u - Psi1 Sigma_t Psi1^T; exact in one step where the data is a point.
 
 use super::compiler::Compiler;
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -37,8 +37,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let spread = process.covariance(u) - posterior * process.covariance(t) * posterior.transpose();
         let noise = c.solver_noise(spread.psd_factor());
         c.set(0, down * z + (posterior - down) * process.factor(t) * eps + noise);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

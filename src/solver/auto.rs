@@ -4,7 +4,8 @@
 //! held against others by `psld study --ratios` (`scripts/study.sh`); `psld samplers --why` prints it. What is best differs from
 //! network to network: `psld tune --probe` looks at the one at hand.
 
-use super::{SamplerInfo, Times};
+use super::SamplerInfo;
+use crate::decode::Times;
 use crate::process::Process;
 use crate::spec::{Grid, SamplerSpec};
 use crate::{Result, grid};

@@ -1,14 +1,12 @@
 //! What solvers write rows with: states and slots as affine expressions, the network's output as epsilon or
 //! score, the closing step.
 
-use super::{SamplerInfo, Solver, clip, encode, inpaint};
+use super::{SamplerInfo, Solver, clip};
 use crate::decode::Decoder;
 use crate::noise::Purpose;
 use crate::plan::{Affine, Eval, FORMAT, GUIDE, Map, MapKind, Plan, Row, push};
 use crate::process::{Mat, Process};
-use crate::spec::{
-    Conditioning, DenoiseTime, Guidance, InpaintMethod, Inpainting, ModelSpec, Restoration, SamplerSpec,
-};
+use crate::spec::{Conditioning, DenoiseTime, Guidance, Inpainting, ModelSpec, Restoration, SamplerSpec};
 use crate::{Error, Result, Status, guidance, restoration};
 
 /// Stands for the guide's slot until the solver's slots are known.
@@ -24,7 +22,7 @@ pub(crate) struct Compiler<'a> {
     guidance: Option<Guidance>,
     restore: Option<&'a Restoration>,
     resample: u32,
-    decoder: Decoder,
+    decoder: &'a Decoder,
     output_blocks: usize,
     grid: Vec<f64>,
     rows: Vec<Row>,
@@ -42,10 +40,11 @@ impl<'a> Compiler<'a> {
     pub fn new(
         model: &ModelSpec,
         process: &'a Process,
+        decoder: &'a Decoder,
         options: &'a SamplerSpec,
         conditioning: &'a Conditioning,
-    ) -> Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             process,
             inpaint: conditioning.inpaint,
             guidance: conditioning.guidance,
@@ -54,7 +53,7 @@ impl<'a> Compiler<'a> {
             failed: None,
             options,
             data_range: model.data.range,
-            decoder: Decoder::new(model)?.with(options),
+            decoder,
             output_blocks: model.output_blocks(process.k()),
             grid: Vec::new(),
             rows: Vec::new(),
@@ -62,16 +61,16 @@ impl<'a> Compiler<'a> {
             draws: [0; 4],
             before: (0, [0; 4]),
             flow_closes: false,
-        })
+        }
     }
 
     pub fn compile(mut self, solver: &Solver, info: &SamplerInfo, grid: Vec<f64>) -> Result<Plan> {
         self.grid.clone_from(&grid);
         let (encodes, denoise) = (self.options.encodes(), self.options.denoise.unwrap_or(true));
         if encodes && denoise {
-            encode::open(&mut self, grid[0])?;
+            self.open_encoding(grid[0])?;
         }
-        inpaint::open(&mut self, &grid)?;
+        self.open_inpainting(grid[0]);
         self.before = (self.rows.len(), self.draws);
         (solver.steps)(&mut self, &grid)?;
         if denoise && !encodes {
@@ -81,9 +80,7 @@ impl<'a> Compiler<'a> {
                 self.rows.push(Row::Map(clip::sample(self.data_range, self.step - 1)));
             }
         }
-        if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
-            self.rows.push(Row::Map(inpaint::restore(self.process, self.step - 1)));
-        }
+        self.restore_known(self.step - 1);
         if self.restore.is_some_and(|restore| restore.noise == 0.0) {
             self.rows.push(Row::Map(Map { step: self.step - 1, kind: MapKind::Consistent, into: 0 }));
         }
@@ -134,8 +131,8 @@ impl<'a> Compiler<'a> {
             self.eval(0, t_end, 0);
             let estimate = self.decoder.x0_of_slot(self.process, t_end, 0)?;
             self.set(0, estimate);
-            inpaint::close(self, t_end)?;
-            self.end_step();
+            self.close_inpainting(t_end);
+            self.count_step();
             return Ok(());
         }
         let (mut t, mut h) = (t_end, t_end);
@@ -147,8 +144,8 @@ impl<'a> Compiler<'a> {
         let weight = if reverse { 1.0 } else { 0.5 };
         let drift = self.reverse_drift(0, t, 0, &z, weight)?;
         self.set(0, z + h * drift);
-        inpaint::close(self, t)?;
-        self.end_step();
+        self.close_inpainting(t);
+        self.count_step();
         Ok(())
     }
 
@@ -164,12 +161,11 @@ impl<'a> Compiler<'a> {
         let eval = Eval { step: self.step, network: 0, from, t, slot, input };
         let restored = self
             .restore
-            .map(|restore| restoration::row(restore, self.data_range, &self.decoder, self.process, &eval));
+            .map(|restore| restoration::row(restore, self.data_range, self.decoder, self.process, &eval));
         let clipped = self.options.clipping();
-        let clipped =
-            clipped.map(|clip| clip::row(clip, self.data_range, &self.decoder, self.process, &eval));
+        let clipped = clipped.map(|clip| clip::row(clip, self.data_range, self.decoder, self.process, &eval));
         let guided = self.guidance.map_or(Ok(None), |guidance| {
-            guidance::rows(&guidance, &self.decoder, self.process, &eval, UNNUMBERED)
+            guidance::rows(&guidance, self.decoder, self.process, &eval, UNNUMBERED)
         });
         self.rows.push(Row::Eval(eval));
         match guided {
@@ -313,7 +309,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Says that the rows so far end a step.
-    pub fn end_step(&mut self) {
+    pub(super) fn count_step(&mut self) {
         self.step += 1;
         self.before = (self.rows.len(), self.draws);
     }

@@ -9,7 +9,7 @@
 use super::compiler::Compiler;
 use super::quadrature::integral;
 use super::stability::{self, Step};
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::process::{Mat, Process};
 use crate::spec::ConjugateMatrix;
 use crate::{Error, Result};
@@ -59,8 +59,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let eps = c.epsilon(0, t, &z)?;
         let Step { on_z, on_eps, .. } = step(lambda, t, u);
         c.set(0, on_z * z + on_eps * eps);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::compiler::Compiler;
 use super::conjugate::part;
 use super::splitting::Parts;
 use super::stability::{self, Step};
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::Result;
 use crate::process::Mat;
 
@@ -61,8 +61,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
             let eps = c.epsilon(0, step.t, &z)?;
             c.set(0, step.on_z * z + step.on_eps * eps);
         }
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! DDIM (arXiv 2010.02502), k = 1: x_u = alpha_u x0 + sqrt(sigma_u^2 - c^2) eps + c xi, with
 //! c = eta sigma_u / sigma_t sqrt(sigma_t^2 - (alpha_t / alpha_u)^2 sigma_u^2).
 
-use super::{Compiler, SamplerInfo, Solver, inpaint, multistep};
+use super::{Compiler, SamplerInfo, Solver, multistep};
 use crate::Result;
 use crate::process::Mat;
 
@@ -41,8 +41,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
             next = next + c.solver_noise(scalar(drawn));
         }
         c.set(0, next);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -5,9 +5,8 @@
 //! these coordinates, so constants are larger than those of `gddim`; for k = 1 the two are the same.
 
 use super::frame::Frame;
-use super::gddim;
 use super::multistep::{self, History};
-use super::{Compiler, SamplerInfo, Solver, inpaint};
+use super::{Compiler, SamplerInfo, Solver, gddim};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -42,8 +41,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
             }
         };
         c.set(0, history.weighted(process.transition(t, u) * c.state(0), &weights));
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

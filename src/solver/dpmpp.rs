@@ -9,7 +9,7 @@
 
 use super::frame::{Frame, Node, Step};
 use super::multistep::{self, History};
-use super::{Compiler, SamplerInfo, Solver, inpaint};
+use super::{Compiler, SamplerInfo, Solver};
 use crate::Result;
 use crate::process::{Mat, Process};
 
@@ -47,8 +47,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let carried = step.to.r * step.from.inverse;
         let weights = weights(process, &step, &history.times(order));
         c.set(0, history.weighted(carried * c.state(0), &weights));
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }
@@ -76,8 +75,7 @@ fn published(c: &mut Compiler<'_>, grid: &[f64], orders: &[usize], mut history: 
             coefficients(&times, lambda(c, u)).iter().map(|w| Mat::from_rows([[alpha_u * w]])).collect();
         let kept = Mat::from_rows([[sigma_u / sigma_t]]);
         c.set(0, history.weighted(kept * c.state(0), &weights));
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Euler-Maruyama of the reverse-time SDE (arXiv 2303.01748, section 4; published as `em_sde`).
 
 use super::compiler::Compiler;
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -27,8 +27,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let diffusion = (c.process.diffusion(t) * h).psd_factor();
         let noise = c.solver_noise(diffusion);
         c.set(0, z + h * drift + noise);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -50,17 +50,19 @@ pub(super) fn check(options: &SamplerSpec, inpaints: bool) -> Result<()> {
     Ok(())
 }
 
-/// The first rows: the position from t = 0 to t_end by the closing step the other way, with the drift at t_end. On paths that
-/// are no recipes, which close with the data estimate, the data are scaled as they are at t_end.
-pub(super) fn open(c: &mut Compiler<'_>, t_end: f64) -> Result<()> {
-    let z = c.state(0);
-    match c.process.parameters() {
-        Some(_) => {
-            let drift = c.reverse_drift(0, t_end, 0, &z, 0.5)?;
-            c.set(0, z + position(c.process.k()) * (-t_end * drift));
+impl Compiler<'_> {
+    /// The first rows: the position from t = 0 to t_end by the closing step the other way, with the drift at t_end. On paths that
+    /// are no recipes, which close with the data estimate, the data are scaled as they are at t_end.
+    pub(super) fn open_encoding(&mut self, t_end: f64) -> Result<()> {
+        let z = self.state(0);
+        match self.process.parameters() {
+            Some(_) => {
+                let drift = self.reverse_drift(0, t_end, 0, &z, 0.5)?;
+                self.set(0, z + position(self.process.k()) * (-t_end * drift));
+            }
+            None => self.set(0, self.process.mean(t_end) * z),
         }
-        None => c.set(0, c.process.mean(t_end) * z),
+        self.count_step();
+        Ok(())
     }
-    c.end_step();
-    Ok(())
 }

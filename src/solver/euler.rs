@@ -1,7 +1,7 @@
 //! Explicit Euler of the probability-flow ODE (arXiv 2011.13456).
 
 use super::compiler::Compiler;
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -25,8 +25,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let z = c.state(0);
         let drift = c.reverse_drift(0, t, 0, &z, 0.5)?;
         c.set(0, z + h * drift);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

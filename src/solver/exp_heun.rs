@@ -4,8 +4,7 @@
 //! through both times.
 
 use super::frame::Frame;
-use super::gddim;
-use super::{Compiler, SamplerInfo, Solver, inpaint};
+use super::{Compiler, SamplerInfo, Solver, gddim};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -38,8 +37,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         c.eval(1, u, 1);
         let second = -step.to.r.transpose() * c.score(1, u, &predicted)?;
         c.set(0, drifted + weights[0] * first + weights[1] * second);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

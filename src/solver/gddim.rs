@@ -12,7 +12,7 @@
 
 use super::frame::{Frame, Node, Step};
 use super::multistep::{self, History};
-use super::{Compiler, SamplerInfo, Solver, inpaint};
+use super::{Compiler, SamplerInfo, Solver};
 use crate::plan::Affine;
 use crate::process::{Mat, Process};
 use crate::{Error, Result};
@@ -51,8 +51,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         history.call(c, t, &|c, slot, z| epsilon(c, &step, slot, z))?;
         let weights = weights(process, &step, &history.times(order));
         c.set(0, history.weighted(process.transition(t, u) * c.state(0), &weights));
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }
@@ -87,8 +86,7 @@ fn stochastic(c: &mut Compiler<'_>, grid: &[f64], eta: f64) -> Result<()> {
         let down = process.transition(t, u);
         let noise = c.solver_noise(spread(&step, inner));
         c.set(0, down * z + (step.to.r * inner - down * step.from.r) * eps + noise);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Heun's second-order method for the probability-flow ODE (arXiv 2206.00364, Algorithm 1, in t).
 
 use super::compiler::Compiler;
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -29,8 +29,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         c.set(1, euler.clone());
         let second = c.reverse_drift(1, u, 1, &euler, 0.5)?;
         c.set(0, z + (0.5 * h) * (first + second));
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -2,45 +2,50 @@
 //! the resampling of arXiv 2201.09865 on top.
 
 use super::compiler::Compiler;
-use crate::Result;
 use crate::noise::Purpose;
 use crate::plan::{Map, MapKind, Row};
 use crate::process::{Mat, Process};
 use crate::spec::InpaintMethod;
 
-/// Before the first step: the known region is a draw of the kernel at t_start.
-pub(super) fn open(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
-    if c.inpaint.is_some() { perturb(c, grid[0]) } else { Ok(()) }
-}
-
-/// After the step that began at `t`: the known region is a draw of the kernel. The published code takes it at the
-/// time at which the step began, one step noisier than the state around it; the corrected method at which it ends.
-pub(super) fn after_step(c: &mut Compiler<'_>, t: f64) -> Result<()> {
-    if let Some(inpaint) = c.inpaint {
-        perturb(c, if inpaint.method == InpaintMethod::Published { t } else { c.end_of_step() })?;
+impl Compiler<'_> {
+    /// Before the first step: the known region is a draw of the kernel at t_start.
+    pub(super) fn open_inpainting(&mut self, t_start: f64) {
+        if self.inpaint.is_some() {
+            self.perturb_known(t_start);
+        }
     }
-    c.repeat_step();
-    Ok(())
-}
 
-/// After the closing step at `t`: the kernel's mean, which is not quite the image. The corrected method restores the
-/// image by its last row instead.
-pub(super) fn close(c: &mut Compiler<'_>, t: f64) -> Result<()> {
-    if c.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Published) {
-        c.row(Row::Map(Map { step: c.step(), kind: mean(c.process, t), into: 0 }));
+    /// Ends the step that began at `t`. With an image to complete the known region becomes a draw of the kernel: in the published
+    /// code at the time at which the step began, one step noisier than the state around it; in the corrected method at which it
+    /// ends.
+    pub fn end_step(&mut self, t: f64) {
+        if let Some(inpaint) = self.inpaint {
+            let published = inpaint.method == InpaintMethod::Published;
+            self.perturb_known(if published { t } else { self.end_of_step() });
+        }
+        self.repeat_step();
+        self.count_step();
     }
-    Ok(())
-}
 
-/// The last row of the corrected method, in step `step`.
-pub(super) fn restore(process: &Process, step: usize) -> Map {
-    Map { step, kind: image(process), into: 0 }
-}
+    /// After the closing step at `t`: the kernel's mean, which is not quite the image. The corrected method restores the
+    /// image by its last row instead.
+    pub(super) fn close_inpainting(&mut self, t: f64) {
+        if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Published) {
+            self.row(Row::Map(Map { step: self.step(), kind: mean(self.process, t), into: 0 }));
+        }
+    }
 
-fn perturb(c: &mut Compiler<'_>, t: f64) -> Result<()> {
-    let draw = c.draw(Purpose::Inpaint);
-    c.row(Row::Map(perturbed(c.process, c.step(), t, draw)));
-    Ok(())
+    /// The last row of the corrected method, in step `step`.
+    pub(super) fn restore_known(&mut self, step: usize) {
+        if self.inpaint.is_some_and(|inpaint| inpaint.method == InpaintMethod::Corrected) {
+            self.row(Row::Map(Map { step, kind: image(self.process), into: 0 }));
+        }
+    }
+
+    fn perturb_known(&mut self, t: f64) {
+        let draw = self.draw(Purpose::Inpaint);
+        self.row(Row::Map(perturbed(self.process, self.step(), t, draw)));
+    }
 }
 
 /// The known region becomes draw `draw` of the kernel at `t`.

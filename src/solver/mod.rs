@@ -112,6 +112,8 @@ pub fn list() -> impl Iterator<Item = &'static SamplerInfo> {
 pub struct Sampler {
     pub(crate) model: ModelSpec,
     pub(crate) process: Process,
+    /// What the network's raw output says, to this sampler.
+    pub(crate) decoder: Decoder,
     /// What standard normals are multiplied with to make the initial state.
     pub(crate) prior_factor: Mat,
     /// A run that starts from an image starts from the first times the image plus the second times standard normals.
@@ -197,7 +199,8 @@ impl Sampler {
         if let Some(clip) = options.clipping() {
             clip.check()?;
         }
-        let times = Decoder::new(model)?.times(&process)?;
+        let decoder = Decoder::new(model)?.with(options);
+        let times = decoder.times(&process)?;
         let name = options.name();
         let (info, rows) = if name == rk45::INFO.name {
             let excluded = [
@@ -240,8 +243,8 @@ impl Sampler {
             // Those that can do both are stochastic where they are asked for noise.
             let noisy = solver.info.stochastic || options.eta.is_some_and(|eta| eta > 0.0);
             let info = SamplerInfo { stochastic: noisy, ..solver.info };
-            let plan =
-                Compiler::new(model, &process, options, &conditioning)?.compile(solver, &info, grid)?;
+            let plan = Compiler::new(model, &process, &decoder, options, &conditioning)
+                .compile(solver, &info, grid)?;
             (info, Rows::Planned(Arc::new(plan)))
         };
         let start = match &rows {
@@ -252,7 +255,18 @@ impl Sampler {
         let image_start = image_start(&process, start, options.encodes());
         let options = options.clone();
         let model = model.clone();
-        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning, measured })
+        Ok(Self {
+            model,
+            process,
+            decoder,
+            prior_factor,
+            image_start,
+            info,
+            options,
+            rows,
+            conditioning,
+            measured,
+        })
     }
 
     /// A sampler that executes a plan made by the caller.
@@ -314,8 +328,20 @@ impl Sampler {
         let prior_factor = prior_factor(model, &process, start)?;
         let image_start = image_start(&process, start, plan.encodes());
         let rows = Rows::Planned(Arc::new(plan));
+        let decoder = Decoder::new(model)?;
         let (model, options) = (model.clone(), SamplerSpec::default());
-        Ok(Self { model, process, prior_factor, image_start, info, options, rows, conditioning, measured })
+        Ok(Self {
+            model,
+            process,
+            decoder,
+            prior_factor,
+            image_start,
+            info,
+            options,
+            rows,
+            conditioning,
+            measured,
+        })
     }
 
     /// The same, of a plan, with the options that describe it.

@@ -9,8 +9,8 @@
 //! the start of the step: z_i = z + h sum_j a_ij f_j with each f_j expanded in z and the earlier outputs.
 
 use super::encode::position;
-use super::{CALLS_OF_GUIDED, SamplerInfo, Times};
-use crate::decode::Decoder;
+use super::{CALLS_OF_GUIDED, SamplerInfo};
+use crate::decode::{Decoder, Times};
 use crate::plan::{Affine, Update};
 use crate::process::Process;
 use crate::spec::{Clip, ErrorNorm, Guidance, ModelSpec, SamplerSpec};

@@ -12,7 +12,7 @@
 
 use super::compiler::Compiler;
 use super::splitting::{Parts, euler};
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::{Error, Result, Status};
 
 pub(super) const SOLVER: Solver = Solver {
@@ -64,8 +64,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let pushed = euler(momentum, h, linear, z, &pull);
         let moved = euler(position, h, linear, pushed, &pull);
         c.set(0, moved);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

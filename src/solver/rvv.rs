@@ -6,7 +6,7 @@
 
 use super::compiler::Compiler;
 use super::splitting::{Parts, euler};
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::Result;
 
 pub(super) const SOLVER: Solver = Solver {
@@ -43,8 +43,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let pull = c.process.diffusion(u) * 0.5 * c.score(0, u, &z)?;
         let rest = euler(momentum, 0.5 * h, -c.process.drift(u), z, &pull);
         c.set(0, rest);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -11,9 +11,8 @@
 //! `published` (k = 1): SDE-DPM-Solver++(2M) with its coefficients in half the log-SNR.
 
 use super::frame::{Frame, Node, Step};
-use super::gddim;
 use super::multistep::{self, History};
-use super::{Compiler, SamplerInfo, Solver, inpaint};
+use super::{Compiler, SamplerInfo, Solver, gddim};
 use crate::Result;
 use crate::process::{Mat, Process};
 
@@ -52,8 +51,7 @@ fn general(c: &mut Compiler<'_>, grid: &[f64], order: usize, mut history: Histor
         let noise = c.solver_noise(step.spread());
         let weights = step.weights(&history.times(order));
         c.set(0, history.weighted(step.carried() * c.state(0), &weights) + noise);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }
@@ -121,8 +119,7 @@ fn published(c: &mut Compiler<'_>, grid: &[f64], order: usize, mut history: Hist
         let kept = scalar(sigma_u / sigma_t * libm::exp(-h));
         let noise = c.solver_noise(scalar(sigma_u * libm::sqrt(-libm::expm1(-2.0 * h))));
         c.set(0, history.weighted(kept * c.state(0), &weights) + noise);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! Stated so, it holds for every recipe.
 
 use super::compiler::Compiler;
-use super::{SamplerInfo, Solver, inpaint};
+use super::{SamplerInfo, Solver};
 use crate::process::{Decomposition, Mat, Process};
 use crate::{Error, Result, Status};
 
@@ -47,8 +47,7 @@ fn steps(c: &mut Compiler<'_>, grid: &[f64]) -> Result<()> {
         let score = c.score(0, t, &z)?;
         c.set(0, z.clone() + c.process.diffusion(t) * h * (score + inverse_s * z));
         half(c, &reversed, middle, u)?;
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
     }
     Ok(())
 }

@@ -11,10 +11,9 @@
 //! the next prediction, and with the noise that the prediction drew where it draws any
 //! ([`sa_solver`](super::sa_solver)). State 0 holds the prediction, which is what the network sees.
 
-use super::dpmpp;
 use super::frame::{Frame, Step};
 use super::multistep::{self, History};
-use super::{Compiler, SamplerInfo, Solver, inpaint};
+use super::{Compiler, SamplerInfo, Solver, dpmpp};
 use crate::process::{Mat, Process};
 use crate::spec::Variant;
 use crate::{Error, Result, Status};
@@ -93,8 +92,7 @@ pub(super) fn drive<S: Scheme>(
             next = next + c.solver_noise(factor);
         }
         c.set(0, next);
-        inpaint::after_step(c, t)?;
-        c.end_step();
+        c.end_step(t);
         before = Some((scheme, order));
     }
     Ok(())

@@ -17,6 +17,8 @@ exports! {
     fn psld_error_message(error: *const psld_error) -> *const c_char;
     fn psld_error_hint(error: *const psld_error) -> *const c_char;
     fn psld_error_free(error: *mut psld_error) -> i32;
+    fn psld_tensor_init(tensor: *mut psld_tensor, struct_size: usize) -> i32;
+    fn psld_progress_init(progress: *mut psld_progress, struct_size: usize) -> i32;
     fn psld_set_log_callback(level: i32, callback: psld_log_callback, user: *mut c_void) -> i32;
     fn psld_model_options_init(options: *mut psld_model_options, struct_size: usize) -> i32;
     fn psld_model_load_file(runtime: *const psld_runtime, path: *const c_char, options: *const psld_model_options, out: *mut *mut psld_model, err: *mut *mut psld_error) -> i32;
@@ -60,8 +62,6 @@ exports! {
     fn psld_sampler_hash(sampler: *const psld_sampler, buffer: *mut c_char, capacity: usize, needed: *mut usize, err: *mut *mut psld_error) -> i32;
     fn psld_sampler_nfe(sampler: *const psld_sampler, nfe: *mut i32, err: *mut *mut psld_error) -> i32;
     fn psld_sampler_free(sampler: *mut psld_sampler) -> i32;
-    fn psld_tensor_init(tensor: *mut psld_tensor, struct_size: usize) -> i32;
-    fn psld_progress_init(progress: *mut psld_progress, struct_size: usize) -> i32;
     fn psld_version() -> *const c_char;
     fn psld_abi_version() -> i32;
     fn psld_status_name(status: i32) -> *const c_char;

@@ -2,8 +2,8 @@
 
 use super::api::{Tensor, Tensors, Termination};
 use super::buffers::{self, Floats, Times};
-use super::network::Model;
 use super::ports::{self, Float, Port};
+use super::session::Model;
 use crate::array::{Values, ValuesMut};
 use crate::network::{Evaluator, Inputs, Interrupt};
 use crate::{Error, Result, Status};

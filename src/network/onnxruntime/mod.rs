@@ -13,6 +13,7 @@ mod network;
 mod ports;
 mod provider;
 mod runtime;
+mod session;
 mod verify;
 
 pub(crate) use function::Function;
