@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of the README's "Conditioning" on the bundled networks: how near encoded images come back, likelihoods, and the picture
+# The figures of docs/guide/conditioning.md and editing.md on the bundled networks: how near encoded images come back, likelihoods, and the picture
 # of restored images (written to restoration.png in the folder where it is called).
 #
 #     scripts/conditioning.sh PSLD [IMAGES.npy]

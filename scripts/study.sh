@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the samplers at few network calls: the figures of the README's "Which sampler?", and how far `auto` and the probe are from
+# Measures the samplers at few network calls: the figures of docs/results/few-calls.md, and how far `auto` and the probe are from
 # the best (OUT/ratios.all).
 #
 #     scripts/study.sh PSLD OUT [STATS.npz]

@@ -298,6 +298,38 @@ impl InpaintFiles {
     }
 }
 
+impl Sampler {
+    /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
+    ///
+    /// # Errors
+    /// Those of [`Self::compile`] and [`Self::from_plan`]; [`Status::ReadFailed`]; [`Status::InvalidArgument`] for
+    /// options beside a plan, which has them in it.
+    pub fn from_config(model: &ModelSpec, config: &Config) -> Result<Self> {
+        let Some(path) = &config.plan else {
+            return Self::compile(model, &config.sampler, config.conditioning()?);
+        };
+        let extra = match &config.inpaint {
+            Some(inpaint) if inpaint.method.is_some() || inpaint.resample.is_some() => {
+                Some("inpaint method".to_owned())
+            }
+            _ if config.restore.as_ref().is_some_and(|restore| restore.operator.is_some()) => {
+                Some("restore operator".to_owned())
+            }
+            _ => config.sampler.first_given(),
+        };
+        if let Some(option) = extra {
+            return Err(Error::argument(format!(
+                "plan: excludes the option `{option}`: a plan is compiled already"
+            ))
+            .hint("of the sampler's options, leave the seed alone"));
+        }
+        let plan = Plan::parse(&io::read_text(path)?);
+        let sampler =
+            plan.and_then(|plan| Self::from_plan(model, plan)).map_err(|e| e.context(path.display()))?;
+        Ok(sampler.described_by(config.sampler.clone()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,37 +371,5 @@ mod tests {
             assert_eq!(error.status(), Status::InvalidConfig);
             assert_eq!(error.hint_text(), Some(&*format!("did you mean `{nearest}`?")));
         }
-    }
-}
-
-impl Sampler {
-    /// The sampler that a configuration describes: compiled from its options, or the plan that it names.
-    ///
-    /// # Errors
-    /// Those of [`Self::compile`] and [`Self::from_plan`]; [`Status::ReadFailed`]; [`Status::InvalidArgument`] for
-    /// options beside a plan, which has them in it.
-    pub fn from_config(model: &ModelSpec, config: &Config) -> Result<Self> {
-        let Some(path) = &config.plan else {
-            return Self::compile(model, &config.sampler, config.conditioning()?);
-        };
-        let extra = match &config.inpaint {
-            Some(inpaint) if inpaint.method.is_some() || inpaint.resample.is_some() => {
-                Some("inpaint method".to_owned())
-            }
-            _ if config.restore.as_ref().is_some_and(|restore| restore.operator.is_some()) => {
-                Some("restore operator".to_owned())
-            }
-            _ => config.sampler.first_given(),
-        };
-        if let Some(option) = extra {
-            return Err(Error::argument(format!(
-                "plan: excludes the option `{option}`: a plan is compiled already"
-            ))
-            .hint("of the sampler's options, leave the seed alone"));
-        }
-        let plan = Plan::parse(&io::read_text(path)?);
-        let sampler =
-            plan.and_then(|plan| Self::from_plan(model, plan)).map_err(|e| e.context(path.display()))?;
-        Ok(sampler.described_by(config.sampler.clone()))
     }
 }

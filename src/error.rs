@@ -111,6 +111,11 @@ impl Error {
         Self::new(Status::InvalidArgument, message)
     }
 
+    /// [`Status::ReadFailed`], of the file of a model.
+    pub(crate) fn unreadable_model(file: impl fmt::Display, source: std::io::Error) -> Self {
+        Self::new(Status::ReadFailed, format!("{file}: the model cannot be read")).source(source)
+    }
+
     /// [`Status::Forked`], of what a process has from the one that it was forked from.
     pub(crate) fn forked(what: impl fmt::Display) -> Self {
         Self::new(Status::Forked, format!("{what} belongs to the process that this one was forked from"))

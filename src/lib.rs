@@ -16,6 +16,7 @@ mod fork;
 pub mod golden;
 pub mod grid;
 mod guidance;
+pub mod hash;
 pub mod io;
 pub mod isa;
 pub mod log;
@@ -40,3 +41,7 @@ pub use model::{Model, ModelOptions};
 pub use run::{Run, RunOptions};
 pub use solver::Sampler;
 pub use spec::{ModelSpec, SamplerSpec};
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/rust.md")]
+struct Guide;

@@ -110,8 +110,7 @@ impl Model {
     /// [`Status::ReadFailed`].
     pub fn check_file(path: &Path) -> Result<()> {
         let name = path.display();
-        let unreadable =
-            |e| Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e);
+        let unreadable = |e| Error::unreadable_model(&name, e);
         // Not opened before it is known what it is: whoever opens a pipe waits for somebody to write.
         let metadata = std::fs::metadata(path).map_err(unreadable)?;
         let what = match metadata.is_dir() {

@@ -30,6 +30,14 @@ fn work(name: &str) -> PathBuf {
     folder
 }
 
+/// The first block of `language` in a document.
+fn block(document: &str, language: &str) -> String {
+    let text = fs::read_to_string(root().join(document)).unwrap();
+    let (_, rest) =
+        text.split_once(&format!("```{language}\n")).unwrap_or_else(|| panic!("{document}: no block"));
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
 /// Runs a command; its output is shown when it fails.
 fn run(command: &mut Command) -> String {
     let what = format!("{command:?}");
@@ -203,21 +211,19 @@ fn cpp_wrapper() {
 }
 
 #[test]
-fn the_readme_shows_the_cpp_example() {
+fn the_guide_shows_the_cpp_example() {
     let source = Path::new("bindings/cpp/examples/sample.cpp");
     let path = compile(source, Link::Shared, &[]);
     let numbers = run(program(&path).arg(MODEL));
     assert_eq!(numbers.lines().filter(|line| line.parse::<f32>().is_ok()).count(), 16, "{numbers}");
     let output = program(&path).arg("nowhere.json").env_remove("LD_LIBRARY_PATH").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let block = readme.split_once("```cpp\n").expect("a C++ block").1.split_once("```").unwrap().0;
-    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+    assert_eq!(block("docs/guide/cpp.md", "cpp"), fs::read_to_string(root().join(source)).unwrap());
 }
 
 /// Four requests in the calls of the longest.
 #[test]
-fn the_readme_shows_the_engine_example() {
+fn the_guide_shows_the_engine_example() {
     let source = Path::new("bindings/c/examples/serve.c");
     let path = compile(source, Link::Shared, &[SANITIZE, "-fno-sanitize-recover=all"]);
     let said = run(program(&path).arg(MODEL));
@@ -226,22 +232,16 @@ fn the_readme_shows_the_engine_example() {
     let stats = said.strip_prefix(&expected).unwrap_or_else(|| panic!("{said}"));
     let stats: serde_json::Value = serde_json::from_str(stats).unwrap();
     assert!(stats["samples"] == 4 * 12 + 6 * 50 && stats["calls"].as_u64().unwrap() < 100, "{stats}");
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let section = readme.split_once("## Serve many callers").expect("a section on engines").1;
-    let block = section.split_once("```c\n").unwrap().1.split_once("```").unwrap().0;
-    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+    assert_eq!(block("docs/guide/serving.md", "c"), fs::read_to_string(root().join(source)).unwrap());
 }
 
 #[test]
-fn the_readme_shows_the_cpp_engine_example() {
+fn the_guide_shows_the_cpp_engine_example() {
     let source = Path::new("bindings/cpp/examples/serve.cpp");
     let said = run(program(&compile(source, Link::Shared, &[])).arg(MODEL));
     let expected: String = (1..=4).map(|n| format!("{n} samples in 50 network calls\n")).collect();
     assert!(said.starts_with(&expected) && said.contains("\"completed\":4"), "{said}");
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let section = readme.split_once("## Serve many callers").expect("a section on engines").1;
-    let block = section.split_once("```cpp\n").unwrap().1.split_once("```").unwrap().0;
-    assert_eq!(block, fs::read_to_string(root().join(source)).unwrap());
+    assert_eq!(block("docs/guide/serving.md", "cpp"), fs::read_to_string(root().join(source)).unwrap());
 }
 
 /// What `conformance.rs` gets inside of this process, a program gets from the library.
@@ -456,10 +456,31 @@ fn the_program_at_the_top_of_the_header() {
 }
 
 #[test]
-fn the_readme_shows_the_same_program() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let block = readme.split_once("```c\n").expect("a C block").1.split_once("```").unwrap().0;
-    assert_eq!(block, program_of_the_header());
+fn the_guide_shows_the_same_program() {
+    assert_eq!(block("docs/guide/c.md", "c"), program_of_the_header());
+}
+
+/// The README's few lines, within a program that declares what they leave out.
+#[test]
+fn the_readme_shows_what_works() {
+    let model = format!("\"{}\"", root().join(MODEL).display());
+    let lines = |language: &str| block("README.md", language).replace("\"model.onnx\"", &model);
+    let c = format!(
+        "#include <psld.h>\n#include <stdio.h>\n#include <stdlib.h>\nint main(void) {{\npsld_model *model = NULL;\n\
+         psld_sampler *sampler = NULL;\npsld_error *err = NULL;\nsize_t count = 16 * 12;\nfloat *x = calloc(count, sizeof *x);\n\
+         {}printf(\"%g\\n\", x[count - 1]);\nint failed = err != NULL || x[count - 1] == 0;\nfree(x);\npsld_error_free(err);\n\
+         psld_sampler_free(sampler);\npsld_model_free(model);\nreturn failed;\n}}\n",
+        lines("c")
+    );
+    let cpp = format!("#include <psld.hpp>\n#include <iostream>\nint main() {{\n{}}}\n", lines("cpp"));
+    let sources = [("readme.c", c), ("readme.cpp", cpp)].map(|(name, text)| {
+        let source = work("readme").join(name);
+        fs::write(&source, text).unwrap();
+        source
+    });
+    let [c, cpp] = sources.map(|source| run(&mut program(&compile(&source, Link::Shared, &[]))));
+    assert!(c.trim().parse::<f32>().is_ok(), "{c}");
+    assert!(cpp.starts_with("16 samples, the first value is "), "{cpp}");
 }
 
 #[test]

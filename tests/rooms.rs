@@ -107,7 +107,7 @@ impl House {
     fn module(&self, from: &[String], path: &[String]) -> Name {
         let mut module = from.to_vec();
         for name in path {
-            let child = [&module[..], &[name.clone()]].concat();
+            let child = [&module[..], std::slice::from_ref(name)].concat();
             if self.code.contains_key(&child) {
                 module = child;
             } else if let Some(of) = self.again.get(&module).and_then(|own| own.get(name)) {

@@ -7,6 +7,7 @@ use super::types::{psld_dtype, psld_error, psld_log, psld_model};
 use super::{handle, log};
 use crate::array::{Precision, Values, ValuesMut};
 use crate::decode::Clock;
+use crate::hash::hex;
 use crate::network::{Backend, Evaluator, Inputs, Network};
 use crate::{Error, Model, ModelOptions, ModelSpec, Result, Status};
 use sha2::{Digest, Sha256};
@@ -102,7 +103,7 @@ pub extern "C" fn psld_model_create(
             null_class: spec.network.label_input.is_some().then_some(i64::from(spec.network.classes)),
             clock: Clock::new(&spec)?,
             spec,
-            hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: hex(&hash),
             call,
             user,
         };

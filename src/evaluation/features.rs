@@ -43,9 +43,7 @@ impl FeatureNetwork {
         options: &OnnxOptions,
     ) -> Result<Self> {
         let name = path.display();
-        let bytes = std::fs::read(path).map_err(|e| {
-            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
-        })?;
+        let bytes = std::fs::read(path).map_err(|e| Error::unreadable_model(&name, e))?;
         let files = Files::find(path)?;
         let sha256 = files.hash().map_err(|e| {
             Error::new(Status::ReadFailed, format!("{name}: the model cannot be hashed")).source(e)

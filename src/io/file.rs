@@ -1,5 +1,6 @@
 //! Files that are there whole or not at all.
 
+use crate::hash::hex;
 use crate::spec::strict;
 use crate::{Error, Result, Status};
 use sha2::{Digest, Sha256};
@@ -114,7 +115,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let mut long = name.to_vec();
     if name.len() + suffix.len() > LONGEST_NAME {
-        let hash: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(name)[..8]);
         let mut kept = LONGEST_NAME - suffix.len() - hash.len() - 1;
         // Not within a character.
         while kept > 0 && name[kept] & 0xc0 == 0x80 {

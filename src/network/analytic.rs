@@ -10,6 +10,7 @@
 //! components less the score of all.
 
 use super::{Backend, Evaluator, Inputs, Network, Precision, Values, ValuesMut};
+use crate::hash::hex;
 use crate::process::{MAX_K, Mat, Process};
 use crate::spec::strict;
 use crate::spec::{ModelSpec, NetworkTime, Prediction, Predicts};
@@ -62,7 +63,7 @@ impl MixtureNetwork {
         let numbers = mixture.weights.iter().chain(mixture.means.iter().flatten()).chain(&mixture.variances);
         numbers.for_each(|x| hash.update(x.to_le_bytes()));
         mixture.labels.iter().for_each(|x| hash.update(x.to_le_bytes()));
-        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&hash.finalize());
         Ok(Self(Arc::new(Inner { spec, process, mixture, hash })))
     }
 

@@ -9,6 +9,7 @@ mod explain;
 
 pub(crate) use affine::{Affine, push};
 
+use crate::hash::hex;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
 use crate::spec::strict::without_mark;
@@ -308,7 +309,7 @@ impl Plan {
     /// SHA-256 of the plan's JSON, in hexadecimal: equal for equal numbers on every platform.
     pub fn hash(&self) -> String {
         let digest = Sha256::digest(self.to_json().as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&digest)
     }
 
     /// Number of noise draws of shape [k*C, ...] that a run consumes, the prior not included.

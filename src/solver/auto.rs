@@ -120,8 +120,9 @@ use Paths::{Edm, Flow, Phase, Ve, Vp};
 
 /// Measured at 5, 8, 10, 15, 20 and 30 calls (December 2026).
 #[rustfmt::skip]
-const TABLE: [Choice; 40] = [
+const TABLE: [Choice; 41] = [
     row(Vp, Images, 6, "dpmpp", 2, "order2"),
+    row(Vp, Images, 9, "dpmpp", 3, "order2.5"),
     row(Vp, Images, 17, "unipc", 2, "logistic"),
     row(Vp, Images, u32::MAX, "unipc", 3, "log_snr"),
     row(Flow, Images, 17, "unipc", 2, "logistic"),

@@ -30,7 +30,7 @@ mod sscs;
 mod stability;
 mod unipc;
 
-use crate::decode::{Decoder, Times};
+use crate::decode::Decoder;
 use crate::plan::{GUIDE, Plan, Row};
 use crate::process::{Mat, Process};
 use crate::restoration::Linear;

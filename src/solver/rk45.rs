@@ -11,6 +11,7 @@
 use super::encode::position;
 use super::{CALLS_OF_GUIDED, SamplerInfo};
 use crate::decode::{Decoder, Times};
+use crate::hash::hex;
 use crate::plan::{Affine, Update};
 use crate::process::Process;
 use crate::spec::{Clip, ErrorNorm, Guidance, ModelSpec, SamplerSpec};
@@ -107,7 +108,7 @@ impl Options {
         if self.clip.is_some() {
             text["range"] = serde_json::json!(model.data.range);
         }
-        Sha256::digest(text.to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(text.to_string().as_bytes()))
     }
 }
 

@@ -146,6 +146,11 @@ fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     names
 }
 
+/// A text without the byte order mark that it may begin with.
+pub(crate) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,9 +303,4 @@ mod tests {
         let none = serde_json::json!({"seed": null, "way": null, "inner": null});
         from_value::<All>(none, BAD, "x").unwrap();
     }
-}
-
-/// A text without the byte order mark that it may begin with.
-pub(crate) fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
 }

@@ -29,26 +29,27 @@ const SAMPLERS: [(&str, u32); 12] = [
     ("rvv", 0),
 ];
 
-/// What is tried where neither sampler nor order nor grid is given: of each kind of process those that are within a few per cent
-/// of the best of [`SAMPLERS`] on all grids somewhere (`tests/scripts/auto_table.py`), so that the probe is cheap.
+/// What is tried for k = 1 where neither sampler nor order nor grid is given: each is within a few per cent of the best of
+/// [`SAMPLERS`] on all grids somewhere (`tests/scripts/auto_table.py`), and together they cover nearly all, so that the probe is cheap.
 #[rustfmt::skip]
-const SHORT: (&[(&str, u32, &str)], &[(&str, u32, &str)]) = (
-    &[
-        ("unipc", 2, "logistic"), ("unipc", 3, "logistic"), ("dpmpp", 3, "order2.5"), ("dpmpp", 2, "order2.5"),
-        ("dpmpp", 2, "order2"), ("gddim", 3, "uniform"), ("unipc", 2, "log_snr"), ("dpmpp", 3, "logistic"),
-        ("gddim", 3, "logistic"), ("unipc", 3, "log_snr"), ("gddim", 3, "karras"), ("dpmpp", 2, "logistic"),
-        ("unipc", 3, "order2.5"), ("unipc", 2, "order2.5"), ("dpmpp", 3, "order2"), ("unipc", 2, "quadratic"),
-        ("heun", 0, "order2"), ("gddim", 3, "order2.5"), ("unipc", 3, "karras"), ("gddim", 2, "uniform"),
-        ("unipc", 1, "karras"), ("heun", 0, "quadratic"), ("unipc", 2, "order2"), ("gddim", 3, "quadratic"),
-        ("gddim", 2, "karras"), ("unipc", 2, "karras"), ("gddim", 3, "order2"), ("dpmpp", 3, "karras"),
-        ("gddim", 2, "logistic"), ("dpmpp", 2, "uniform"), ("dpmpp", 3, "quadratic"), ("dpmpp", 2, "quadratic"),
-    ],
-    &[
-        ("unipc", 3, "logistic"), ("unipc", 3, "order2.5"), ("unipc", 3, "order2"), ("unipc", 3, "quadratic"),
-        ("unipc", 2, "order2"), ("unipc", 2, "order2.5"), ("unipc", 3, "log_snr"), ("unipc", 1, "order2"),
-        ("gddim", 1, "order2.5"), ("gddim", 1, "uniform"), ("unipc", 2, "logistic"), ("dpmpp", 3, "logistic"),
-    ],
-);
+const SHORT: &[(&str, u32, &str)] = &[
+    ("unipc", 2, "logistic"), ("unipc", 3, "logistic"), ("dpmpp", 3, "order2.5"), ("dpmpp", 2, "order2.5"),
+    ("dpmpp", 2, "order2"), ("gddim", 3, "uniform"), ("unipc", 2, "log_snr"), ("dpmpp", 3, "logistic"),
+    ("gddim", 3, "logistic"), ("unipc", 3, "log_snr"), ("gddim", 3, "karras"), ("dpmpp", 2, "logistic"),
+    ("unipc", 3, "order2.5"), ("unipc", 2, "order2.5"), ("dpmpp", 3, "order2"), ("unipc", 2, "quadratic"),
+    ("heun", 0, "order2"), ("gddim", 3, "order2.5"), ("unipc", 3, "karras"), ("gddim", 2, "uniform"),
+    ("unipc", 1, "karras"), ("heun", 0, "quadratic"), ("unipc", 2, "order2"), ("gddim", 3, "quadratic"),
+    ("gddim", 2, "karras"), ("unipc", 2, "karras"), ("gddim", 3, "order2"), ("dpmpp", 3, "karras"),
+    ("gddim", 2, "logistic"), ("dpmpp", 2, "uniform"), ("dpmpp", 3, "quadratic"), ("dpmpp", 2, "quadratic"),
+];
+
+/// The same in phase space.
+#[rustfmt::skip]
+const SHORT_OF_PHASE: &[(&str, u32, &str)] = &[
+    ("unipc", 3, "logistic"), ("unipc", 3, "order2.5"), ("unipc", 3, "order2"), ("unipc", 3, "quadratic"),
+    ("unipc", 2, "order2"), ("unipc", 2, "order2.5"), ("unipc", 3, "log_snr"), ("unipc", 1, "order2"),
+    ("gddim", 1, "order2.5"), ("gddim", 1, "uniform"), ("unipc", 2, "logistic"), ("dpmpp", 3, "logistic"),
+];
 
 /// Starts after each round, in eighths of all, and how many of the candidates take part in the next.
 const ROUNDS: [(usize, usize); 3] = [(1, 8), (3, 3), (8, 1)];
@@ -62,7 +63,7 @@ pub struct ProbeOptions {
     /// `nfe` or `steps`, and what else the samples will be drawn with (`clip`, `t_start`, ...). Of sampler, order and grid,
     /// what is given is kept, and the rest is chosen.
     pub sampler: SamplerSpec,
-    /// Starts, the seeds from `sampler.seed` on; `None`: 64, and twice as many where the data have few elements.
+    /// Starts, the seeds from `sampler.seed` on; `None`: 48, and 128 where the data have few elements.
     pub starts: Option<usize>,
     /// Samples of one network call; `None`: at most 64.
     pub batch: Option<usize>,
@@ -190,7 +191,7 @@ impl<'a, F: FnMut(Probing) -> ControlFlow<()>> Probe<'a, F> {
         }
         let d = model.spec().data_len();
         // Each element of a sample tells of the error: of few elements, more samples must.
-        let starts = options.starts.unwrap_or(if d < FEW { 128 } else { 64 });
+        let starts = options.starts.unwrap_or(if d < FEW { 128 } else { 48 });
         if starts == 0 {
             return Err(Error::argument("starts = 0: expected at least 1"));
         }
@@ -315,7 +316,7 @@ fn candidates(model: &Model, given: &SamplerSpec) -> Result<Vec<Candidate>> {
     if !free || given.order.is_some() || given.time_grid.is_some() {
         return compiled(model, every(given)?);
     }
-    let short = if model.spec().process()?.k() == 1 { SHORT.0 } else { SHORT.1 };
+    let short = if model.spec().process()?.k() == 1 { SHORT } else { SHORT_OF_PHASE };
     let specs = short.iter().map(|(sampler, order, grid)| SamplerSpec {
         sampler: Some((*sampler).into()),
         order: (*order > 0).then_some(*order),

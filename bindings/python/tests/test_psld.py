@@ -316,13 +316,13 @@ def test_another_version_is_refused_at_import(tmp_path):
 
 
 def test_the_readme(tmp_path):
-    """The blocks of the repository's README, run as they stand."""
-    readme = Path("README.md").read_text()
-    block = readme.split("```python\n", 1)[1].split("```", 1)[0]
-    program = block.replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
-    assert program != block
-    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    """The blocks of the README, the guide and the package's page, run as they stand."""
+    for document in ("README.md", "docs/guide/python.md"):
+        block = Path(document).read_text().split("```python\n", 1)[1].split("```", 1)[0]
+        program = block.replace('"model.onnx"', repr(os.path.abspath(MIXTURE)))
+        assert program != block
+        ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
     blocks = Path("bindings/python/README.md").read_text().split("```python\n")[1:]
     assert len(blocks) == 3
     # What is for the main process only is guarded by the last block, which starts others.

@@ -3,6 +3,7 @@
 use crate::args::TuneArgs;
 use crate::tune::bar;
 use crate::{interrupt, report};
+use psld::hash::hex;
 use psld::io::NewFile;
 use psld::tune::{ProbeOptions, Probed, probe};
 use psld::{Error, Model, Result, SamplerSpec, Status};
@@ -121,11 +122,8 @@ impl Cache {
         fs::create_dir_all(folder).map_err(|e| {
             Error::new(Status::WriteFailed, format!("--cache {}: cannot be made", folder.display())).source(e)
         })?;
-        let mut name = String::from("probe-");
-        for byte in &Sha256::digest(of.to_string())[..16] {
-            let _ = write!(name, "{byte:02x}");
-        }
-        Ok(Self { path: folder.join(name + ".json"), of })
+        let name = format!("probe-{}.json", hex(&Sha256::digest(of.to_string())[..16]));
+        Ok(Self { path: folder.join(name), of })
     }
 
     /// `None` also for a file that says something else: it is made again.

@@ -9,6 +9,7 @@ use psld::config::OneOrMany;
 use psld::evaluation::{Bootstrap, FeatureNetwork, Figure};
 #[cfg(feature = "onnxruntime")]
 use psld::evaluation::{Gaussian, Points, Reference, Statistics, subset};
+use psld::hash::hex;
 use psld::io::{self, NewFile, npy, png};
 #[cfg(feature = "onnxruntime")]
 use psld::network::onnxruntime::Runtime;
@@ -492,7 +493,7 @@ fn sha256(values: &[f32]) -> String {
 fn sha256_of(words: impl Iterator<Item = impl AsRef<[u8]>>) -> String {
     let mut hash = Sha256::new();
     words.for_each(|word| hash.update(word.as_ref()));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 /// The feature network, where one is named, and what its features are compared with.

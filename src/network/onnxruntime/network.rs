@@ -7,6 +7,7 @@ use super::session::{Model, Turns};
 use super::{Provider, Runtime};
 use crate::array::Precision;
 use crate::decode::Clock;
+use crate::hash::hex;
 use crate::network::{Backend, Evaluator, Network};
 use crate::spec::{ModelSpec, SPEC_KEY};
 use crate::{Error, Result, Status, onnx};
@@ -131,9 +132,7 @@ impl Files {
     /// [`Status::ReadFailed`] naming the file that is not there, or shorter than the model says.
     pub fn find(path: &Path) -> Result<Self> {
         let name = path.display();
-        let unreadable = |e: io::Error| {
-            Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
-        };
+        let unreadable = |e| Error::unreadable_model(&name, e);
         let (model, file) = Seen::at(path.to_path_buf()).map_err(unreadable)?;
         let named = match onnx::external(file) {
             Ok(named) => named,
@@ -234,9 +233,7 @@ impl OnnxNetwork {
             // Our own reader tells what is no model from what ONNX Runtime cannot run; only now, as reading a
             // large model twice would cost those that are sound.
             NoSession::Model(cause) => match bytes().map(onnx::Model::read) {
-                Err(e) => {
-                    Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e)
-                }
+                Err(e) => Error::unreadable_model(&name, e),
                 Ok(Err(e)) => e.context(&name),
                 Ok(Ok(_)) => {
                     let status = cause.status_or(Status::ModelInvalid);
@@ -402,8 +399,4 @@ impl std::fmt::Debug for OnnxNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} by {:?} on {}", self.model.name, self.model.runtime, self.provider)
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

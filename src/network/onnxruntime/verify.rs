@@ -40,8 +40,7 @@ pub fn verify(
     options: &OnnxOptions,
 ) -> Result<Verification> {
     let name = path.display();
-    let bytes = std::fs::read(path)
-        .map_err(|e| Error::new(Status::ReadFailed, format!("{name}: the model cannot be read")).source(e))?;
+    let bytes = std::fs::read(path).map_err(|e| Error::unreadable_model(&name, e))?;
     let model = onnx::Model::read(bytes).map_err(|e| e.context(&name))?;
     let golden = Golden::from_metadata(model.metadata(GOLDEN_KEY)).map_err(|e| e.context(&name))?;
     let spec = match &options.spec {
