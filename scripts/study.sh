@@ -13,7 +13,7 @@ psld=$1 out=$2 stats=${3:-}
 models=$(dirname "$0")/../models
 mkdir -p "$out"
 
-# methods.md 7.3's mixture, in one dimension; and 32 overlapping components of standard deviation 0.3 in 3072 dimensions,
+# The wide mixture of docs/methods.md, in one dimension; and 32 overlapping components of standard deviation 0.3 in 3072 dimensions,
 # whose means lie in a random space of 8: N(0, 1.5^2) standard deviations along each of them.
 python3 - "$out" <<'PYTHON'
 import json, math, random, sys

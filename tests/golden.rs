@@ -1,4 +1,4 @@
-//! Runs against numbers that were not made by this library: the tables of methods.md 7.3, scipy's RK45, and
+//! Runs against numbers that were not made by this library: the tables of an independent implementation, scipy's RK45, and
 //! transcriptions in numpy of the stochastic samplers (scripts beside the data).
 
 mod support;
@@ -20,7 +20,7 @@ fn plane_spec() -> ModelSpec {
     spec(psld(), json!({}), &[2])
 }
 
-/// The start points of methods.md 7.3.
+/// The start points of these tables.
 const STARTS: [f64; 4] = [0.5, -0.3, -1.0, 0.4];
 
 /// Final states of the golden mixture from the given starts.
@@ -140,7 +140,7 @@ fn scores_at_the_start_points() {
     }
 }
 
-/// RMS errors over draws of the prior, which the marginal at t = 1 nearly is. The 64 draws of methods.md 7.3 are
+/// RMS errors over draws of the prior, which the marginal at t = 1 nearly is. The 64 draws of the tables are
 /// not recorded: over ours, many more, the errors must be those to the spread of 64.
 #[test]
 fn errors_over_many_starts() {

@@ -231,7 +231,7 @@ fn a_classifier_at_scale_one_is_exact() {
     }
 }
 
-/// Means and variances of the classes of methods.md 3.4, from an unconditional network and its classifier, and from
+/// Means and variances of the classes of the wide mixture, from an unconditional network and its classifier, and from
 /// the class-conditional network.
 #[test]
 fn class_means_and_variances() {

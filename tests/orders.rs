@@ -49,7 +49,7 @@ fn processes() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The table of weak errors of methods.md 7.3, to the digits given.
+/// Weak errors by an independent implementation, to the digits given.
 #[test]
 fn weak_errors_of_the_reference() {
     let law = gaussian(psld(), json!({}));
@@ -419,8 +419,8 @@ fn closing_step() {
     }
 }
 
-/// `denoise_time: float32` is the published code's rounding of the closing step, to the digits that methods.md 6
-/// gives.
+/// `denoise_time: float32` is the published code's rounding of the closing step, to the digits that an independent
+/// implementation gives.
 #[test]
 fn closing_step_of_the_published_code() {
     let law = gaussian(psld(), json!({}));
@@ -463,7 +463,7 @@ fn conjugate_of_vp_is_ddim() {
 }
 
 /// The noise of `roba` for other `lambda_s`: the position's variance is that of a friction lambda_s times as strong,
-/// in closed form; the momentum's and the decay stay (methods.md 3.9).
+/// in closed form; the momentum's and the decay stay (docs/methods.md, "Samplers").
 #[test]
 fn lambda_s_scales_the_positions_noise() {
     let (gamma, nu, beta, h) = (0.01, 4.01, 8.0, 0.95_f64);

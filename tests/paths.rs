@@ -331,7 +331,7 @@ fn the_start_has_the_variance_of_its_time() {
         variances(&json!({ "kind": "flow" }), json!({}), json!({ "sampler": "rk45", "t_start": 0.6 })),
         &[0.36 + 0.16],
     );
-    // A network that knows little noise: PSLD's own kernel at t = 0.1 (methods.md 7.3) plus that of the data.
+    // A network that knows little noise: PSLD's own kernel at t = 0.1 (docs/methods.md) plus that of the data.
     let process = spec(psld(), json!({}), &[1]).process().unwrap();
     let level = (-process.log_snr(0.1)).exp();
     let network = json!({ "process": { "kind": "edm", "sigma_max": level } });

@@ -499,7 +499,7 @@ fn times(spec: &ModelSpec, json: Value) -> Vec<f64> {
     grid::resolve(&options(json), &process, &Times::of(&process), 1).unwrap()
 }
 
-/// Each named grid against its formula in design.md 5, for VP with lambda in closed form.
+/// Each named grid against its formula in docs/methods.md, for VP with lambda in closed form.
 #[test]
 fn named_grids() {
     let vp = spec(json!({ "kind": "vp" }), json!({}), &[1]);
@@ -544,7 +544,7 @@ fn named_grids() {
             }
         }
     }
-    // The published schedule: quadratic in reversed time, tau = 0.999 (1 - ((N - i) / N)^2) (methods.md 3.0).
+    // The published schedule: quadratic in reversed time, tau = 0.999 (1 - ((N - i) / N)^2) (docs/methods.md, "Grids").
     for (i, t) in times(&published(), json!({ "steps": 50 })).into_iter().enumerate() {
         let tau = 0.999 * (1.0 - ((50 - i) as f64 / 50.0).powi(2));
         assert!((t - (1.0 - tau)).abs() < 1e-15);

@@ -46,7 +46,7 @@ fn with(mut base: Value, fields: Value) -> Value {
     base
 }
 
-/// The table of methods.md 7.3, from its starts, to the digits given.
+/// What an independent implementation gives, from the starts of `tests/golden.rs`, to the digits given.
 #[test]
 fn deterministic_integrators() {
     let spec = spec(psld(), json!({}), &[1]);
@@ -173,7 +173,7 @@ fn the_script_agrees_with_the_samplers_that_are_built_in() {
 }
 
 /// The paper's form of lambda_s as far as it is known: the noise of friction over the time in the step's middle. Its best
-/// strengths on a Gaussian, and the errors there (methods.md 3.9): quadratic grid, position's covariance.
+/// strengths on a Gaussian, and the errors there (found by an independent implementation): quadratic grid, position's covariance.
 #[test]
 fn noise_by_the_middle_of_a_step() {
     let law = Gaussian::new(&spec(psld(), json!({}), &[1]), 0.5, 0.36);

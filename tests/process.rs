@@ -152,7 +152,7 @@ fn kernels_equal_150_digit_arithmetic() {
     println!("worst relative error {:e}: {}", worst.0, worst.1); // shown by --nocapture
 }
 
-/// methods.md 7.3: gamma, t, S row-major, (Σxx, Σxm, Σmm), (L⁻ᵀ₁₁, ₁₂, ₂₂) for β = 8, ν = Γ + 4, κ = 0.04, eps = 1e-9.
+/// Printed by an independent implementation: gamma, t, S row-major, (Σxx, Σxm, Σmm), (L⁻ᵀ₁₁, ₁₂, ₂₂) for β = 8, ν = Γ + 4, κ = 0.04, eps = 1e-9.
 ///
 /// As printed there, but for the last number of the first row: 11.1634212 there, by a formula that cancels.
 #[rustfmt::skip]
@@ -295,7 +295,7 @@ fn the_prior_is_stationary() {
     }
 }
 
-/// methods.md 3.2: SSCS's half A of PSLD is the forward kernel with its off-diagonal elements negated.
+/// SSCS's half A of PSLD is the forward kernel with its off-diagonal elements negated.
 #[test]
 fn the_reversed_half_of_psld_negates_what_couples() {
     let psld = Process::psld(Psld::default()).unwrap();
@@ -363,7 +363,7 @@ fn data_covariance_holds_the_momentum_that_dsm_conditions_on() {
     let dsm = Process::psld(Psld { score_matching: ScoreMatching::Dsm, ..Psld::default() }).unwrap();
     assert_eq!(dsm.data_covariance(0.01), hsm.covariance(0.01));
     assert_eq!(dsm.log_snr(0.01), hsm.log_snr(0.01));
-    // methods.md 6.2: l22 .130 against .089 at t = 1e-3.
+    // docs/methods.md, "What a network says": l22 .130 against .089 at t = 1e-3.
     assert!(
         (hsm.factor(1e-3)[(1, 1)] - 0.130).abs() < 5e-4 && (dsm.factor(1e-3)[(1, 1)] - 0.089).abs() < 5e-4
     );

@@ -451,7 +451,7 @@ fn noise_of_the_caller_in_plan_order() {
         let draws: Vec<_> = plan.rows.iter().flat_map(|row| row.draws()).collect();
         assert_eq!(draws.len(), plan.draws());
         if inpaint {
-            // design.md 6: the known region's draw at the start, then each step solver before known region.
+            // docs/methods.md, "Noise": the known region's draw at the start, then each step solver before known region.
             assert_eq!(draws[0], (Purpose::Inpaint, 0));
             let solver = draws.iter().filter(|d| d.0 == Purpose::Solver).count();
             let expected: Vec<_> = (0..5)

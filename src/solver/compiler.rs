@@ -122,7 +122,7 @@ impl<'a> Compiler<'a> {
         self.flow_closes = true;
     }
 
-    /// One noise-free Euler step of length t_end at t_end (methods: the published closing step): of the
+    /// One noise-free Euler step of length t_end at t_end (docs/methods.md, "Grids"): of the
     /// reverse-time SDE for stochastic samplers (but [`Self::close_along_the_flow`]), of the probability flow for
     /// deterministic ones. On paths that are no
     /// recipes it ends with the data estimate, as their own samplers do.

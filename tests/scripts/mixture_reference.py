@@ -4,7 +4,7 @@
     pip install mpmath numpy
     python tests/scripts/mixture_reference.py
 
-Shares nothing with src/onnx/networks/mixture.rs but the definition (methods.md 7.1): the kernel comes from a
+Shares nothing with src/onnx/networks/mixture.rs but the definition (docs/methods.md, "Reference numbers"): the kernel comes from a
 matrix exponential in 60 digits (Van Loan's block form), every component's 2x2 covariance is inverted, the score
 is the posterior mean of the components' scores, and eps = -L^T score.
 

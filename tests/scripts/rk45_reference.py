@@ -1,6 +1,6 @@
 """Writes tests/data/golden/rk45.json: scipy's RK45 on the probability flow of a Gaussian mixture under PSLD.
 
-An independent transcription of methods.md 1.3, 1.4, 3.3 and 7.1 in numpy and scipy, with the whole batch as one
+An independent transcription of docs/methods.md (processes, rk45, mixtures) in numpy and scipy, with the whole batch as one
 system, in float64, integrated in tau = 1 - t. Needs numpy and scipy (written with 2.4.6 and 1.17.1):
 
     python3 tests/scripts/rk45_reference.py tests/data/golden/rk45.json
@@ -13,13 +13,13 @@ import numpy as np
 from scipy.integrate import RK45
 
 GAMMA, NU, BETA, KAPPA = 0.01, 4.01, 8.0, 0.04
-# Weights, means [components, d] and variances: the mixture of methods.md 7.3, and one in the plane.
+# Weights, means [components, d] and variances: the wide mixture of docs/methods.md, and one in the plane.
 LINE = ([0.3, 0.5, 0.2], [[-1.2], [0.3], [1.5]], [0.25, 0.16, 0.09])
 PLANE = ([0.5, 0.3, 0.2], [[-1.0, 0.5], [0.75, 0.25], [0.0, -1.0]], [0.01, 0.04, 0.09])
 
 
 def kernel(t):
-    """S(t) and the covariance of z given x_0 (closed form of methods.md 1.3, plain)."""
+    """S(t) and the covariance of z given x_0 (closed form, plain)."""
     B = BETA * t
     K = (GAMMA - NU) ** 2 / 4
     M, c, delta, d = 1 / K, (GAMMA + NU) / 2, (NU - GAMMA) / 2, GAMMA - NU

@@ -1,8 +1,7 @@
 """Writes tests/data/golden/{em,sscs,ancestral,inpaint}.json: the stochastic samplers on recorded noise.
 
-An independent transcription in numpy of methods.md 1.3, 1.4, 2.1, 3.0 (grids, closing step), 3.1 (em), 3.2 (sscs),
-3.6 (inpainting, published form), 3.11 (ancestral) and 7.1 (exact score), in float64. Needs numpy (written with
-2.4.6):
+An independent transcription in numpy of docs/methods.md (processes, grids and the closing step, em, sscs, ancestral, inpainting in
+its published form, the exact score of mixtures), in float64. Needs numpy (written with 2.4.6):
 
     python3 tests/scripts/sde_reference.py tests/data/golden
 """
@@ -34,7 +33,7 @@ class Psld:
         return np.exp(-c * B / 2) * m
 
     def covariance(self, B, X0, V0):
-        """Plain closed form of methods.md 1.3, without eps."""
+        """Plain closed form without eps."""
         g, K, M = self.gamma, self.K, self.M
         c, d = (g + self.nu) / 2, g - self.nu
         e, grow = np.exp(-c * B), np.expm1(c * B)

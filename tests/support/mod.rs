@@ -38,7 +38,7 @@ pub fn spec(process: Value, network: Value, shape: &[usize]) -> ModelSpec {
     ModelSpec::parse(&text.to_string()).unwrap()
 }
 
-/// The published PSLD without its `numerical_eps`, as in the tables of methods.md 7.3.
+/// The published PSLD without its `numerical_eps`, as in the tables of the tests.
 pub fn psld() -> Value {
     json!({ "kind": "psld", "gamma": 0.01, "nu": 4.01, "numerical_eps": 0.0 })
 }
@@ -85,7 +85,7 @@ pub fn model_on(spec: &ModelSpec, mixture: &Mixture, threads: usize) -> Model {
     Model::new(Arc::new(MixtureNetwork::new(spec.clone(), mixture.clone()).unwrap()), threads).unwrap()
 }
 
-/// The one-dimensional mixture of methods.md 7.3.
+/// The wide mixture of docs/methods.md.
 pub fn golden_mixture() -> Mixture {
     mixture(&[0.3, 0.5, 0.2], &[&[-1.2], &[0.3], &[1.5]], &[0.25, 0.16, 0.09])
 }

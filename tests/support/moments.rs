@@ -2,7 +2,7 @@
 //!
 //! For data N(mu, v) the exact network is affine in the state, so every state and slot of a plan is an affine
 //! function of the initial state and of the noise draws. The kernels come from the stationary shortcut
-//! Sigma = S - Phi (S - Sigma_0) Phi^T with an exponential of our own (methods.md 1.2, 1), not from the closed
+//! Sigma = S - Phi (S - Sigma_0) Phi^T with an exponential of our own (docs/methods.md, "Processes"), not from the closed
 //! forms of the library; at the times used here it loses a few digits of sixteen.
 
 use psld::ModelSpec;
@@ -19,7 +19,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// max |difference| over means and covariances: the weak error of methods.md 7.3.
+    /// max |difference| over means and covariances: the weak error.
     pub fn distance(&self, other: &Self) -> f64 {
         let distance = (self.mean - other.mean).max_abs().max((self.covariance - other.covariance).max_abs());
         assert!(distance.is_finite(), "{self:?}\n{other:?}");

@@ -1,7 +1,7 @@
 //! What is minimised: hybrid and denoising score matching, and a classifier's cross-entropy.
 //!
 //! With z_t = a(t) x_0 + L(t) eps the loss is the mean of |eps_net(z_t, t) - eps|^2 over batch and outputs
-//! (arXiv 2303.01748; methods.md 5): HSM, where L also covers the momentum at t = 0. Under DSM that momentum is drawn,
+//! (arXiv 2303.01748): HSM, where L also covers the momentum at t = 0. Under DSM that momentum is drawn,
 //! m_0 ~ N(0, kappa M), and z_t = Psi(0 -> t) (x_0, m_0) + L eps. All coefficients come from [`psld::process`] in f64
 //! and are rounded once.
 

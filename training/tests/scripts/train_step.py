@@ -1,6 +1,6 @@
 """Writes tests/data/train_step.json: loss, gradient and two optimiser steps of a small MLP, in float64 numpy.
 
-A transcription of methods.md (1.3 the kernel, 5 the objective) and of the network as its documentation has it; nothing
+A transcription of docs/methods.md (the kernel), of the objective of arXiv 2303.01748 and of the network as its documentation has it; nothing
 is shared with the crate. Gradients by the complex step, f'(x) = Im f(x + ih) / h, which is exact to rounding.
 
     python3 training/tests/scripts/train_step.py
