@@ -534,9 +534,9 @@ def test_pipelines_of_flow_matching(kind, process):
     assert np.abs(images[0] - images[1]).max() < (0.01 if kind == "Flux" else 0.2)
 
 
-def test_the_readme():
+def test_the_guide():
     """Its block on schedulers, as it stands."""
-    with open(f"{ROOT}/README.md") as file:
+    with open(f"{ROOT}/docs/guide/python.md") as file:
         [block] = [block for block in file.read().split("```python\n")[1:] if "psld.diffusers" in block.split("```")[0]]
     pipeline = type("Pipeline", (), {"scheduler": DDIMScheduler()})()
     exec(block.split("```")[0], {"pipeline": pipeline})
