@@ -110,6 +110,36 @@ fn the_book_is_whole() {
     }
 }
 
+/// Every field that a spec or a configuration may have stands in its reference, by the parsers' own lists.
+#[test]
+fn the_reference_is_whole() {
+    let spec = |process: &str, network: &str| {
+        format!(
+            r#"{{"format": 1, "process": {{{process}}}, "data": {{"shape": [2]}}, "network": {{{network}}}}}"#
+        )
+    };
+    let of_spec = |text: String| psld::ModelSpec::parse(&text).unwrap_err();
+    let of_config = |text: &str| psld::config::Config::parse(text, Path::new("")).unwrap_err();
+    let cases = [
+        ("model-spec", of_spec(spec(r#""kind": "vp", "qqqqqqqqqq": 1"#, ""))),
+        ("model-spec", of_spec(spec(r#""kind": "vp""#, r#""qqqqqqqqqq": 1"#))),
+        ("configuration", psld::SamplerSpec::parse(r#"{"qqqqqqqqqq": 1}"#).unwrap_err()),
+        ("configuration", of_config(r#"{"inpaint": {"qqqqqqqqqq": 1}}"#)),
+        ("configuration", of_config(r#"{"guidance": {"qqqqqqqqqq": 1}}"#)),
+        ("configuration", of_config(r#"{"restore": {"qqqqqqqqqq": 1}}"#)),
+    ];
+    for (page, error) in cases {
+        let text = fs::read_to_string(format!("docs/reference/{page}.md")).unwrap();
+        let hint = error.hint_text().unwrap_or_default().to_owned();
+        let known = hint.strip_prefix("known: ").map(|names| names.split(", ").map(str::to_owned).collect());
+        let known: Vec<String> = known.unwrap_or_default();
+        assert!(!known.is_empty(), "{error}: {hint}");
+        for name in known {
+            assert!(text.contains(&format!("`{name}`")), "docs/reference/{page}.md: `{name}` is missing");
+        }
+    }
+}
+
 #[test]
 fn the_readme_is_short() {
     let lines = fs::read_to_string("README.md").unwrap().lines().count();
