@@ -53,6 +53,7 @@ vector:
 minimal:
 	$(call stage,lints without ONNX Runtime and command line,cargo clippy --locked --no-default-features --all-targets \
 	  -- -D warnings)
+	$(call stage,lints without ONNX Runtime,cargo clippy --locked --no-default-features --features cli -- -D warnings)
 
 # In a folder of its own: without its default features `psld` would leave another libpsld.so where the C programs look.
 networks: onnxruntime ## the training crate's networks in ONNX Runtime, without libtorch

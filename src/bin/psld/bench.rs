@@ -1,15 +1,65 @@
 //! `psld bench`.
 
-use crate::args::{BenchArgs, State};
+use crate::args::{ModelArgs, SamplerArgs, State, labels};
 use crate::sample::Progress;
 use crate::{interrupt, report};
+use clap::Args;
 use psld::array::Precision;
+use psld::config::OneOrMany;
 use psld::run::{RunOptions, Seconds, sample};
 use psld::spec::What;
 use psld::{Error, Model, Result, Sampler};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
+
+#[derive(Args)]
+#[command(after_help = "\
+Draws samples, once to warm up and then as many rounds as are asked for, and keeps none of them. All other work on the \
+machine is measured, too.")]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Samples of a round
+    #[arg(
+        short,
+        value_name = "N",
+        default_value_t = 16,
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub n: usize,
+    /// Rounds after the first
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(..=100_000),
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub rounds: u32,
+    /// Class of all samples, or a list that they take in turn [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to measure")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the state
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Samples of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+}
 
 pub fn run(args: BenchArgs) -> Result<()> {
     interrupt::install()?;

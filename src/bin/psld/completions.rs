@@ -1,8 +1,18 @@
 //! `psld completions`.
 
-use crate::args::{CompletionsArgs, command};
+use crate::args::command;
 use crate::report;
+use clap::Args;
 use psld::{Error, Result, Status};
+
+#[derive(Args)]
+#[command(after_help = "\
+For bash, in ~/.bashrc: source <(psld completions bash). For zsh: write it to a file _psld in a folder of $fpath. For fish: \
+write it to ~/.config/fish/completions/psld.fish. `make install` puts all of them where the shells look.")]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
 
 pub fn run(args: CompletionsArgs) -> Result<()> {
     let mut text = Vec::new();

@@ -1,8 +1,9 @@
 //! `psld fd`.
 
-use crate::args::FdArgs;
+use crate::args::{BackendArgs, range};
 use crate::report::digits;
 use crate::{interrupt, report};
+use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::array::warn_of_range;
 use psld::evaluation::{
@@ -15,6 +16,94 @@ use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+#[derive(Args)]
+#[command(after_help = "\
+Samples and images: .npy [n, C, H, W] (floating-point numbers in the data range, or levels of 0 to 255 as uint8), PNG of one image or \
+a grid, or folders of PNG; several are taken together. --train and --test can be given several times.
+
+The Frechet distance needs statistics or training images, the other figures training images, and floors test images: as \
+many of them as there are samples, by lot. The distance is one of this network's features: compare it with its floor, \
+never with distances of other features or other numbers of samples.")]
+pub struct FdArgs {
+    /// The samples; with --make-stats, the training images
+    #[arg(required = true, value_name = "SAMPLES", value_hint = ValueHint::AnyPath)]
+    pub samples: Vec<PathBuf>,
+
+    /// The feature network: any ONNX model with an input [N, C, H, W], or one with a psld.spec, asked at t = 0.001
+    #[arg(long, value_name = "FILE.onnx", value_hint = ValueHint::FilePath, help_heading = "Features")]
+    pub features: PathBuf,
+    /// Which tensor of it the features are, [N, D] or [N, D, ...], of which the mean over all places is taken
+    /// [default: the output `features`, or the only one]
+    #[arg(long, value_name = "NAME", help_heading = "Features")]
+    pub feature_output: Option<String>,
+    /// The range of the network's images, where it has no spec [default: -1,1]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_negative_numbers = true, help_heading = "Features")]
+    pub range: Option<[f64; 2]>,
+    /// The network's spec, instead of the one in its metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "Features")]
+    pub spec: Option<PathBuf>,
+
+    /// Statistics of the training images' features, made by --make-stats
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, help_heading = "Compared with")]
+    pub stats: Option<PathBuf>,
+    /// Training images
+    #[arg(long, value_name = "IMAGES", value_hint = ValueHint::AnyPath, help_heading = "Compared with")]
+    pub train: Vec<PathBuf>,
+    /// Held-out images, for floors
+    #[arg(long, value_name = "IMAGES", value_hint = ValueHint::AnyPath, help_heading = "Compared with")]
+    pub test: Vec<PathBuf>,
+    /// Write statistics of the images, and compute nothing else
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, conflicts_with_all = ["stats", "train", "test"], help_heading = "Compared with")]
+    pub make_stats: Option<PathBuf>,
+
+    /// Of precision and recall: which nearest neighbour a ball reaches to
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 3,
+        allow_negative_numbers = true,
+        help_heading = "Figures"
+    )]
+    pub neighbours: usize,
+    /// Resamples of the bootstrap; 0 for no intervals
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(..=100_000),
+        allow_negative_numbers = true,
+        help_heading = "Figures"
+    )]
+    pub resamples: u32,
+    /// Seed of resamples and subsets
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        help_heading = "Figures"
+    )]
+    pub seed: u64,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Figures")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Figures")]
+    pub quiet: bool,
+
+    /// Images of one network call
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        allow_negative_numbers = true,
+        help_heading = "How to run"
+    )]
+    pub batch: usize,
+    #[command(flatten)]
+    pub backend: BackendArgs,
+}
 
 /// Images of one kind, with their features.
 struct Images {

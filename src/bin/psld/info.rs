@@ -1,13 +1,23 @@
 //! `psld info`.
 
-use crate::args::InfoArgs;
+use crate::args::ModelArgs;
 use crate::report;
+use clap::Args;
 use psld::decode::Times;
 use psld::process::{Mat, Process};
 use psld::spec::{ModelSpec, NetworkTime, Predicts};
 use psld::{Model, Result};
 use serde_json::{Value, json};
 use std::fmt::Write;
+
+#[derive(Args)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn run(args: InfoArgs) -> Result<()> {
     let model = Model::from_file(&args.model.model, args.model.options()?)?;

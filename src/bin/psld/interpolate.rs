@@ -1,10 +1,31 @@
 //! `psld interpolate`.
 
-use crate::args::{InterpolateArgs, spec_of};
+use crate::args::spec_of;
+use clap::{Args, ValueHint};
 use psld::array::Tensor;
 use psld::io::{NewFile, npy, read_states};
 use psld::run::interpolate;
 use psld::{Error, Result};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct InterpolateArgs {
+    /// The network: .onnx, or .json for an analytic mixture
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// Two latents or more, as `psld encode` writes them: .npy [m, k*C, ...]
+    #[arg(value_name = "LATENTS.npy", value_hint = ValueHint::FilePath)]
+    pub latents: PathBuf,
+    /// The latents on the way through them, for `psld sample --init`
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// Steps from one latent to the next
+    #[arg(long, value_name = "N", default_value_t = 8, allow_negative_numbers = true)]
+    pub steps: usize,
+    /// The network's spec, instead of the one in the model's metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+}
 
 pub fn run(args: InterpolateArgs) -> Result<()> {
     let InterpolateArgs { model, latents, out, steps, spec } = args;

@@ -1,13 +1,50 @@
 //! `psld likelihood`.
 
-use crate::args::{LikelihoodArgs, State};
+use crate::args::{ImagesArgs, ModelArgs, SamplerArgs, State, labels};
 use crate::sample::Progress;
 use crate::{interrupt, report};
+use clap::{Args, ValueHint};
 use psld::array::Precision;
+use psld::config::OneOrMany;
 use psld::io::{NewFile, check_writable, npy, read_images};
 use psld::run::{Estimate, LIKELIHOOD_SAMPLER, RunOptions, likelihood};
 use psld::{Error, Model, Result, SamplerSpec, Status};
 use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Args)]
+#[command(after_help = "\
+Bits per dimension, -log2 p(x)/d, along the probability flow that `encode` follows, by random directions and central \
+differences: the lower the likelier. In phase space they are an upper bound (momenta are drawn). The mean's standard error \
+is by the spread over the images.")]
+pub struct LikelihoodArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub of: ImagesArgs,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Take values for 8-bit levels, each spread over its bin: bits as of 8-bit images
+    #[arg(long, help_heading = "What to measure")]
+    pub dequantise: bool,
+    /// Random directions at each time, of two network calls each; from 2 on each image has a standard error
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        help_heading = "What to measure"
+    )]
+    pub probes: u32,
+    /// Class of all images, or a list that they take in turn: likelihoods given the class [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to measure")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// The bits of each image: .npy [n], float64
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod completions;
+mod encode;
 #[cfg(feature = "onnxruntime")]
 mod fd;
 mod info;

@@ -1,10 +1,19 @@
 //! `psld man`.
 
-use crate::args::{ManArgs, command};
+use crate::args::command;
 use crate::report;
+use clap::{Args, ValueHint};
 use psld::io::NewFile;
 use psld::{Error, Result, Status};
 use std::fs;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct ManArgs {
+    /// A folder for psld.1 and a page for each command, instead of psld.1 on stdout
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+}
 
 pub fn run(args: ManArgs) -> Result<()> {
     let Some(folder) = args.out else {

@@ -1,11 +1,34 @@
 //! `psld noise`.
 
-use crate::args::NoiseArgs;
 use crate::{interrupt, report};
+use clap::{Args, ValueHint};
 use psld::io::{NewFile, check_writable, npy};
 use psld::noise::{MAX_ELEMENTS, Purpose, fill_f32};
 use psld::{Error, Result, Status};
 use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct NoiseArgs {
+    /// Seed of the (first) sample
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// What the noise is for; each purpose counts its own draws
+    #[arg(long, value_parser = ["prior", "solver", "inpaint", "probe"])]
+    pub purpose: String,
+    /// Which draw, from 0
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub draw: u32,
+    /// Shape of one sample's whole state: k*C,...
+    #[arg(long, value_name = "N,...", value_delimiter = ',', required = true, allow_negative_numbers = true)]
+    pub shape: Vec<usize>,
+    /// Write [N, shape]: of samples with seeds seed, seed + 1, ...
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub n: Option<usize>,
+    /// The file, float32
+    #[arg(short, long, value_name = "FILE.npy", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+}
 
 /// Elements made at a time, whatever the size of a sample.
 const CHUNK: usize = 1 << 16;

@@ -1,8 +1,28 @@
 //! `psld plan`.
 
-use crate::args::{PlanArgs, spec_of};
+use crate::args::{SamplerArgs, spec_of};
 use crate::report;
+use clap::{Args, ValueHint};
 use psld::{Error, Result, Sampler, Status};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct PlanArgs {
+    /// The network: .onnx, or .json for an analytic mixture
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The network's spec, instead of the one in the model's metadata
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+    /// Print a table for people instead of JSON
+    #[arg(long, overrides_with = "json")]
+    pub explain: bool,
+    /// Print JSON, one row a line: the default
+    #[arg(long, overrides_with = "explain")]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+}
 
 pub fn run(args: PlanArgs) -> Result<()> {
     let config = args.sampler.config()?;

@@ -1,7 +1,6 @@
 //! `psld tune --probe`.
 
-use crate::args::TuneArgs;
-use crate::tune::bar;
+use crate::tune::{TuneArgs, bar};
 use crate::{interrupt, report};
 use psld::hash::hex;
 use psld::io::NewFile;

@@ -1,21 +1,157 @@
 //! `psld sample`.
 
-use crate::args::{SampleArgs, State, What};
+use crate::args::{ModelArgs, SamplerArgs, State, What, labels, operator, scales, seconds, size, word};
 use crate::output::{Target, Values};
 use crate::{interrupt, report};
+use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::array::{Element, Precision};
-use psld::config::{OneOrMany, conditions};
+use psld::config::{Config, OneOrMany, conditions};
 use psld::io::{self, read_image, read_images, read_mask, read_states};
 use psld::run::{self, Checkpoint, Inpaint, Made, Measurement, Overall, RunOptions, Sampling, Seconds};
-use psld::spec::{DataSpec, GuidanceKind};
+use psld::spec::{DataSpec, GuidanceKind, InpaintMethod};
 use psld::{Error, Model, ModelOptions, Result, Sampler, SamplerSpec, Status};
 use serde::Serialize;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+#[derive(Args)]
+pub struct SampleArgs {
+    /// Number of samples [default: 64, or as many as --init, --from-image, --noise, --measurement or --inpaint-image hold,
+    /// or --label and --scale make]
+    #[arg(short, value_name = "N", allow_negative_numbers = true)]
+    pub n: Option<usize>,
+
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Class of all samples, or a list (0,1,2 or 0-9) that the samples take in turn, a column of the grid for each, for
+    /// class-conditional models and guidance [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to sample")]
+    pub label: Option<OneOrMany<i64>>,
+    /// Guidance scale, or a list: all classes of --label with the first, then all with the next, a row of the grid for each.
+    /// Without "guidance" in --config classifier-free: 0 is the plain class-conditional sampler
+    #[arg(long, value_name = "W", value_parser = scales, allow_hyphen_values = true, help_heading = "What to sample")]
+    pub scale: Option<OneOrMany<f64>>,
+    /// Initial state instead of a draw of the prior: .npy [n, k*C, ...]
+    #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub init: Option<PathBuf>,
+    /// Images to start from instead of noise, one for all or one for each sample, perturbed as at --t-start: .npy
+    /// [n, C, ...] in the data range (or uint8), PNG (an image or a grid), or a folder of PNG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath, conflicts_with = "init", help_heading = "What to sample")]
+    pub from_image: Option<PathBuf>,
+    /// Noise instead of psld's own: .npy [draws, n, k*C, ...] in the order in which the plan consumes it
+    #[arg(long, value_name = "FILE.npy", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub noise: Option<PathBuf>,
+    /// Image to complete: .npy [n or 1, C, ...] in the data range (or uint8), or PNG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub inpaint_image: Option<PathBuf>,
+    /// Where it is known: .npy [n or 1, 1 or C, ...] with 1 = known, or PNG with white = known
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub inpaint_mask: Option<PathBuf>,
+    /// How the known region enters: corrected (kept exactly) or published (the paper's code) [default: corrected]
+    #[arg(long, value_name = "METHOD", value_parser = word::<InpaintMethod>, help_heading = "What to sample")]
+    pub inpaint_method: Option<InpaintMethod>,
+    /// How often each step is taken, with the state taken back in between; multiplies the network calls [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "What to sample")]
+    pub inpaint_resample: Option<u32>,
+
+    /// Restore images from what was measured of them: average:FACTOR (means over squares of pixels), blur:STD (a Gaussian, in
+    /// pixels), convolve:KERNEL.npy, or mask (elements)
+    #[arg(long, value_name = "OPERATOR", help_heading = "What to sample")]
+    pub restore: Option<String>,
+    /// What was measured: .npy [n or 1, C, ...] in the data range, or uint8 (for average [n or 1, C, H/FACTOR, W/FACTOR]), or PNG
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub measurement: Option<PathBuf>,
+    /// For mask, where it was measured: .npy [n or 1, 1 or C, ...] with 1 = measured, or PNG with white = measured
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to sample")]
+    pub measurement_mask: Option<PathBuf>,
+    /// Standard deviation of the measurement's noise, in the units of the data range; 0: samples give the measurement exactly
+    /// [default: 0]
+    #[arg(long, value_name = "STD", allow_negative_numbers = true, help_heading = "What to sample")]
+    pub measurement_noise: Option<f64>,
+
+    /// Where to: FILE.png (one grid of all images), FILE.npy, or DIR/ (one PNG each) [default: samples.png for
+    /// images, samples.npy for other data]
+    #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Images side by side in a grid [default: as many as --label lists, or --scale without it; else about as many as rows]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Output")]
+    pub columns: Option<usize>,
+    /// Remove the images of an earlier run (0.png, 1.png, ...) from DIR/
+    #[arg(long, help_heading = "Output")]
+    pub overwrite: bool,
+    /// What to write: data [n, C, ...] as float32, or (.npy only) the state [n, k*C, ...] in its precision
+    #[arg(long, value_enum, default_value_t = What::Data, help_heading = "Output")]
+    pub output: What,
+    /// Print one JSON object on stdout that says what was done
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Precision of the state
+    #[arg(long, value_enum, default_value_t = State::F32, help_heading = "How to run")]
+    pub state: State,
+    /// Samples of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+    /// Refuse what needs more memory than this: 800M, 2GB (10^9), 2GiB (2^30) [default: 9/10 of what the process may have]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "How to run")]
+    pub max_memory: Option<u64>,
+    /// Give up sampling after this time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true, help_heading = "How to run")]
+    pub deadline: Option<Duration>,
+    /// When the deadline passes, write the best estimates of the samples so far, and succeed; --json then says
+    /// "status": "partial". Each sample gets one network call at least
+    #[arg(long, requires = "deadline", conflicts_with_all = ["checkpoint", "resume"], help_heading = "How to run")]
+    pub anytime: bool,
+    /// Save there, from time to time and when it is stopped, all that --resume needs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub checkpoint: Option<PathBuf>,
+    /// Go on from a checkpoint, as if it had never stopped. What was sampled how stands in it: other options need not be
+    /// said again, and must not differ
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "How to run")]
+    pub resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+impl SampleArgs {
+    /// The configuration file with the command line over it.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.sampler.config()?;
+        let given = self.inpaint_image.is_some() || self.inpaint_mask.is_some();
+        if given || self.inpaint_method.is_some() || self.inpaint_resample.is_some() {
+            let inpaint = config.inpaint.get_or_insert_default();
+            inpaint.image = self.inpaint_image.clone().or(inpaint.image.take());
+            inpaint.mask = self.inpaint_mask.clone().or(inpaint.mask.take());
+            inpaint.method = self.inpaint_method.or(inpaint.method);
+            inpaint.resample = self.inpaint_resample.or(inpaint.resample);
+        }
+        let files = self.measurement.is_some() || self.measurement_mask.is_some();
+        if files || self.restore.is_some() || self.measurement_noise.is_some() {
+            let restore = config.restore.get_or_insert_default();
+            if let Some(text) = &self.restore {
+                restore.operator = Some(operator(text)?);
+            }
+            restore.measurement = self.measurement.clone().or(restore.measurement.take());
+            restore.mask = self.measurement_mask.clone().or(restore.mask.take());
+            restore.noise = self.measurement_noise.or(restore.noise);
+        }
+        if self.scale.is_some() || config.guidance.is_some() {
+            let guidance = config.guidance.get_or_insert_default();
+            guidance.scale = self.scale.clone().or(guidance.scale.take());
+            guidance.label = self.label.clone().or(guidance.label.take());
+        }
+        Ok(config)
+    }
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]

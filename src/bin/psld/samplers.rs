@@ -1,10 +1,21 @@
 //! `psld samplers`.
 
-use crate::args::SamplersArgs;
 use crate::report;
+use clap::Args;
 use psld::solver::auto::{Data, FEW, Paths};
 use psld::{Error, Result, Status, solver};
 use serde::Serialize;
+
+#[derive(Args)]
+pub struct SamplersArgs {
+    /// Print one JSON array
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print the measured table that `auto` chooses from instead
+    #[arg(long)]
+    pub why: bool,
+}
 
 pub fn run(args: SamplersArgs) -> Result<()> {
     if args.why {

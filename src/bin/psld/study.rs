@@ -1,14 +1,15 @@
 //! `psld study`.
 
-use crate::args::StudyArgs;
+use crate::args::{ModelArgs, labels};
 use crate::report::digits;
 use crate::{interrupt, report};
+use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::array::Tensor;
 use psld::config::OneOrMany;
-use psld::evaluation::{Bootstrap, FeatureNetwork, Figure};
+use psld::evaluation::{Bootstrap, Figure};
 #[cfg(feature = "onnxruntime")]
-use psld::evaluation::{Gaussian, Points, Reference, Statistics, subset};
+use psld::evaluation::{FeatureNetwork, Gaussian, Points, Reference, Statistics, subset};
 use psld::hash::hex;
 use psld::io::{self, NewFile, npy, png};
 #[cfg(feature = "onnxruntime")]
@@ -32,6 +33,118 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+#[derive(Args)]
+#[command(after_help = "\
+A sampler is a name with its options: dpmpp, dpmpp:order=2:grid=karras, gddim:eta=0.5. One that chooses its own steps, such as \
+rk45:rtol=1e-3:atol=1e-3, and every --plan take part once, with their own number of calls.
+
+DIR receives study.csv, study.png (error against network calls), grid.png (for images: a row for each sampler, a column for each \
+number of calls, the same starts everywhere), and study.json with what is needed to go on: an interrupted command goes on \
+where it was, and further samplers or numbers of calls are added to what is there.
+
+Deterministic samplers are compared with the converged solution from the same starts: the median over the samples of the root mean \
+square distance, and the share of samples that land elsewhere. The others are compared by their distribution. In brackets: \
+95 % intervals (bootstrap); the floor is the same figure of a less converged reference.")]
+pub struct StudyArgs {
+    /// Where to: a folder
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
+    pub out: PathBuf,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Samplers to compare
+    #[arg(
+        long,
+        value_name = "NAME[:OPTION=VALUE...],...",
+        value_delimiter = ',',
+        default_value = "auto,dpmpp,unipc,gddim,deis,euler,em,ancestral,sde_dpmpp",
+        help_heading = "What to compare"
+    )]
+    pub samplers: Vec<String>,
+    /// Time grid of samplers that name none, as --grid of `psld sample` [default: the sampler's own]
+    #[arg(long, value_name = "GRID", help_heading = "What to compare")]
+    pub grid: Option<String>,
+    /// Numbers of network calls, the closing one included
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_values_t = [5, 8, 10, 15, 20],
+        help_heading = "What to compare"
+    )]
+    pub nfe: Vec<u32>,
+    /// Also measures every deterministic sampler, order and grid, and what `psld tune --probe` chooses; and prints how many
+    /// times the error of the best the samplers have
+    #[arg(long, help_heading = "What to compare")]
+    pub ratios: bool,
+    /// A plan to compare with them, such as one of `psld tune`; can be given several times
+    #[arg(long, value_name = "FILE.json", value_hint = ValueHint::FilePath, help_heading = "What to compare")]
+    pub plan: Vec<PathBuf>,
+    /// What counts as converged: a deterministic sampler, with nfe or steps where it does not choose its own steps
+    #[arg(
+        long,
+        value_name = "NAME[:OPTION=VALUE...]",
+        default_value = "rk45:rtol=1e-5:atol=1e-5",
+        help_heading = "What to compare"
+    )]
+    pub reference: String,
+    /// Number of starts
+    #[arg(
+        short,
+        value_name = "N",
+        default_value_t = 256,
+        allow_negative_numbers = true,
+        help_heading = "What to compare"
+    )]
+    pub n: usize,
+    /// Seed of the first start; sample i has seed + i
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        help_heading = "What to compare"
+    )]
+    pub seed: u64,
+    /// Class of all samples, or a list (0,1,2 or 0-9) that the samples take in turn [default: the null class]
+    #[arg(long, value_name = "N", value_parser = labels, allow_hyphen_values = true, help_heading = "What to compare")]
+    pub label: Option<OneOrMany<i64>>,
+
+    /// A feature network, for the Frechet distance: see `psld fd --help`
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "FILE.onnx", value_hint = ValueHint::FilePath, help_heading = "Features")]
+    pub features: Option<PathBuf>,
+    /// Which tensor of it the features are
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "NAME", requires = "features", help_heading = "Features")]
+    pub feature_output: Option<String>,
+    /// Statistics of the training images' features, made by `psld fd --make-stats` [default: those of --train]
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "FILE.npz", value_hint = ValueHint::FilePath, requires = "features", help_heading = "Features")]
+    pub stats: Option<PathBuf>,
+    /// Training images, for precision and recall (and statistics, where there are none): .npy, PNG or a folder
+    #[cfg(feature = "onnxruntime")]
+    #[arg(long, value_name = "IMAGES", value_hint = ValueHint::AnyPath, requires = "features", help_heading = "Features")]
+    pub train: Option<PathBuf>,
+
+    /// Resamples of the bootstrap; 0 for no intervals
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u32).range(..=100_000),
+        allow_negative_numbers = true,
+        help_heading = "How to run"
+    )]
+    pub resamples: u32,
+    /// Samples of one network call [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "How to run")]
+    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
 
 /// Images of each sampler and number of calls in the grid.
 const IMAGES: usize = 4;
@@ -65,7 +178,7 @@ pub fn run(args: Box<StudyArgs>) -> Result<()> {
     let options = StudyOptions {
         n: args.n,
         seed: args.seed,
-        labels: args.label.as_ref().map(labels).unwrap_or_default(),
+        labels: args.label.as_ref().map(every_label).unwrap_or_default(),
         batch: args.batch,
         reference: sampler(&args.reference).map_err(|e| e.context("--reference"))?,
         bootstrap: Bootstrap { resamples: args.resamples, seed: 0 },
@@ -239,7 +352,7 @@ fn on_grid(spec: SamplerSpec, grid: Option<&str>) -> SamplerSpec {
     SamplerSpec { time_grid, ..spec }
 }
 
-fn labels(given: &OneOrMany<i64>) -> Vec<i64> {
+fn every_label(given: &OneOrMany<i64>) -> Vec<i64> {
     match given {
         OneOrMany::One(label) => vec![*label],
         OneOrMany::Many(labels) => labels.clone(),

@@ -1,7 +1,8 @@
 //! `psld tune`.
 
-use crate::args::TuneArgs;
+use crate::args::{ModelArgs, SamplerArgs};
 use crate::{interrupt, report};
+use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use psld::io::NewFile;
 use psld::tune::{Distance, Event, Report, Trial, TuneOptions, tune};
@@ -11,6 +12,51 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+
+    /// Only choose sampler, order and grid, the best of some sixty on a few starts (--nfe says for how many calls): writes
+    /// options for --config, to stdout without --out. A fraction of the work of a plan
+    #[arg(long, conflicts_with_all = ["held_out", "teacher_steps", "evaluations"])]
+    pub probe: bool,
+    /// A folder where --probe keeps its results, and finds them again; nothing is kept without it
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "probe")]
+    pub cache: Option<PathBuf>,
+
+    /// The plan to write, for `--plan` and psld_sampler_create_from_plan; or what --probe chose
+    #[arg(short, long, value_name = "FILE.json", value_hint = ValueHint::FilePath, required_unless_present = "probe", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Print one JSON object on stdout that says what was gained
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Starts to learn from [default: 64; with --probe 48, more of data with few elements]
+    #[arg(long, value_name = "N", help_heading = "How to tune")]
+    pub samples: Option<usize>,
+    /// Further starts that the report is made with
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "How to tune")]
+    pub held_out: usize,
+    /// Steps of the teacher
+    #[arg(long, value_name = "N", default_value_t = 128, help_heading = "How to tune")]
+    pub teacher_steps: usize,
+    /// Grids to try at most
+    #[arg(long, value_name = "N", default_value_t = 80, help_heading = "How to tune")]
+    pub evaluations: usize,
+    /// Classes of the starts, one after another [default: the null class]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "How to tune")]
+    pub label: Vec<i64>,
+    /// Samples of one network call [default: all]
+    #[arg(long, value_name = "N", help_heading = "How to run")]
+    pub batch: Option<usize>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
 
 pub fn run(args: TuneArgs) -> Result<()> {
     interrupt::install()?;

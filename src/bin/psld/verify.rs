@@ -1,11 +1,28 @@
 //! `psld verify`.
 
-use crate::args::VerifyArgs;
+use crate::args::ModelArgs;
 use crate::report;
+use clap::Args;
 use psld::golden::Golden;
 use psld::network::onnxruntime::{Runtime, Verification, verify};
 use psld::{Error, Result, Status};
 use serde_json::json;
+
+#[derive(Args)]
+#[command(after_help = "\
+A model of psld-training carries one evaluation of itself. It is repeated through ONNX Runtime; the exit status is 1 where \
+the outputs differ by more than the tolerance.")]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Largest difference, as root mean square relative to that of the output [default: 1e-4, or 2e-2 for a float16
+    /// and 1e-1 for a bfloat16 model]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub tolerance: Option<f64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub fn run(args: VerifyArgs) -> Result<()> {
     if args.tolerance.is_some_and(|tolerance| tolerance.is_nan() || tolerance < 0.0) {
