@@ -290,28 +290,33 @@ fn refused_plans() {
     /rows/2/into = 2: plan: row 2: there is no state 2; the plan has 2, counted from 0
     /rows/2/A = [[0.0,0.0,0.0],[0.0,0.0,0.0],[0.0,0.0,0.0]]: plan: row 2: A is 3 x 3, expected 2 x 2
     /rows/2/A = [[0.0],[0.0]]: plan: row 2: A is 2 x 1, expected 2 x 2
-    /rows/2/A = [[1.0,2.0],[3.0]]: plan: the rows of a matrix must have equal lengths at line 1 column 558
-    /rows/2/A = [[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0]]: plan: a matrix has 1 to 4 rows and columns, got 9 x 9 at line 1 column 884
-    /rows/2/A/0/0 = null: plan: invalid type: null, expected f64 at line 1 column 584
+    /rows/2/A = [[1.0,2.0],[3.0]]: plan: rows[2]: the rows of a matrix must have equal lengths
+    /rows/2/A = [[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0],[0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0]]: plan: rows[2]: a matrix has 1 to 4 rows and columns, got 9 x 9
+    /rows/2/A/0/0 = null: plan: rows[2]: expected a number, got null
     /rows/2/terms/0/0 = 1: plan: row 2: slot 1 is read before it is written
     /rows/2/terms/0/0 = 5: plan: row 2: there is no slot 5; the plan has 2, counted from 0
     /rows/2/terms/0/1 = [[0.0],[0.0]]: plan: row 2: B is 2 x 1, expected 2 x 2
     /rows/2/noise = [["solver",0,[[0.0],[0.0]]]]: plan: row 2: C is 2 x 1, expected 2 x 2
-    /rows/2/noise = [["thermal",0,[[0.0,0.0],[0.0,0.0]]]]: plan: unknown variant `thermal`, expected one of `prior`, `solver`, `inpaint`, `probe` at line 1 column 622
+    /rows/2/noise = [["thermal",0,[[0.0,0.0],[0.0,0.0]]]]: plan: rows[2]: expected one of prior, solver, inpaint, probe, got "thermal"
     /rows/0/into = 1: plan: row 0: state 1 is read before it is written
     /rows/0/mean = [[0.0,0.0],[0.0,0.0]]: plan: row 0: mean is 2 x 2, expected 2 x 1
     /rows/0/noise/2 = [[0.0,0.0]]: plan: row 0: C is 1 x 2, expected 2 x 2
-    /rows/0/kind = "blur": plan: unknown variant `blur`, expected one of `replace`, `clip`, `threshold`, `cfg`, `gradient`, `restore`, `consistent` at line 1 column 329
-    /rows/0/kind = "clip": plan: unknown field `t`, expected `low` or `high` at line 1 column 329
+    /rows/0/kind = "blur": plan: rows[0].kind: expected one of replace, clip, threshold, cfg, gradient, restore, consistent, got "blur"
+    /rows/0/kind = "clip": plan: rows[0]: unknown field `t`
+    hint: known: low, high
     /rows/4/states = [[1,[[0.0],[0.0]]]]: plan: row 4: A is 2 x 1, expected 2 x 2
     /rows/4/states = [[7,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: there is no state 7; the plan has 2, counted from 0
     /rows/2/states = [[1,[[0.0,0.0],[0.0,0.0]]]]: plan: row 2: state 1 is read before it is written
     /rows/4/states = [[0,[[0.0,0.0],[0.0,0.0]]]]: plan: row 4: state 0 is among `states` and written: it can be `from`
-    /rows/0/row = "filter": plan: unknown variant `filter`, expected one of `eval`, `update`, `map` at line 1 column 142
-    /rows/0/extra = 1: plan: unknown field `extra`, expected one of `t`, `mean`, `noise` at line 1 column 342
-    /rows/1/extra = 1: plan: unknown field `extra`, expected one of `step`, `network`, `from`, `t`, `slot`, `input` at line 1 column 404
-    /rows/2/extra = 1: plan: unknown field `extra`, expected one of `step`, `from`, `A`, `states`, `terms`, `noise`, `into` at line 1 column 597
-    /extra = 1: plan: unknown field `extra`, expected one of `format`, `sampler`, `model`, `restore`, `k`, `output_blocks`, `states`, `slots`, `steps`, `nfe`, `grid`, `rows` at line 1 column 2038
+    /rows/0/row = "filter": plan: rows[0].row: expected one of eval, update, map, got "filter"
+    /rows/0/extra = 1: plan: rows[0]: unknown field `extra`
+    hint: known: t, mean, noise
+    /rows/1/extra = 1: plan: rows[1]: unknown field `extra`
+    hint: known: step, network, from, t, slot, input
+    /rows/2/extra = 1: plan: rows[2]: unknown field `extra`
+    hint: known: step, from, A, states, terms, noise, into
+    /extra = 1: plan: unknown field `extra`
+    hint: known: format, sampler, model, restore, k, output_blocks, states, slots, steps, nfe, grid, rows
     "#);
     let mut empty = good.clone();
     (empty["rows"], empty["nfe"]) = (json!([]), json!(0));

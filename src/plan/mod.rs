@@ -12,7 +12,7 @@ pub(crate) use affine::{Affine, push};
 use crate::hash::hex;
 use crate::noise::Purpose;
 use crate::process::{MAX_K, Mat};
-use crate::spec::strict::without_mark;
+use crate::spec::strict::{self, without_mark};
 use crate::spec::{Clip, GuidanceKind, Restoration};
 use crate::{Error, Result, Status};
 use serde::{Deserialize, Serialize};
@@ -290,8 +290,15 @@ impl Plan {
     /// # Errors
     /// [`Status::InvalidConfig`], naming the row and the rule.
     pub fn parse(text: &str) -> Result<Self> {
-        let plan: Self = serde_json::from_str(without_mark(text))
-            .map_err(|e| Error::new(Status::InvalidConfig, format!("plan: {e}")))?;
+        const BAD: Status = Status::InvalidConfig;
+        let plan: Self = match serde_json::from_str(without_mark(text)) {
+            Ok(plan) => plan,
+            // Once more as other documents are read, which takes longer and says more.
+            Err(e) => {
+                strict::from_value::<Self>(strict::parse(text, BAD, "plan")?, BAD, "plan")?;
+                return Err(Error::new(BAD, format!("plan: {e}")));
+            }
+        };
         plan.check()?;
         Ok(plan)
     }
