@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 type Name = Vec<String>;
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
-/// The text without comments, strings' contents and test modules.
+/// The text without comments and without its test module, which is its last item (clippy sees to that).
 fn code(text: &str) -> String {
     let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
     let without = |line: &str| line.find("//").map_or(line, |at| &line[..at]).to_owned();

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import struct
 import subprocess
 import sys
 import tempfile
@@ -99,8 +100,6 @@ def main():
             count = shape[2] * shape[3]
             values = [((i * 7) % 5 - 2) / 2.5 if name != "mask" else float(i % 3 > 0) for i in range(count)]
             header = str({"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}).ljust(117) + "\n"
-            import struct
-
             raw = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack(f"<{count}f", *values)
             (folder / f"{name}.npy").write_bytes(raw)
         found = {" ".join(line): run(psld, folder, line) for line in lines()}
